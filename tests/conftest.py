@@ -1,0 +1,90 @@
+"""Shared test set-up: four virtual CPU devices, strict ranks, and the optional reference data.
+
+`TOCO_GOLDEN` names a folder of numbers computed by the published implementation and `TOCO_VOC` a
+folder that holds `voc_animals/` and `voc_native/`. Tests that need them are skipped when the
+variable is unset; once it is set, a missing file is a failure.
+"""
+
+import importlib.util
+import os
+import pathlib
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Loader of golden files: `golden("par")["out"]`."""
+    folder = os.environ.get("TOCO_GOLDEN")
+    if not folder:
+        pytest.skip("TOCO_GOLDEN is not set")
+    return lambda name: np.load(pathlib.Path(folder) / f"{name}.npz")
+
+
+@pytest.fixture(scope="session")
+def voc_folder():
+    """Path of the folder that holds `voc_animals/VOCdevkit` and `voc_native/VOCdevkit`."""
+    folder = os.environ.get("TOCO_VOC")
+    if not folder:
+        pytest.skip("TOCO_VOC is not set")
+    return pathlib.Path(folder)
+
+
+@pytest.fixture(scope="session")
+def voc_config():
+    """`get_config` of `configs/voc.py`."""
+    path = pathlib.Path(__file__).parents[1] / "configs" / "voc.py"
+    spec = importlib.util.spec_from_file_location("voc_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config
+
+
+@pytest.fixture(scope="session")
+def tiny_config(voc_config):
+    """Function that gives a run of the procedural images small enough to compile in seconds."""
+
+    def get_config(**overrides):
+        config = voc_config()
+        with config.ignore_type():
+            config.update_from_flattened_dict(TINY_RUN | overrides)
+        return config
+
+    return get_config
+
+
+TINY_RUN = {
+    "backbone": "width=16,depth=2,heads=2,patch=8",
+    "init": "random",
+    "num_classes": 5,
+    "aux_layer": -2,
+    "decoder_width": 8,
+    "decoder_dilation": 1,
+    "crop_size": 32,
+    "local_crop_size": 16,
+    "num_local_crops": 2,
+    "cam_scales": (1.0,),
+    "batch_size": 4,
+    "group_size": 1,
+    "total_steps": 6,
+    "warmup_steps": 2,
+    "learning_rate": 1e-3,
+    "loss_weights.seg": ((0, 0.0), (2, 0.1)),
+    "loss_weights.reg": ((0, 0.0), (2, 0.05)),
+    "eval_every": 100,
+    "eval_batches": 2,
+    "save_every": 2,
+    "log_every": 2,
+    "data.source": "shapes",
+    "data.train_split": "train",
+    "data.num_threads": 1,
+}

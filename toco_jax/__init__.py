@@ -1,0 +1,1 @@
+"""ToCo, token contrast for weakly-supervised semantic segmentation, in JAX and Flax."""
