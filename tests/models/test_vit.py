@@ -1,0 +1,131 @@
+"""The encoder and the heads: shapes, named intermediates, resized positions, initial values."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toco_jax.models.heads import ProjectionHead
+from toco_jax.models.toco import ToCo, normalize
+from toco_jax.models.vit import Backbone, ViT, sincos_positions
+
+TINY = Backbone(width=16, depth=3, heads=2, patch=8)
+
+
+@pytest.fixture(scope="module")
+def vit():
+    model = ViT(TINY, grid=4)
+    image = jax.random.normal(jax.random.key(0), (2, 32, 40, 3))
+    return model, model.init(jax.random.key(1), image), image
+
+
+def test_every_block_by_name(vit):
+    model, variables, image = vit
+    out = model.apply(variables, image)
+    assert sorted(out) == ["block_0", "block_1", "block_2", "cls_token", "patch_tokens"]
+    for i in range(3):
+        assert out[f"block_{i}"]["tokens"].shape == (2, 21, 16)
+        attention = out[f"block_{i}"]["attention"]
+        assert attention.shape == (2, 2, 21, 21)
+        np.testing.assert_allclose(attention.sum(-1), 1.0, rtol=1e-5)
+    normed = out["block_2"]["tokens"]
+    normed = (normed - normed.mean(-1, keepdims=True)) / jnp.sqrt(
+        normed.var(-1, keepdims=True) + 1e-6
+    )
+    np.testing.assert_allclose(out["cls_token"], normed[:, 0], atol=1e-5)
+    np.testing.assert_allclose(out["patch_tokens"], normed[:, 1:], atol=1e-5)
+
+
+def test_unused_blocks_and_maps_cost_nothing(vit):
+    model, variables, image = vit
+
+    def flops(pick):
+        compiled = jax.jit(lambda v, x: pick(model.apply(v, x))).lower(variables, image).compile()
+        return compiled.cost_analysis()["flops"]
+
+    first = flops(lambda out: out["block_0"]["tokens"])
+    whole = flops(lambda out: out["cls_token"])
+    assert first < 0.5 * whole
+
+
+def test_rows_beyond_the_last_patch_are_dropped(vit):
+    model, variables, image = vit
+    whole = model.apply(variables, image)["patch_tokens"]
+    ragged = jnp.pad(image, ((0, 0), (0, 5), (0, 7), (0, 0)), constant_values=9.0)
+    np.testing.assert_array_equal(model.apply(variables, ragged)["patch_tokens"], whole)
+
+
+def test_positions_of_the_stored_grid_are_used_as_they_are(vit):
+    model, variables, image = vit
+    zero = jax.tree.map(jnp.zeros_like, variables)
+    zero["params"]["pos_embed"] = variables["params"]["pos_embed"]
+    tokens = model.apply(zero, image[:, :32, :32], method="embed")
+    np.testing.assert_array_equal(tokens[0], variables["params"]["pos_embed"][0])
+
+
+def test_sincos_positions_are_distinct_and_leave_the_class_token():
+    positions = sincos_positions(4, 16)
+    assert positions.shape == (1, 17, 16)
+    assert not positions[0, 0].any()
+    assert len(np.unique(positions[0].round(5), axis=0)) == 17
+
+
+@pytest.fixture(scope="module")
+def toco():
+    model = ToCo(TINY, num_classes=3, aux_layer=1, grid=4, decoder_width=8, decoder_dilation=2)
+    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+
+
+def test_contract_of_the_network(toco):
+    model, params = toco
+    image = jax.random.normal(jax.random.key(2), (2, 24, 32, 3))
+    out = model.apply({"params": params}, image)
+    shapes = {name: value.shape for name, value in out.items()}
+    assert shapes == {
+        "cls_token": (2, 16),
+        "patch_tokens": (2, 12, 16),
+        "aux_patch_tokens": (2, 12, 16),
+        "cls_logits": (2, 3),
+        "aux_cls_logits": (2, 3),
+        "seg_logits": (2, 3, 4, 4),
+        "cam": (2, 3, 4, 3),
+        "aux_cam": (2, 3, 4, 3),
+    }
+    kernel = params["classifier"]["kernel"]
+    np.testing.assert_allclose(out["cls_logits"], out["patch_tokens"].max(1) @ kernel, rtol=1e-5)
+    encoder = ViT(TINY, grid=4).apply({"params": params["encoder"]}, image)
+    np.testing.assert_array_equal(out["aux_patch_tokens"], encoder["block_1"]["tokens"][:, 1:])
+
+
+def test_low_precision_keeps_float32_where_it_matters(toco):
+    model, params = toco
+    low = model.clone(dtype=jnp.bfloat16)
+    image = jax.random.normal(jax.random.key(2), (1, 32, 32, 3))
+    out, exact = (m.apply({"params": params}, image) for m in (low, model))
+    assert out["patch_tokens"].dtype == jnp.bfloat16
+    for name in ("cls_logits", "cam", "seg_logits"):
+        assert out[name].dtype == jnp.float32
+        np.testing.assert_allclose(out[name], exact[name], atol=0.05)
+
+
+def test_projections_are_weight_normalised():
+    head = ProjectionHead(hidden=8, bottleneck=6, features=5)
+    variables = head.init(jax.random.key(0), jnp.zeros((1, 4)))
+    tokens = jax.random.normal(jax.random.key(1), (7, 4))
+    out = head.apply(variables, tokens)
+    assert float(jnp.abs(out).max()) <= 1 + 1e-6
+    scaled = jax.tree.map(jnp.array, variables)
+    scaled["params"]["last_layer"] = 3 * scaled["params"]["last_layer"]
+    np.testing.assert_allclose(head.apply(scaled, tokens), out, atol=1e-6)
+
+
+def test_projection_of_nothing_has_a_finite_gradient():
+    head = ProjectionHead(hidden=8, bottleneck=6, features=5)
+    variables = jax.tree.map(jnp.zeros_like, head.init(jax.random.key(0), jnp.zeros((1, 4))))
+    grads = jax.grad(lambda v: head.apply(v, jnp.ones((1, 4))).sum())(variables)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+def test_normalize():
+    white = normalize(jnp.full((1, 1, 1, 3), 255, jnp.uint8))
+    np.testing.assert_allclose(white[0, 0, 0], [2.2489083, 2.4285715, 2.64], rtol=1e-6)

@@ -1,0 +1,111 @@
+"""The heads on top of the encoder: classifiers, LargeFOV decoder, projection head."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
+    """Uniform in +-1/sqrt(fan_in), the default initialisation of torch's convolutions."""
+    bound = math.prod(shape[:-1]) ** -0.5
+    return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class Classifier(nn.Module):
+    """Bias-free linear map `W [D, C]` that serves both image logits and class activation maps."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(
+        self, patch_tokens: jax.Array, valid: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """`[B, N, D]` to logits `[B, C]` (`W` on the maximum over tokens, over those of
+        `valid [B, N]` where it is given) and CAM `[B, N, C]` (`W` on every token), both float32.
+        """
+        shape = (patch_tokens.shape[-1], self.num_classes)
+        kernel = self.param("kernel", fan_in_uniform, shape)
+        patch_tokens = patch_tokens.astype(jnp.float32)
+        counted = patch_tokens
+        if valid is not None:
+            counted = jnp.where(valid[:, :, None], patch_tokens, -jnp.inf)
+        return counted.max(axis=1) @ kernel, patch_tokens @ kernel
+
+
+class LargeFOV(nn.Module):
+    """Segmentation decoder: two dilated 3x3 convolutions and a 1x1, no biases (DeepLab-LargeFOV).
+
+    Attributes:
+        num_labels: outputs, background included.
+        width: channels of the two hidden layers.
+        dilation: distance of the 3x3 taps, in tokens.
+        dtype: compute dtype; the logits are float32.
+    """
+
+    num_labels: int
+    width: int = 512
+    dilation: int = 5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, feature_map: jax.Array, valid: jax.Array | None = None) -> jax.Array:
+        """`[B, h, w, D]` to logits `[B, h, w, num_labels]`; cells outside `valid [B, h, w]` count
+        as beyond the border where it is given.
+        """
+        x = feature_map
+        for name in ("conv6", "conv7"):
+            if valid is not None:
+                x = jnp.where(valid[..., None], x, 0)
+            x = nn.Conv(
+                self.width,
+                (3, 3),
+                padding=self.dilation,
+                kernel_dilation=self.dilation,
+                use_bias=False,
+                kernel_init=fan_in_uniform,
+                dtype=self.dtype,
+                name=name,
+            )(x)
+            x = nn.relu(x)
+        out = nn.Conv(
+            self.num_labels,
+            (1, 1),
+            use_bias=False,
+            kernel_init=fan_in_uniform,
+            dtype=self.dtype,
+            name="conv8",
+        )(x)
+        return out.astype(jnp.float32)
+
+
+def _l2_normalize(x: jax.Array, axis: int) -> jax.Array:
+    """`x` over its Euclidean norm, the norm bounded below by 1e-12; finite gradient at 0."""
+    square = jnp.sum(x * x, axis=axis, keepdims=True)
+    is_zero = square == 0
+    return x / jnp.maximum(jnp.sqrt(jnp.where(is_zero, 1.0, square)), 1e-12) * ~is_zero
+
+
+class ProjectionHead(nn.Module):
+    """Class token to the space of the class token contrast (paper, section 3.4).
+
+    Linear, GELU, Linear, GELU, Linear, L2 normalisation, then a weight-normalised bias-free linear
+    map of gain 1. Computed in float32.
+    """
+
+    hidden: int = 2048
+    bottleneck: int = 256
+    features: int = 1024
+
+    @nn.compact
+    def __call__(self, cls_token: jax.Array) -> jax.Array:
+        """`[..., D]` to `[..., features]`, every entry in [-1, 1]."""
+        init = nn.initializers.truncated_normal(0.02)
+        x = cls_token.astype(jnp.float32)
+        x = nn.gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_0")(x), approximate=False)
+        x = nn.gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_2")(x), approximate=False)
+        x = nn.Dense(self.bottleneck, kernel_init=init, name="mlp_4")(x)
+        x = _l2_normalize(x, axis=-1)
+        direction = self.param("last_layer", init, (self.bottleneck, self.features))
+        return x @ _l2_normalize(direction, axis=0)

@@ -1,0 +1,121 @@
+"""The ToCo network: one encoder, two classifiers, a decoder and a projection head."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from toco_jax.models.heads import Classifier, LargeFOV, ProjectionHead
+from toco_jax.models.vit import Backbone, Padding, ViT
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """uint8 RGB images `[..., 3]` to float32 with ImageNet's mean and deviation removed."""
+    images = images.astype(jnp.float32) / 255.0
+    mean, std = (jnp.reshape(jnp.asarray(v), (1,) * (images.ndim - 1) + (3,))
+                 for v in (IMAGE_MEAN, IMAGE_STD))  # fmt: skip
+    return (images - mean) / std
+
+
+class ToCo(nn.Module):
+    """The network of the poster's figure (paper, section 3).
+
+    Attributes:
+        backbone: sizes of the encoder.
+        num_classes: C, the foreground classes.
+        aux_layer: block whose raw output feeds the auxiliary classifier; negative counts from the
+            end (-3 is the 10th of 12).
+        grid: side of the stored positional grid, in patches.
+        decoder_width: hidden channels of the decoder.
+        decoder_dilation: dilation of the decoder's 3x3 convolutions.
+        dtype: compute dtype of the encoder and the decoder.
+    """
+
+    backbone: Backbone
+    num_classes: int
+    aux_layer: int = -3
+    grid: int = 14
+    decoder_width: int = 512
+    decoder_dilation: int = 5
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        self.encoder = ViT(self.backbone, self.grid, self.dtype)
+        self.classifier = Classifier(self.num_classes)
+        self.aux_classifier = Classifier(self.num_classes)
+        self.decoder = LargeFOV(
+            self.num_classes + 1, self.decoder_width, self.decoder_dilation, self.dtype
+        )
+        self.proj_head = ProjectionHead()
+
+    def encode(self, images: jax.Array, padding: Padding | None = None) -> dict[str, jax.Array]:
+        """Normalised images `[B, H, W, 3]` to `cls_token [B, D]`, `patch_tokens` and
+        `aux_patch_tokens` `[B, N, D]`; the last without the final LayerNorm.
+        """
+        out = self.encoder(images, padding)
+        aux_block = range(self.backbone.depth)[self.aux_layer]
+        return {
+            "cls_token": out["cls_token"],
+            "patch_tokens": out["patch_tokens"],
+            "aux_patch_tokens": out[f"block_{aux_block}"]["tokens"][:, 1:],
+        }
+
+    def classify(
+        self, tokens: dict[str, jax.Array], grid: tuple[int, int], padding: Padding | None = None
+    ) -> dict[str, jax.Array]:
+        """Encoder tokens on an `(h, w)` grid to `cls_logits`, `aux_cls_logits` `[B, C]` and
+        `cam`, `aux_cam` `[B, h, w, C]`.
+        """
+        batch = len(tokens["patch_tokens"])
+        valid = None if padding is None else padding.valid.reshape(batch, -1)  # [B, N]
+        cls_logits, cam = self.classifier(tokens["patch_tokens"], valid)
+        aux_cls_logits, aux_cam = self.aux_classifier(tokens["aux_patch_tokens"], valid)
+        map_shape = (cam.shape[0], *grid, self.num_classes)
+        return {
+            "cls_logits": cls_logits,
+            "aux_cls_logits": aux_cls_logits,
+            "cam": cam.reshape(map_shape),  # [B, h, w, C]
+            "aux_cam": aux_cam.reshape(map_shape),  # [B, h, w, C]
+        }
+
+    def decode(
+        self, tokens: dict[str, jax.Array], grid: tuple[int, int], padding: Padding | None = None
+    ) -> jax.Array:
+        """Encoder tokens on an `(h, w)` grid to `seg_logits [B, h, w, C + 1]`."""
+        patch_tokens = tokens["patch_tokens"]
+        batch, _, dim = patch_tokens.shape
+        feature_map = patch_tokens.reshape(batch, *grid, dim)  # [B, h, w, D]
+        return self.decoder(feature_map, None if padding is None else padding.valid)
+
+    def token_grid(self, images: jax.Array) -> tuple[int, int]:
+        """Rows and columns of whole patches in `images [B, H, W, 3]`."""
+        return images.shape[1] // self.backbone.patch, images.shape[2] // self.backbone.patch
+
+    def cams(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """`cam, aux_cam [B, h, w, C]` of normalised images, without decoder or projection."""
+        out = self.classify(self.encode(images), self.token_grid(images))
+        return out["cam"], out["aux_cam"]
+
+    def project(self, cls_token: jax.Array) -> jax.Array:
+        """Student projection of class tokens: `[..., D]` to `[..., 1024]`."""
+        return self.proj_head(cls_token)
+
+    def __call__(self, images: jax.Array, padding: Padding | None = None) -> dict[str, jax.Array]:
+        """Normalised images `[B, H, W, 3]` to tokens, logits and maps at the patch stride.
+
+        Args:
+            images: the batch, with the images at the top left if it is padded.
+            padding: where the images of a padded batch end; the maps beyond mean nothing.
+
+        Returns:
+            `cls_token`, `patch_tokens`, `aux_patch_tokens`, `cls_logits`, `aux_cls_logits`,
+            `seg_logits`, `cam`, `aux_cam`; shapes as in `encode`, `classify` and `decode`.
+        """
+        grid = self.token_grid(images)
+        tokens = self.encode(images, padding)
+        if self.is_initializing():
+            self.proj_head(tokens["cls_token"])
+        out = self.classify(tokens, grid, padding)
+        return tokens | out | {"seg_logits": self.decode(tokens, grid, padding)}

@@ -1,0 +1,246 @@
+"""Plain Vision Transformer that hands out the tokens and the attention of every block.
+
+The encoder of ToCo (paper, section 3.1). Nothing that a caller leaves unused costs anything under
+`jit`: the compiler drops it.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from toco_jax.ops.resize import resize
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """Sizes of an encoder: token width, number of blocks, attention heads, patch side in pixels."""
+
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16
+    norm_eps: float = 1e-6
+
+
+BACKBONES = {
+    "deit_tiny": Backbone(192, 12, 3),
+    "deit_small": Backbone(384, 12, 6),
+    "deit_base": Backbone(768, 12, 12),
+    "vit_base": Backbone(768, 12, 12),
+    "vit_large": Backbone(1024, 24, 16, norm_eps=1e-5),
+}
+
+
+def backbone_from_name(name: str) -> Backbone:
+    """A named backbone, or one spelt out as `"width=96,depth=6,heads=3,patch=8"`.
+
+    Raises `ValueError` when the name is unknown, a size is missing or not a positive integer, or
+    the heads do not divide the width.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    sizes = {}
+    for part in name.split(","):
+        key, _, value = part.partition("=")
+        if key not in ("width", "depth", "heads", "patch") or not value.isdecimal():
+            raise ValueError(
+                f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)} or spell the sizes "
+                "out as 'width=96,depth=6,heads=3,patch=8'"
+            )
+        sizes[key] = int(value)
+    if len(sizes) != 4 or min(sizes.values()) < 1 or sizes["width"] % sizes["heads"]:
+        raise ValueError(
+            f"backbone {name!r} needs width, depth, heads and patch, all at least 1, and a width "
+            "that the heads divide"
+        )
+    if sizes["width"] % 4:
+        raise ValueError(f"backbone {name!r}: the width must be a multiple of 4")
+    return Backbone(**sizes)
+
+
+def sincos_positions(grid: int, width: int, scale: float = 0.2) -> np.ndarray:
+    """Two-dimensional sine-cosine positions `[1, 1 + grid * grid, width]` float32, class token 0.
+
+    The starting point of an encoder without pre-trained positions, which are never trained.
+    """
+    frequency = 1e4 ** -(np.arange(width // 4) / (width // 4))
+    angle = np.arange(grid)[:, None] * frequency  # [grid, width / 4]
+    one_axis = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)  # [grid, width / 2]
+    rows = np.repeat(one_axis, grid, axis=0)
+    columns = np.tile(one_axis, (grid, 1))
+    positions = np.concatenate([rows, columns], axis=1)  # [grid * grid, width]
+    positions = np.concatenate([np.zeros((1, width)), positions])
+    return (scale * positions[None]).astype(np.float32)
+
+
+class Padding(NamedTuple):
+    """Where the images of a padded batch end, so that each is encoded as if it were alone.
+
+    Attributes:
+        valid: `[B, h, w]` booleans, the patches that belong to the image.
+        rows: `[B, h, g]` float32, bicubic weights of the stored positions for the image's own rows;
+            0 beyond them.
+        columns: `[B, w, g]` float32, the same across.
+    """
+
+    valid: jax.Array
+    rows: jax.Array
+    columns: jax.Array
+
+
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Softmax attention over `[B, heads, N, d]`, of the keys `is_key [B, N]` only where it is
+    given; the probabilities are float32.
+    """
+    logits = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+    if is_key is not None:
+        logits = jnp.where(is_key[:, None, None, :], logits, -jnp.inf)
+    attention = jax.nn.softmax(logits, axis=-1)
+    return jnp.einsum("bhqk,bhkd->bhqd", attention.astype(v.dtype), v), attention
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: `[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, N]`."""
+
+    heads: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, is_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        batch, num_tokens, width = x.shape
+        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
+        qkv = qkv.reshape(batch, num_tokens, 3, self.heads, -1)  # [B, N, 3, heads, d]
+        q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
+        out, attention = _attend(q, k, v, is_key)
+        out = out.swapaxes(1, 2).reshape(x.shape)  # [B, N, D]
+        return nn.Dense(width, dtype=self.dtype, name="proj")(out), attention
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        hidden = nn.Dense(4 * x.shape[-1], dtype=self.dtype, name="fc1")(x)
+        hidden = nn.gelu(hidden, approximate=False)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+
+
+def layer_norm(eps: float, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm with float32 two-pass statistics, returned in `dtype`."""
+    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=dtype, name=name)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; returns the tokens and the attention map."""
+
+    heads: int
+    norm_eps: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, is_key: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        out, attention = Attention(self.heads, self.dtype, name="attn")(
+            layer_norm(self.norm_eps, self.dtype, "norm1")(x), is_key
+        )
+        x = x + out
+        x = x + Mlp(self.dtype, name="mlp")(layer_norm(self.norm_eps, self.dtype, "norm2")(x))
+        return x, attention
+
+
+class ViT(nn.Module):
+    """The encoder.
+
+    Attributes:
+        backbone: the sizes.
+        grid: side of the stored positional grid, in patches (14 for weights trained at 224 pixels
+            with patch 16); it is resized to the input's grid by bicubic interpolation.
+        dtype: compute dtype of the matrix products; parameters and statistics stay float32.
+    """
+
+    backbone: Backbone
+    grid: int = 14
+    dtype: jnp.dtype = jnp.float32
+
+    def setup(self):
+        spec = self.backbone
+        token_init = nn.initializers.truncated_normal(0.02)
+        self.patch_embed = nn.Conv(
+            spec.width, (spec.patch,) * 2, (spec.patch,) * 2, "VALID", dtype=self.dtype
+        )
+        self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
+        self.pos_embed = self.param("pos_embed", self._init_positions)
+        self.blocks = [Block(spec.heads, spec.norm_eps, self.dtype) for _ in range(spec.depth)]
+        self.norm = layer_norm(spec.norm_eps, self.dtype)
+
+    def _init_positions(self, _key: jax.Array) -> jax.Array:
+        return jnp.asarray(sincos_positions(self.grid, self.backbone.width))
+
+    def _positions(self, height: int, width: int, padding: Padding | None) -> jax.Array:
+        """Positions `[1 or B, 1 + height * width, D]` for a grid of `height` x `width` patches."""
+        cls_position, positions = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        dim = positions.shape[-1]
+        positions = positions.reshape(1, self.grid, self.grid, dim)  # [1, g, g, D]
+        if padding is None:
+            positions = resize(positions, (height, width), "bicubic")
+        else:
+            positions = jnp.einsum(
+                "bhg,gkd,bwk->bhwd",
+                padding.rows,
+                positions[0],
+                padding.columns,
+                precision=jax.lax.Precision.HIGHEST,
+            )
+        batch = len(positions)
+        positions = positions.reshape(batch, height * width, dim)  # [1 or B, h * w, D]
+        cls_position = jnp.broadcast_to(cls_position, (batch, 1, dim))
+        return jnp.concatenate([cls_position, positions], axis=1)
+
+    def embed(self, images: jax.Array, padding: Padding | None = None) -> jax.Array:
+        """Normalised images `[B, H, W, 3]` to the tokens before the first block `[B, 1 + N, D]`.
+
+        Rows and columns beyond the last whole patch are dropped.
+        """
+        patches = self.patch_embed(images.astype(self.dtype))
+        batch, height, width, dim = patches.shape
+        patches = patches.reshape(batch, height * width, dim)  # [B, N, D]
+        cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, dim)).astype(self.dtype)
+        tokens = jnp.concatenate([cls_token, patches], axis=1)
+        return tokens + self._positions(height, width, padding).astype(self.dtype)
+
+    def __call__(self, images: jax.Array, padding: Padding | None = None) -> dict:
+        """Encodes normalised images `[B, H, W, 3]` of any size of at least one patch.
+
+        Args:
+            images: the batch, with the images at the top left if it is padded.
+            padding: where the images of a padded batch end; what comes out for the patches beyond
+                means nothing.
+
+        Returns:
+            `cls_token [B, D]` and `patch_tokens [B, N, D]` after the final LayerNorm, patches in
+            row-major order; and for block `i`, `block_i` with its raw output `tokens [B, 1 + N, D]`
+            and `attention [B, heads, 1 + N, 1 + N]`.
+        """
+        tokens = self.embed(images, padding)
+        is_key = None
+        if padding is not None:
+            valid = padding.valid.reshape(len(images), -1)  # [B, N]
+            is_key = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+        out = {}
+        for i, block in enumerate(self.blocks):
+            tokens, attention = block(tokens, is_key)
+            out[f"block_{i}"] = {"tokens": tokens, "attention": attention}
+        normed = self.norm(tokens)
+        return out | {"cls_token": normed[:, 0], "patch_tokens": normed[:, 1:]}
