@@ -1,0 +1,151 @@
+"""Pixel-adaptive refinement of class maps and the pseudo label made from it (paper, section 3.2).
+
+Each pixel's class scores move towards those of 48 neighbours, weighted by how alike the colours are
+(Ru et al., AFA, CVPR 2022). The weights depend on the image alone and are computed once.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from toco_jax.cams import IGNORE_INDEX, inside_box
+from toco_jax.ops.resize import resize
+
+DILATIONS = (1, 2, 4, 8, 12, 24)
+NUM_ITERATIONS = 10
+_POSITION_WEIGHT = 0.01
+_BANDWIDTH = 0.3
+_EPS = 1e-8
+_REACH = max(DILATIONS)
+_DIRECTIONS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0))
+OFFSETS = tuple((d * dy, d * dx) for d in DILATIONS for dy, dx in _DIRECTIONS)
+
+
+def neighbour_distances() -> np.ndarray:
+    """Distance of each of the 48 neighbours, float64 `[48]`: the dilation times 1 or sqrt 2."""
+    return np.array([np.hypot(dy, dx) for dy, dx in OFFSETS])
+
+
+def _neighbour_fn(x: jax.Array) -> Callable[[jax.Array], jax.Array]:
+    """From an offset `[2]` to the neighbours of `x [B, C, H, W]` there, borders repeated."""
+    padded = jnp.pad(x, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="edge")
+    return lambda offset: jax.lax.dynamic_slice(
+        padded, (0, 0, offset[0] + _REACH, offset[1] + _REACH), x.shape
+    )
+
+
+def _sum_scan(term: Callable, like: jax.Array, xs) -> jax.Array:
+    """Sum of `term(x)` over the leading axis of `xs`, one at a time."""
+    return jax.lax.scan(lambda total, x: (total + term(x), None), jnp.zeros_like(like), xs)[0]
+
+
+def affinity(image: jax.Array) -> jax.Array:
+    """Weights of the 48 neighbours of each pixel.
+
+    Args:
+        image: `[B, H, W, 3]` in [0, 1].
+
+    Returns:
+        `[48, B, H, W]` float32: a softmax over colour differences plus 0.01 times one over
+        distances.
+    """
+    pixel = jnp.moveaxis(image.astype(jnp.float32), -1, 1)  # [B, 3, H, W]
+    neighbour, offsets = _neighbour_fn(pixel), jnp.asarray(OFFSETS)
+    num = len(OFFSETS)
+    # One neighbour at a time: 48 shifted images at once would not fit the cache.
+    mean = _sum_scan(neighbour, pixel, offsets) / num
+    variance = _sum_scan(lambda o: (neighbour(o) - mean) ** 2, pixel, offsets) / (num - 1)
+    bandwidth = _BANDWIDTH * (jnp.sqrt(variance) + _EPS)
+
+    def logit_of(largest: jax.Array, offset: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logit = -jnp.mean(((neighbour(offset) - pixel) / bandwidth) ** 2, axis=1)
+        return jnp.maximum(largest, logit), logit
+
+    largest = jnp.full_like(pixel[:, 0], -jnp.inf)
+    largest, logits = jax.lax.scan(logit_of, largest, offsets)
+    colour = jnp.exp(logits - largest[None])
+    colour /= _sum_scan(lambda weight: weight, largest, colour)[None]
+
+    distance = neighbour_distances()
+    closeness = -((distance / (distance.std(ddof=1) + _EPS) / _BANDWIDTH) ** 2)
+    position = np.exp(closeness - closeness.max())
+    position = (position / position.sum()).astype(np.float32)
+    return colour + _POSITION_WEIGHT * position[:, None, None, None]
+
+
+def refine(
+    image: jax.Array, masks: jax.Array, *, num_iterations: int = NUM_ITERATIONS
+) -> jax.Array:
+    """Propagates class maps along the image's own structure.
+
+    Args:
+        image: `[B, H, W, 3]` in [0, 1].
+        masks: `[B, h, w, K]`, resized to the image with corners aligned when the sizes differ.
+        num_iterations: propagation steps.
+
+    Returns:
+        `[B, H, W, K]` float32.
+    """
+    weights = affinity(image)
+    masks = resize(masks.astype(jnp.float32), image.shape[1:3], "bilinear_corners")
+    masks = jnp.moveaxis(masks, -1, 1)  # [B, K, H, W]
+
+    def propagate(_, masks: jax.Array) -> jax.Array:
+        neighbour = _neighbour_fn(masks)
+        xs = (jnp.asarray(OFFSETS), weights)
+        return _sum_scan(lambda x: neighbour(x[0]) * x[1][:, None], masks, xs)
+
+    masks = jax.lax.fori_loop(0, num_iterations, propagate, masks)
+    return jnp.moveaxis(masks, 1, -1)
+
+
+def refine_pseudo_label(
+    image: jax.Array,
+    cam: jax.Array,
+    cls_label: jax.Array,
+    valid_box: jax.Array,
+    *,
+    high_thre: float,
+    low_thre: float,
+    max_classes: int,
+) -> jax.Array:
+    """CAMs refined at half size against a high and a low background score.
+
+    Args:
+        image: `[B, H, W, 3]` in [0, 1].
+        cam: `[B, H, W, C]` in [0, 1].
+        cls_label: `[B, C]` of 0 and 1.
+        valid_box: `[B, 4]` in the image's pixels.
+        high_thre: background score of the run that decides the foreground.
+        low_thre: background score of the run that must agree on the background.
+        max_classes: most classes an image may hold, background included; exact as long as no image
+            holds more.
+
+    Returns:
+        `[B, H, W]` int32: a class where the high run says so, 0 where both runs say background,
+        255 elsewhere and outside the box.
+    """
+    size = image.shape[1:3]
+    half = (size[0] // 2, size[1] // 2)
+    present, class_id = jax.lax.top_k(cls_label, min(max_classes - 1, cls_label.shape[1]))
+    scores = jnp.take_along_axis(cam, class_id[:, None, None, :], axis=-1)
+    scores = resize(scores.astype(jnp.float32), half)
+    is_present = present[:, None, None, :] > 0
+
+    def class_probs(background_score: float) -> jax.Array:
+        logits = jnp.where(is_present, scores, -jnp.inf)
+        background = jnp.full_like(scores[..., :1], background_score)
+        return jax.nn.softmax(jnp.concatenate([background, logits], axis=-1), axis=-1)
+
+    runs = jnp.concatenate([class_probs(high_thre), class_probs(low_thre)], axis=-1)
+    refined = resize(refine(resize(image.astype(jnp.float32), half), runs), size)
+    label_of = jnp.pad(class_id + 1, ((0, 0), (1, 0))).astype(jnp.int32)  # [B, max_classes]
+    high, low = (
+        jnp.take_along_axis(label_of[:, None, :], run.argmax(axis=-1).reshape(len(run), 1, -1), -1)
+        for run in jnp.split(refined, 2, axis=-1)
+    )
+    high, low = high.reshape(cam.shape[:3]), low.reshape(cam.shape[:3])  # [B, H, W]
+    label = jnp.where(high > 0, high, jnp.where(low > 0, IGNORE_INDEX, 0))
+    return jnp.where(inside_box(valid_box, size), label, IGNORE_INDEX)
