@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toco_jax.models.heads import ProjectionHead
+from toco_jax.models.heads import Classifier, ProjectionHead
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.models.vit import Backbone, ViT, sincos_positions
 
@@ -129,3 +129,14 @@ def test_projection_of_nothing_has_a_finite_gradient():
 def test_normalize():
     white = normalize(jnp.full((1, 1, 1, 3), 255, jnp.uint8))
     np.testing.assert_allclose(white[0, 0, 0], [2.2489083, 2.4285715, 2.64], rtol=1e-6)
+
+
+def test_maximum_sends_its_gradient_to_one_token():
+    classifier = Classifier(num_classes=2)
+    tokens = jnp.array([[[1.0], [3.0], [3.0], [2.0]]])
+    variables = {"params": {"kernel": jnp.array([[1.0, 10.0]])}}
+    logits, cam = classifier.apply(variables, tokens)
+    assert logits.tolist() == [[3.0, 30.0]]
+    assert cam[0, :, 0].tolist() == [1.0, 3.0, 3.0, 2.0]
+    grad = jax.grad(lambda x: classifier.apply(variables, x)[0].sum())(tokens)
+    assert grad.ravel().tolist() == [0.0, 11.0, 0.0, 0.0]

@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from toco_jax.models.vit import gelu
+
 
 def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
     """Uniform in +-1/sqrt(fan_in), the default initialisation of torch's convolutions."""
@@ -31,7 +33,18 @@ class Classifier(nn.Module):
         counted = patch_tokens
         if valid is not None:
             counted = jnp.where(valid[:, :, None], patch_tokens, -jnp.inf)
-        return counted.max(axis=1) @ kernel, patch_tokens @ kernel
+        return _max_over_tokens(counted) @ kernel, patch_tokens @ kernel
+
+
+def _max_over_tokens(tokens: jax.Array) -> jax.Array:
+    """Largest entry over the tokens of `[B, N, D]`, its gradient to the first place that has it.
+
+    The derivative of `max` divides by the number of places equal to the maximum, which is 0 where
+    the compiler computes the tokens twice and rounds them differently.
+    """
+    place = jax.lax.stop_gradient(tokens).argmax(axis=1, keepdims=True)  # [B, 1, D]
+    chosen = jnp.arange(tokens.shape[1])[None, :, None] == place
+    return jnp.sum(jnp.where(chosen, tokens, 0.0), axis=1)
 
 
 class LargeFOV(nn.Module):
@@ -103,8 +116,8 @@ class ProjectionHead(nn.Module):
         """`[..., D]` to `[..., features]`, every entry in [-1, 1]."""
         init = nn.initializers.truncated_normal(0.02)
         x = cls_token.astype(jnp.float32)
-        x = nn.gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_0")(x), approximate=False)
-        x = nn.gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_2")(x), approximate=False)
+        x = gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_0")(x))
+        x = gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_2")(x))
         x = nn.Dense(self.bottleneck, kernel_init=init, name="mlp_4")(x)
         x = _l2_normalize(x, axis=-1)
         direction = self.param("last_layer", init, (self.bottleneck, self.features))

@@ -68,7 +68,7 @@ class ToCo(nn.Module):
         """Encoder tokens on an `(h, w)` grid to `cls_logits`, `aux_cls_logits` `[B, C]` and
         `cam`, `aux_cam` `[B, h, w, C]`.
         """
-        batch = len(tokens["patch_tokens"])
+        batch = tokens["patch_tokens"].shape[0]
         valid = None if padding is None else padding.valid.reshape(batch, -1)  # [B, N]
         cls_logits, cam = self.classifier(tokens["patch_tokens"], valid)
         aux_cls_logits, aux_cam = self.aux_classifier(tokens["aux_patch_tokens"], valid)
