@@ -1,0 +1,95 @@
+"""Configurations: impossible values are one sentence that names key, value and remedy."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from toco_jax.config import ConfigError, phase_at, validate
+from toco_jax.models.vit import Backbone, backbone_from_name
+
+
+def test_published_values_are_valid_for_every_variant(voc_config):
+    for variant in ("deit_base", "vit_base", "deit_small", "deit_tiny"):
+        config = voc_config(variant)
+        validate(config, num_devices=2)
+        assert config.backbone == config.init == variant
+
+
+def test_unknown_variant(voc_config):
+    with pytest.raises(ValueError, match=r"unknown variant 'resnet'.*deit_base"):
+        voc_config("resnet")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("crop_size", 450, "crop_size=450 must be a positive multiple of the patch side 16"),
+        ("local_crop_size", 448, "local_crop_size=448 must be smaller than crop_size=448"),
+        ("num_local_crops", 0, "num_local_crops=0"),
+        ("cam_scales", (1.0, 0.0), "cam_scales="),
+        ("low_thre", 0.6, "low < bkg < high.*low_thre=0.6"),
+        ("high_thre", 0.4, "high_thre=0.4"),
+        (
+            "batch_size",
+            6,
+            "batch_size=6 must be a multiple of 2 devices x group_size=2: use 4 or 8",
+        ),
+        ("batch_size", 0, "batch_size=0"),
+        ("warmup_steps", 20_000, "warmup_steps=20000 must be below total_steps=20000"),
+        ("total_steps", 0, "total_steps=0 must be above 0"),
+        ("learning_rate", -1.0, "learning_rate=-1.0"),
+        ("ema_momentum", 1.0, "ema_momentum=1.0 must lie in"),
+        ("compute_dtype", "float16", "compute_dtype='float16' must be one of float32, bfloat16"),
+        ("backbone", "resnet50", "unknown backbone 'resnet50'"),
+        ("backbone", "width=96,depth=6,heads=5,patch=8", "that the heads divide"),
+        ("aux_layer", 12, "aux_layer=12 is not a block"),
+        ("init", "", "init=''"),
+        ("data.num_threads", -1, "data.num_threads=-1"),
+        ("data.scale_range", (2.0, 0.5), "data.scale_range="),
+        ("loss_weights.seg", ((5, 0.1),), "loss_weights.seg=.*start at step 0"),
+        ("loss_weights.seg", ((0, -0.1),), "loss_weights.seg="),
+        ("pseudo_label_cam", ((0, "final"),), "pseudo_label_cam="),
+    ],
+)
+def test_impossible_values(voc_config, key, value, message):
+    config = voc_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict({key: value})
+    with pytest.raises(ConfigError, match=message) as caught:
+        validate(config, num_devices=2)
+    assert "\n" not in str(caught.value)
+
+
+def test_misspelt_key_is_refused(voc_config):
+    with pytest.raises((AttributeError, KeyError), match="learning_rate"):
+        voc_config().lock().learning_rat = 1.0
+
+
+def test_missing_loss_term(voc_config):
+    config = voc_config()
+    config.loss_weights = ConfigDict({"cls": ((0, 1.0),)})
+    with pytest.raises(ConfigError, match="loss_weights must name exactly cls, cls_aux, ptc"):
+        validate(config, num_devices=1)
+
+
+def test_phases_of_the_published_run(voc_config):
+    config = voc_config()
+    early, late = phase_at(config, 2000), phase_at(config, 2001)
+    assert dict(early.weights) == {
+        "cls": 1.0,
+        "cls_aux": 1.0,
+        "ptc": 0.2,
+        "ctc": 0.5,
+        "seg": 0.0,
+        "reg": 0.0,
+    }
+    assert (late.weight("seg"), late.weight("reg")) == (0.1, 0.05)
+    assert late == phase_at(config, 19_999)
+    assert early.pseudo_label_cam == "cam"
+
+
+def test_backbone_spelt_out():
+    spec = backbone_from_name("width=96,depth=6,heads=3,patch=8")
+    assert spec == Backbone(96, 6, 3, patch=8)
+    for wrong in ("width=96,depth=6,heads=3", "width=96,depth=x,heads=3,patch=8", ""):
+        with pytest.raises(ValueError, match="backbone"):
+            backbone_from_name(wrong)
