@@ -1,1 +1,106 @@
-"""From image files to batches: sources, augmentation, the grain pipeline."""
+"""From image files to batches: record sources, augmentation, the grain pipeline.
+
+A record source is any object with
+
+    class_names   tuple[str, ...]    the C foreground classes
+    split         str
+    names         sequence of str    one unique name a record, in order
+    max_classes   int                largest number of classes present in one image
+    len(source)
+    source[i]     {"name": str, "image": uint8 [H, W, 3] RGB, "cls_label": float32 [C] in {0, 1}}
+                  and, when opened with masks, "mask": uint8 [H, W], 0 background, 1..C, 255 ignored
+
+whose `source[i]` may be called from several threads at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+SOURCES = ("voc", "coco", "folder", "tfds", "shapes")
+
+# What training does at a record that cannot be read.
+ON_ERROR = ("raise", "skip")
+
+
+class DataError(ValueError):
+    """A file or folder of a data set is not what it has to be; the message says what to do."""
+
+
+def open_source(
+    name: str,
+    *,
+    root: str | None = None,
+    split: str,
+    masks: bool,
+    seed: int = 0,
+    labels: str = "",
+    mask_folder: str = "",
+    val_fraction: float = 0.1,
+    class_names: Sequence[str] = (),
+    on_problem: Any = None,
+):
+    """Opens one split of a data set.
+
+    Args:
+        name: one of `SOURCES`.
+        root: the data set's folder; `shapes` makes its images and needs none.
+        split: the split's name in that data set.
+        masks: whether records carry "mask". Training does not need masks and must not ask.
+        seed: of the procedural images, and of the split of a `folder`.
+        labels: where image-level labels come from, "" for the usual place; see `open_voc`,
+            `open_coco`, `open_folder`.
+        mask_folder: folder of masks, relative to the root, "" for the usual place.
+        val_fraction: share of the validation images in the split of a `folder`.
+        class_names: all classes in label order where a `folder` must have just these.
+        on_problem: called with the name and a `DataError` for each image whose label cannot be
+            read, which then has no classes; None raises the first one.
+
+    Returns:
+        A record source (see the module's docstring).
+
+    Raises:
+        DataError: an unknown name, a missing root, or whatever the source finds broken.
+    """
+    if name == "shapes":
+        from toco_jax.data.shapes import ShapesSource
+
+        return ShapesSource(split=split, seed=seed, masks=masks)
+    if name not in SOURCES:
+        raise DataError(f"unknown data source {name!r}; choose one of {', '.join(SOURCES)}")
+    if not root:
+        raise DataError(f"data source {name!r} got root={root!r}; give the data set's folder")
+    if name == "tfds":
+        from toco_jax.data.tfds_source import TfdsSource
+
+        return TfdsSource(root, split, masks=masks)
+
+    from toco_jax.data import coco, files, folder, voc
+
+    chosen = {"labels": labels, "mask_folder": mask_folder}
+    chosen["on_problem"] = on_problem or files.raise_problem
+    if name == "folder":
+        chosen |= {"val_fraction": val_fraction, "seed": seed, "class_names": class_names}
+    open_it = {"voc": voc.open_voc, "coco": coco.open_coco, "folder": folder.open_folder}[name]
+    return open_it(root, split, masks=masks, **chosen)
+
+
+def open_configured(config: Any, *, part: str, masks: bool, **options):
+    """Opens the split of a run's configuration that `part` ("train" or "val") names.
+
+    Args:
+        config: a configuration with the keys of `configs/voc.py`; the keys of `data` that say where
+            labels and masks are may be missing, as in runs made before there were any.
+        part: "train" or "val".
+        masks: whether records carry "mask".
+        **options: of `open_source`, over what the configuration says.
+    """
+    data = config.data
+    chosen = {
+        "root": data.root,
+        "split": data[f"{part}_split"],
+        "seed": config.seed,
+        "labels": data.get("labels", ""),
+        "mask_folder": data.get("masks", ""),
+        "val_fraction": data.get("val_fraction", 0.1),
+    }
+    return open_source(data.source, masks=masks, **(chosen | options))

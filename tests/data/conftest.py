@@ -1,0 +1,75 @@
+"""Small data sets, made afresh for each test that wants to break one."""
+
+import importlib.util
+import pathlib
+
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+RECORDS = {"2007_000001": ("cat",), "2007_000002": ("dog", "person"), "2007_000003": ("cat", "dog")}
+VAL = ("2007_000002",)
+
+
+def write_xml(path: pathlib.Path, names) -> None:
+    objects = "".join(
+        f"<object><name>{name}</name><difficult>{i % 2}</difficult>"
+        "<part><name>head</name></part></object>"
+        for i, name in enumerate(names)
+    )
+    path.write_text(f"<annotation><filename>x.jpg</filename>{objects}</annotation>")
+
+
+def write_mask(path: pathlib.Path, mask: np.ndarray) -> None:
+    picture = PIL.Image.frombytes("P", mask.shape[::-1], mask.tobytes())
+    picture.putpalette([90, 0, 0, 0, 128, 0] * 128)
+    picture.save(path)
+
+
+@pytest.fixture
+def devkit(tmp_path) -> pathlib.Path:
+    """VOCdevkit/VOC2012, three images of 20 x 12 pixels; 2007_000002 is val, no train_aug.txt."""
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    lists = root / "ImageSets" / "Segmentation"
+    for folder in ("JPEGImages", "Annotations", "SegmentationClassAug"):
+        (root / folder).mkdir(parents=True)
+    lists.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for k, (name, classes) in enumerate(RECORDS.items()):
+        image = rng.integers(0, 256, (12, 20, 3), np.uint8)
+        cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), image)
+        write_xml(root / "Annotations" / f"{name}.xml", classes)
+        mask = np.full((12, 20), k, np.uint8)
+        mask[:2] = 255
+        write_mask(root / "SegmentationClassAug" / f"{name}.png", mask)
+    (lists / "val.txt").write_text("\n".join(VAL) + "\n")
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path) -> pathlib.Path:
+    """A folder of six images of two classes with labels.csv, lists and masks."""
+    root = tmp_path / "photos"
+    (root / "masks").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(6):
+        cv2.imwrite(str(root / f"{i}.png"), rng.integers(0, 256, (16, 24, 3), np.uint8))
+        write_mask(root / "masks" / f"{i}.png", np.full((16, 24), 1 + i % 2, np.uint8))
+        rows.append(f"{i}.png,{('cat', 'dog')[i % 2]}\n")
+    (root / "labels.csv").write_text("".join(rows))
+    (root / "train.txt").write_text("0\n1\n2\n3\n")
+    (root / "val.txt").write_text("4\n5\n")
+    return root
+
+
+def load_config(name: str):
+    """The configuration of `configs/<name>.py`, with tiny crops."""
+    path = pathlib.Path(__file__).parents[2] / "configs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    config.crop_size, config.local_crop_size, config.data.num_threads = 32, 16, 2
+    return config

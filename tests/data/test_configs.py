@@ -1,0 +1,106 @@
+import json
+
+import pytest
+from data.conftest import load_config
+
+from toco_jax import data, train
+from toco_jax.checkpoints import CheckpointError
+from toco_jax.config import ConfigError, phase_at, validate
+from toco_jax.data import DataError
+
+
+@pytest.mark.parametrize("name", ["voc", "coco", "folder"])
+def test_configs_are_valid_and_have_the_same_keys(name):
+    config = load_config(name)
+    validate(config, 1)
+    voc = load_config("voc")
+    assert set(config) == set(voc) and set(config.data) == set(voc.data)
+    assert config.data.source == name
+
+
+def test_coco_goes_in_stages():
+    config = load_config("coco")
+    early, middle, late = {"cls", "cls_aux"}, {"seg", "reg"}, {"ptc", "ctc"}
+    for step, terms, cam in (
+        (0, early, "aux_cam"),
+        (8000, early, "aux_cam"),
+        (8001, early | middle, "aux_cam"),
+        (12000, early | middle, "aux_cam"),
+        (12001, early | middle | late, "cam"),
+        (79999, early | middle | late, "cam"),
+    ):
+        phase = phase_at(config, step)
+        assert {term for term, weight in phase.weights if weight} == terms
+        assert phase.pseudo_label_cam == cam
+    assert dict(phase.weights) == {
+        "cls": 1,
+        "cls_aux": 1,
+        "ptc": 0.2,
+        "ctc": 0.5,
+        "seg": 0.1,
+        "reg": 0.05,
+    }
+    assert (config.low_thre, config.bkg_thre, config.high_thre) == (0.25, 0.45, 0.65)
+    assert (config.temperature, config.batch_size, config.total_steps) == (1.0, 8, 80_000)
+    assert (config.num_classes, config.data.val_split) == (80, "val_part")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("on_error", "ignore", r"data\.on_error='ignore' must be one of raise, skip"),
+        ("val_fraction", 1.5, r"data\.val_fraction=1\.5 must lie between 0 and 1"),
+    ],
+)
+def test_data_keys_are_checked(key, value, message):
+    config = load_config("folder")
+    config.data[key] = value
+    with pytest.raises(ConfigError, match=message):
+        validate(config, 1)
+
+
+@pytest.fixture
+def config(photos):
+    config = load_config("folder")
+    config.data.root = str(photos)
+    return config
+
+
+def test_the_number_of_classes_is_found_out(config):
+    source, val_source = train.open_sources(config)
+    assert config.num_classes == 2
+    assert source.class_names == val_source.class_names == ("cat", "dog")
+    assert "mask" not in source[0] and "mask" in val_source[0]
+    config.num_classes = 3
+    with pytest.raises(
+        ConfigError, match=r"num_classes=3, but .* has 2 classes: use num_classes=2"
+    ):
+        train.open_sources(config)
+
+
+def test_the_classes_are_written_to_the_run(tmp_path):
+    train.claim_classes(tmp_path, ("cat", "dog"))
+    assert json.loads((tmp_path / train.CLASSES_FILE).read_text()) == ["cat", "dog"]
+    train.claim_classes(tmp_path, ("cat", "dog"))
+    with pytest.raises(CheckpointError, match="lists other classes than the data has now; use ano"):
+        train.claim_classes(tmp_path, ("cat", "yak"))
+
+
+def test_configured_keys_reach_the_source(config, photos):
+    (photos / "train.txt").unlink()
+    (photos / "val.txt").unlink()
+    (photos / "masks").rename(photos / "truth")
+    config.data.masks, config.data.labels, config.data.val_fraction = "truth", "labels.csv", 0.5
+    train_source, val_source = train.open_sources(config)
+    assert (len(train_source), len(val_source)) == (3, 3)
+    assert (val_source[0]["mask"] != 255).all()
+    config.seed = 5
+    assert train.open_sources(config)[0].names != train_source.names
+    with config.unlocked():  # a run made before these keys were there
+        for key in ("masks", "labels", "val_fraction", "on_error"):
+            del config.data[key]
+    validate(config, 1)
+    assert len(data.open_configured(config, part="val", masks=True)) == 1
+    config.data.source = "elsewhere"
+    with pytest.raises(DataError, match="unknown data source 'elsewhere'"):
+        data.open_configured(config, part="val", masks=True)

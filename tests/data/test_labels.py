@@ -1,0 +1,127 @@
+import cv2
+import numpy as np
+import PIL.Image
+import pytest
+
+from toco_jax.data import DataError, labels
+
+
+def _picture(mode: str, size=(7, 5)) -> PIL.Image.Image:
+    rng = np.random.default_rng(0)
+    if mode == "I;16":
+        return PIL.Image.fromarray(rng.integers(0, 2**16, size[::-1], np.uint16))
+    return PIL.Image.fromarray(rng.integers(0, 256, (*size[::-1], 3), np.uint8)).convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_any_png_mode_becomes_rgb(tmp_path, mode):
+    path = tmp_path / "x.png"
+    picture = _picture(mode)
+    picture.save(path)
+    image = labels.read_image(path)
+    assert image.shape == (5, 7, 3) and image.dtype == np.uint8
+    if mode == "I;16":
+        assert np.abs(image[..., 0] - np.asarray(picture) / 257.0).max() <= 1
+    else:
+        np.testing.assert_array_equal(image, np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_is_read_as_pillow_reads_it(tmp_path, mode):
+    path = tmp_path / "x.jpg"
+    flat = PIL.Image.new("RGB", (16, 16), (200, 60, 20)).convert(mode)
+    flat.save(path, quality=95)
+    expected = np.asarray(PIL.Image.open(path).convert("RGB")).astype(int)
+    assert np.abs(labels.read_image(path).astype(int) - expected).max() <= 2
+
+
+def test_stored_pixels_are_not_rotated(tmp_path):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6  # "rotate by 90 degrees to look at"
+    _picture("RGB").save(tmp_path / "x.jpg", exif=exif)
+    assert cv2.imread(str(tmp_path / "x.jpg")).shape == (7, 5, 3)
+    assert labels.read_image(tmp_path / "x.jpg").shape == (5, 7, 3)
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0broken"])
+def test_undecodable_image_is_named(tmp_path, content):
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"image {path} \({len(content)} bytes\) cannot be decode"):
+        labels.read_image(path)
+
+
+def test_missing_and_unreadable_image_are_named(tmp_path):
+    with pytest.raises(DataError, match=f"image {tmp_path}/x.jpg is missing; .* 'x' out of the"):
+        labels.read_image(tmp_path / "x.jpg")
+    (tmp_path / "y.jpg").mkdir()
+    with pytest.raises(DataError, match=f"image {tmp_path}/y.jpg cannot be read"):
+        labels.read_image(tmp_path / "y.jpg")
+
+
+@pytest.mark.parametrize("mode", ["P", "L"])
+def test_mask_values_are_indices(tmp_path, mode):
+    values = np.array([[0, 1, 20], [255, 7, 3]], np.uint8)
+    picture = PIL.Image.frombytes(mode, (3, 2), values.tobytes())
+    if mode == "P":
+        picture.putpalette([200, 10, 10] * 256)
+    picture.save(tmp_path / "x.png")
+    mask = labels.read_mask(tmp_path / "x.png", 20)
+    assert mask.dtype == np.uint8
+    np.testing.assert_array_equal(mask, values)
+
+
+@pytest.mark.parametrize("mode", ["1", "LA", "RGB", "RGBA", "I;16"])
+def test_mask_in_colour_says_what_to_save(tmp_path, mode):
+    path = tmp_path / "x.png"
+    _picture(mode).save(path)
+    with pytest.raises(DataError, match=f"mask {path} is stored as {mode}, .* 8-bit palette PNG"):
+        labels.read_mask(path, 20)
+
+
+def test_broken_masks_are_named(tmp_path):
+    path = tmp_path / "x.png"
+    with pytest.raises(DataError, match=f"mask {path} is missing"):
+        labels.read_mask(path, 20)
+    path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=rf"mask {path} \(10 bytes\) cannot be decoded"):
+        labels.read_mask(path, 20)
+    _picture("L", (64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match=rf"mask {path} \(1000 bytes\) cannot be decoded"):
+        labels.read_mask(path, 20)
+    PIL.Image.fromarray(np.array([[0, 21, 255]], np.uint8)).save(path)
+    with pytest.raises(DataError, match=rf"mask {path} holds the value 21, but labels are 0\.\.20"):
+        labels.read_mask(path, 20)
+
+
+def test_annotation_counts_every_object_once_and_no_parts(tmp_path):
+    path = tmp_path / "x.xml"
+    path.write_text(
+        "<annotation><object><name>b</name><difficult>1</difficult><part><name>head</name></part>"
+        "</object><object><name> c\n</name></object><object><name>b</name></object></annotation>"
+    )
+    label = labels.read_annotation(path, ("a", "b", "c"))
+    assert label.dtype == np.float32
+    np.testing.assert_array_equal(label, [0, 1, 1])
+    path.write_text("<annotation/>")
+    np.testing.assert_array_equal(labels.read_annotation(path, ("a",)), [0])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("<annotation><object>", r"is malformed XML \(.*\); replace"),
+        ("", r"is malformed XML"),
+        (
+            "<annotation><object><name>unicorn</name></object></annotation>",
+            r"names an object 'unicorn', which is none of the 2 classes \(cat, dog\); correct",
+        ),
+        ("<annotation><object/></annotation>", r"names an object '', which is none of"),
+    ],
+)
+def test_broken_annotations_are_named(tmp_path, content, message):
+    path = tmp_path / "x.xml"
+    path.write_text(content)
+    with pytest.raises(DataError, match=f"annotation {path} {message}"):
+        labels.read_annotation(path, ("cat", "dog"))

@@ -1,0 +1,228 @@
+"""Batches out of a record source, with grain's threads.
+
+A training stream is a pure function of (seed, step): it does not depend on the number of threads or
+processes, and starts anywhere with nothing to restore. Batch k of all processes, concatenated in
+process order, is the global batch k.
+
+Both functions return an iterator with `close()`, which stops its threads; leaving the program
+without it is safe too. What goes wrong with a record is raised by `next()` as it is; after that the
+iterator is of no further use.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import grain
+import numpy as np
+
+from toco_jax.data import ON_ERROR, DataError, augment
+
+Batch = dict[str, Any]
+
+# Of broken records in a row, after which it is the data set that is broken.
+_MOST_SKIPPED = 100
+
+_PASSED_ON = ("name", "cls_label", "skipped")
+
+
+def train_batches(
+    source: Any,
+    *,
+    seed: int,
+    start_step: int,
+    batch_size: int,
+    crop_size: int,
+    as_published: bool,
+    num_threads: int,
+    scale_range: tuple[float, float] = (0.5, 2.0),
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    on_error: str = "raise",
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless batches of augmented views, reshuffled every epoch.
+
+    Args:
+        source: record source; its masks, if any, are not passed on.
+        seed: of order and augmentation, 0 or more.
+        start_step: number of global batches to leave out, as if they had been taken before.
+        batch_size: of the global batch; B below is the process's share of it.
+        crop_size: S, in pixels.
+        as_published: see `augment.make_views`.
+        num_threads: 0 reads in the caller's thread.
+        scale_range: of the rescaling before the base crop.
+        blur_sigma: of the blurs, in pixels.
+        on_error: "raise" stops at a record that cannot be read, "skip" takes the source's next one
+            in its place, logs each broken one once and counts them.
+        process_index: which contiguous block of each global batch this process gets.
+        process_count: must divide `batch_size`.
+
+    Returns:
+        Iterator of {"image", "view2", "local": uint8 [B, S, S, 3], "cls_label": float32 [B, C],
+        "valid_box": int32 [B, 4] as (y0, y1, x0, x1), "name": list of B str}; with "skip" also
+        "skipped": int32 [B], broken records passed over on the way to each.
+
+    Raises:
+        ValueError: numbers out of range or that do not fit each other.
+    """
+    share = _share(batch_size, process_index, process_count)
+    if seed < 0 or start_step < 0 or crop_size < 1:
+        raise ValueError(
+            f"seed={seed} and start_step={start_step} must be 0 or more and "
+            f"crop_size={crop_size} 1 or more"
+        )
+
+    def views(record: dict, rng: np.random.Generator) -> dict:
+        drawn = augment.make_views(
+            record["image"],
+            rng,
+            crop_size=crop_size,
+            as_published=as_published,
+            scale_range=scale_range,
+            blur_sigma=blur_sigma,
+        )
+        kept = {key: record[key] for key in _PASSED_ON if key in record}
+        return kept | drawn
+
+    if on_error not in ON_ERROR:
+        raise ValueError(f"on_error={on_error!r} must be one of {', '.join(ON_ERROR)}")
+    if on_error == "skip":
+        source = _Unbroken(source)
+    # The generator of a record is keyed by its place in the endless stream, so all slicing by step
+    # and process has to happen behind it.
+    stream = (
+        grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(views)
+    )  # [step * batch_size + place in the global batch]
+
+    def record_at(i: int) -> dict:
+        return stream[start_step * batch_size + _global_place(i, batch_size, share, process_index)]
+
+    endless = grain.MapDataset.range(sys.maxsize // batch_size)
+    return _iterate(endless.map(record_at), share, num_threads, _stack)
+
+
+def eval_batches(
+    source: Any,
+    *,
+    batch_size: int,
+    size: int,
+    num_threads: int,
+    limit: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[Batch]:
+    """The split once, in order, each image squashed to a square; no record is left out.
+
+    Args:
+        source: record source, usually opened with masks.
+        batch_size: of the global batch; B below is the process's share of it. The last global batch
+            is padded, so that every process sees the same number of batches.
+        size: side of the squashed images (bilinear, half-pixel centres, no antialiasing).
+        num_threads: 0 reads in the caller's thread.
+        limit: take only the first `limit` records; 0 takes all.
+        process_index: which contiguous block of each global batch this process gets.
+        process_count: must divide `batch_size`.
+
+    Returns:
+        Iterator of {"image": uint8 [B, size, size, 3], "cls_label": float32 [B, C], "valid": bool
+        [B], "name": list of str, "mask": list of uint8 [H, W] at native size}. Valid records come
+        first; the lists hold those only, and "mask" is empty if the source has no masks.
+
+    Raises:
+        ValueError: numbers out of range or that do not fit each other.
+    """
+    share = _share(batch_size, process_index, process_count)
+    if limit < 0 or size < 1:
+        raise ValueError(f"limit={limit} must be 0 or more and size={size} 1 or more")
+    count = min(limit, len(source)) if limit else len(source)
+    num_batches = -(-count // batch_size)
+
+    padding = {
+        "image": np.zeros((size, size, 3), np.uint8),
+        "cls_label": np.zeros(len(source.class_names), np.float32),
+        "valid": False,
+    }
+
+    def record_at(i: int) -> dict:
+        place = _global_place(i, batch_size, share, process_index)
+        if place >= count:
+            return padding
+        record = source[place]
+        image = cv2.resize(record["image"], (size, size), interpolation=cv2.INTER_LINEAR)
+        return {**record, "image": image, "valid": True}
+
+    records = grain.MapDataset.range(num_batches * share).map(record_at)
+    return _iterate(records, share, num_threads, _stack_eval)
+
+
+class _Unbroken:
+    """A record source that gives the next record in place of a broken one."""
+
+    def __init__(self, source: Any):
+        self._source = source
+        self._reported: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, i: int) -> dict:
+        count = len(self._source)
+        for skipped in range(min(count, _MOST_SKIPPED)):
+            try:
+                record = self._source[(i + skipped) % count]
+            except DataError as error:
+                last = error
+                if str(error) not in self._reported:
+                    self._reported.add(str(error))
+                    logging.getLogger(__name__).warning("skipped: %s", error)
+            else:
+                return record | {"skipped": np.int32(skipped)}
+        raise DataError(
+            f"{min(count, _MOST_SKIPPED)} broken records in a row are too many to skip; the last: "
+            f"{last}"
+        )
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> int:
+    if batch_size < 1 or batch_size % process_count:
+        raise ValueError(
+            f"batch_size={batch_size} is not a positive multiple of the {process_count} "
+            "processes; choose one that is"
+        )
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index={process_index} is not within {process_count} processes")
+    return batch_size // process_count
+
+
+def _global_place(i: int, batch_size: int, share: int, process_index: int) -> int:
+    """Where the i-th record of a process stands in the stream of global batches."""
+    batch, offset = divmod(i, share)
+    return batch * batch_size + process_index * share + offset
+
+
+def _iterate(
+    records: grain.MapDataset, share: int, num_threads: int, batch_fn: Any
+) -> Iterator[Batch]:
+    """One batch being used and one in the making is enough: views are big (1.8 MB at 448)."""
+    buffered = max(2 * share, num_threads) if num_threads else 0
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffered)
+    return iter(records.to_iter_dataset(options).batch(share, batch_fn=batch_fn))
+
+
+def _stack(records: list[dict]) -> Batch:
+    return {
+        key: [record[key] for record in records]
+        if key == "name"
+        else np.stack([record[key] for record in records])
+        for key in records[0]
+    }
+
+
+def _stack_eval(records: list[dict]) -> Batch:
+    return {
+        **{key: np.stack([r[key] for r in records]) for key in ("image", "cls_label", "valid")},
+        **{key: [r[key] for r in records if key in r] for key in ("name", "mask")},
+    }

@@ -1,0 +1,122 @@
+"""Brings a data set into the form that training reads; done once, and resumable.
+
+    python -m toco_jax.data.prepare coco --root COCO [--out DIR] [--workers N]
+    python -m toco_jax.data.prepare voc --root VOCdevkit/VOC2012 --sbd SBD
+    python -m toco_jax.data.prepare tfds --source voc --root DIR --splits train_aug val --out DIR
+
+`coco` reads the official instances_*.json into image-level labels and VOC-style masks; `voc` lays
+the masks of SBD beside VOC's; `tfds` writes any of the sources as TFDS records (array_record) for
+machines that read from a shared file system or a bucket.
+"""
+
+import argparse
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from toco_jax.data import DataError
+
+
+def progress(title: str, states: Iterable[tuple[int, int]]) -> int:
+    """Shows (done, in all) as a bar on stderr; returns how many there are in all."""
+    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    total = 0
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=None)
+        for done, total in states:
+            bar.update(task, completed=done, total=total)
+    return total
+
+
+def coco(args: argparse.Namespace) -> None:
+    """COCO 2014 from the official annotation files."""
+    from toco_jax.data.coco import PREPARED
+    from toco_jax.data.coco_masks import parts_to_prepare, prepare_part
+
+    out = args.out or args.root / PREPARED
+    for part in parts_to_prepare(args.root):
+        states = prepare_part(args.root, out, part, workers=args.workers)
+        count = progress(part, states)
+        print(f"{part}: {count} images with annotations" if count else f"{part}: prepared already")
+    print(f"labels and masks are in {out}")
+
+
+def voc(args: argparse.Namespace) -> None:
+    """SegmentationClassAug from VOC's masks and SBD's."""
+    from toco_jax.data.sbd import prepare_sbd
+    from toco_jax.data.voc import derived_train_aug
+
+    count = progress("SegmentationClassAug", prepare_sbd(args.root, args.sbd))
+    train_aug = len(derived_train_aug(args.root))
+    print(f"{count} masks in {args.root / 'SegmentationClassAug'}; {train_aug} images in train_aug")
+
+
+def tfds(args: argparse.Namespace) -> None:
+    """Any file source as TFDS records."""
+    from toco_jax.data import open_source
+    from toco_jax.data.tfds_build import build
+
+    sources = {
+        split: open_source(
+            args.source,
+            root=str(args.root),
+            split=split,
+            masks=not args.no_masks,
+            seed=args.seed,
+            labels=args.labels,
+            mask_folder=args.masks,
+            val_fraction=args.val_fraction,
+        )
+        for split in args.splits
+    }
+    folder = build(sources, args.out, kind=args.source)
+    counts = ", ".join(f"{split} {len(source)}" for split, source in sources.items())
+    print(f"{counts}; use data.source=tfds and data.root={folder}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m toco_jax.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+    added = {f.__name__: commands.add_parser(f.__name__, help=f.__doc__) for f in (coco, voc, tfds)}
+    for function in (coco, voc, tfds):
+        added[function.__name__].set_defaults(run=function)
+        added[function.__name__].add_argument(
+            "--root", type=pathlib.Path, required=True, help="folder of the data set"
+        )
+    added["coco"].add_argument("--out", type=pathlib.Path, help="<root>/prepared if unset")
+    added["coco"].add_argument(
+        "--workers", type=int, default=os.cpu_count(), help="processes; 0 works in this one"
+    )
+    added["voc"].add_argument("--sbd", type=pathlib.Path, required=True, help="SBD's folder")
+    records = added["tfds"]
+    records.add_argument("--source", choices=("voc", "coco", "folder"), required=True)
+    records.add_argument("--splits", nargs="+", default=["train", "val"])
+    records.add_argument("--out", required=True, help="where the records go; a path or a bucket")
+    records.add_argument("--labels", default="", help="as data.labels of a configuration")
+    records.add_argument("--masks", default="", help="as data.masks of a configuration")
+    records.add_argument("--no-masks", action="store_true", help="leave masks out")
+    records.add_argument("--val-fraction", type=float, default=0.1, help="as data.val_fraction")
+    records.add_argument("--seed", type=int, default=0, help="of a seeded split")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one sub-command; a user's mistake is one sentence and exit code 1."""
+    args = parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Draws what the network will see: views, valid boxes, local crops with their flags, labels.
+
+    python -m toco_jax.data.show --config=configs/voc.py --out=sheet.png [--checkpoint=RUN]
+
+A row is an image of the first batches of the run, drawn by the run's own pipeline. The yellow frame
+in view 1 is the valid box. Frames in the local source are the local crops, numbered as on the
+right: green counts as foreground (positive), red as background (negative). Without a checkpoint
+there is no CAM, so the crops are those of an undecided map; with one, the regions that the run's
+auxiliary CAM gives are drawn over view 1 (blue background, grey uncertain, red foreground).
+"""
+
+import itertools
+import pathlib
+import sys
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+from PIL import Image
+
+from toco_jax import cams, crops, drawing
+from toco_jax.data import DataError, open_configured
+from toco_jax.data.pipeline import train_batches
+from toco_jax.models.toco import normalize
+
+BOX, POSITIVE, NEGATIVE = (255, 220, 0), (0, 200, 60), (230, 30, 30)
+REGIONS = np.array([(40, 80, 255), (128, 128, 128), (255, 40, 40)], np.uint8)
+_CELL = 260
+
+
+def first_records(source: Any, config: ConfigDict, *, count: int, start_step: int = 0) -> dict:
+    """The views of the first records of a run from a step on, as arrays of `count` rows."""
+    batches = train_batches(
+        source,
+        seed=config.seed,
+        start_step=start_step,
+        batch_size=config.batch_size,
+        crop_size=config.crop_size,
+        as_published=config.as_published,
+        num_threads=0,
+        scale_range=tuple(config.data.scale_range),
+        blur_sigma=tuple(config.data.blur_sigma),
+    )
+    taken = list(itertools.islice(batches, -(-count // config.batch_size)))
+    batches.close()
+    return {
+        key: [row for batch in taken for row in batch[key]][:count]
+        if key == "name"
+        else np.concatenate([batch[key] for batch in taken])[:count]
+        for key in taken[0]
+    }
+
+
+def regions_of(run: str, records: dict) -> np.ndarray:
+    """Region maps [N, S, S] in {0, 1, 2} of view 1, from the auxiliary CAM of a trained network.
+
+    Raises:
+        DataError: no such run, or one with other classes.
+    """
+    # A picture without a checkpoint needs nothing of the network.
+    from toco_jax import checkpoints, step
+
+    try:
+        config, state = checkpoints.load_run(run)
+    except checkpoints.CheckpointError as error:
+        raise DataError(str(error)) from error
+    params, num_classes = state["params"], records["cls_label"].shape[1]
+    if config.num_classes != num_classes:
+        raise DataError(
+            f"{run} was trained on {config.num_classes} classes, the data has {num_classes}; give "
+            "a run of this data"
+        )
+    grid = round((params["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
+    model = step.make_model(config, grid=grid)
+
+    @jax.jit
+    def regions(params: dict, image: jax.Array, cls_label: jax.Array) -> jax.Array:
+        _, aux_cam = cams.multi_scale_cams(
+            lambda x: model.apply({"params": params}, x, method="cams"),
+            normalize(image[None]),
+            scales=tuple(config.cam_scales),
+        )
+        thresholds = {"high_thre": config.high_thre, "low_thre": config.low_thre}
+        return cams.cam_to_roi_mask(aux_cam, cls_label[None], **thresholds)[0]
+
+    pairs = zip(records["image"], records["cls_label"], strict=True)
+    return np.stack([regions(params, image, label) for image, label in pairs])
+
+
+def undecided(records: dict) -> np.ndarray:
+    """Region maps [N, S, S] for want of a CAM: uncertain in the valid box, background outside."""
+    maps = np.zeros(records["image"].shape[:3], np.int32)
+    for row, (y0, y1, x0, x1) in zip(maps, records["valid_box"], strict=True):
+        row[y0:y1, x0:x1] = 1
+    return maps
+
+
+def sheet(
+    config: ConfigDict, records: dict, roi_mask: np.ndarray, class_names: tuple[str, ...]
+) -> Image.Image:
+    """The picture: a row an image with view 1, view 2, the local source and the local crops.
+
+    Args:
+        config: of the run, for number and size of the crops.
+        records: see `first_records`.
+        roi_mask: region maps [N, S, S] in {0, 1, 2}.
+        class_names: of the labels.
+    """
+    size, num = config.local_crop_size, config.num_local_crops
+    keys = jax.random.split(jax.random.key(config.seed), len(roi_mask))
+
+    @jax.jit
+    def draw(keys: jax.Array, roi_mask: jax.Array, local: jax.Array):
+        origins = crops.sample_crop_origins(keys, roi_mask, num=num, size=size)
+        return origins, *crops.crop_and_flag(local, roi_mask, origins, size=size)
+
+    origins, cut, positive = map(np.asarray, draw(keys, roi_mask, records["local"]))
+    rows, captions = [], []
+    for i, name in enumerate(records["name"]):
+        colours = [POSITIVE if flag else NEGATIVE for flag in positive[i]]
+        boxes = [(y, y + size, x, x + size) for y, x in origins[i]]
+        view1 = framed(tinted(records["image"][i], roi_mask[i]), [records["valid_box"][i]], [BOX])
+        local = framed(records["local"][i], boxes, colours, numbered=True)
+        rows.append([view1, records["view2"][i], local, tiled(cut[i], colours)])
+        present = [class_names[c] for c in np.flatnonzero(records["cls_label"][i])]
+        captions.append(f"{name}: {', '.join(present) or 'no class'}")
+    return drawing.grid(
+        rows,
+        columns=("view 1 and valid box", "view 2", "local source", "local crops"),
+        captions=captions,
+        labels=(),
+        names=(),
+        cell=_CELL,
+    )
+
+
+def tinted(image: np.ndarray, roi_mask: np.ndarray) -> np.ndarray:
+    """Regions drawn over an image where there is more than one kind of them in the picture."""
+    if not (roi_mask == 2).any():
+        return image
+    return cv2.addWeighted(image, 0.6, REGIONS[roi_mask], 0.4, 0)
+
+
+def framed(image: np.ndarray, boxes: Any, colours: Any, *, numbered: bool = False) -> np.ndarray:
+    """An image enlarged to at least a cell with frames around half-open (y0, y1, x0, x1) boxes."""
+    scale = max(1, -(-_CELL // image.shape[0]))
+    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    width = max(2, canvas.shape[0] // 150)
+    for k, (box, colour) in enumerate(zip(boxes, colours, strict=True)):
+        y0, y1, x0, x1 = (int(v) * scale for v in box)
+        cv2.rectangle(canvas, (x0, y0), (x1 - 1, y1 - 1), colour, width)
+        if numbered:
+            height = canvas.shape[0] / 450
+            place = (x0 + 3 * width, y0 + 14 * width)
+            cv2.putText(canvas, str(k + 1), place, cv2.FONT_HERSHEY_SIMPLEX, height, colour, width)
+    return canvas
+
+
+def tiled(cut: np.ndarray, colours: Any) -> np.ndarray:
+    """Crops [n, s, s, 3] in about a square, each with its frame and its number."""
+    columns = int(np.ceil(np.sqrt(len(cut))))
+    side = cut.shape[1]
+    whole = [(0, side, 0, side)]
+    cells = [
+        np.pad(framed(crop, whole, [colour]), ((4, 4), (4, 4), (0, 0)), constant_values=255)
+        for crop, colour in zip(cut, colours, strict=True)
+    ]
+    for k, (cell, colour) in enumerate(zip(cells, colours, strict=True)):
+        place = (cell.shape[1] // 16, cell.shape[0] // 6)
+        cv2.putText(cell, str(k + 1), place, cv2.FONT_HERSHEY_SIMPLEX, 1, colour, 3)
+    blank = np.full_like(cells[0], 255)
+    cells += [blank] * (-len(cells) % columns)
+    lines = [np.concatenate(cells[i : i + columns], 1) for i in range(0, len(cells), columns)]
+    return np.concatenate(lines, axis=0)
+
+
+def define_flags() -> None:
+    """The command line; not on import, since other commands have flags of the same names."""
+    config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
+    flags.DEFINE_string("out", "sheet.png", "The picture that is written.")
+    flags.DEFINE_integer("images", 8, "Rows.", lower_bound=1)
+    flags.DEFINE_integer("start_step", 0, "Step of the run to begin with.", lower_bound=0)
+    flags.DEFINE_string("checkpoint", None, "A run, or one of its checkpoints.")
+    flags.mark_flag_as_required("config")
+
+
+def main(_argv: list[str]) -> None:
+    """Writes the picture of the flags' configuration; a user's mistake is one sentence."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    config = flags.FLAGS.config
+    try:
+        source = open_configured(config, part="train", masks=False)
+        records = first_records(
+            source, config, count=flags.FLAGS.images, start_step=flags.FLAGS.start_step
+        )
+        run = flags.FLAGS.checkpoint
+        roi_mask = regions_of(run, records) if run else undecided(records)
+    except DataError as error:
+        sys.exit(f"error: {error}")
+    out = pathlib.Path(flags.FLAGS.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sheet(config, records, roi_mask, source.class_names).save(out)
+    print(f"{out}: {len(records['name'])} images of {source.split!r}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    app.run(main)
