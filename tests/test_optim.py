@@ -68,7 +68,10 @@ def test_one_step_by_hand():
         "encoder": {"w": jnp.array([2.0]), "pos_embed": jnp.array([3.0])},
         "head": jnp.ones(1),
     }
-    scales = optim.learning_rate_scales(params, head_lr_multiplier=10.0)
+    scales = optim.learning_rate_scales(
+        params | {"proj_head": 0.0}, head_lr_multiplier=10.0, projection_lr_multiplier=3.0
+    )
+    assert scales.pop("proj_head") == 3.0
     assert scales == {"encoder": {"w": 1.0, "pos_embed": 0.0}, "head": 10.0}
     optimizer = optim.adamw(lambda _: 0.1, scales, weight_decay=0.5)
     grads = jax.tree.map(lambda p: 4 * p, params)

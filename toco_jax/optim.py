@@ -29,15 +29,19 @@ def poly_warmup_factor(
     return jnp.where(step < warmup_steps, warmup, remaining**power)
 
 
-def learning_rate_scales(params: dict, head_lr_multiplier: float) -> dict:
-    """Per-parameter factor of the base rate: 1 for the encoder, `head_lr_multiplier` for every
-    head, 0 for the positional embedding, which is never trained nor decayed.
+def learning_rate_scales(
+    params: dict, *, head_lr_multiplier: float, projection_lr_multiplier: float
+) -> dict:
+    """Per-parameter factor of the base rate: 1 for the encoder, `projection_lr_multiplier` for the
+    projection head, `head_lr_multiplier` for the classifiers and the decoder, 0 for the positional
+    embedding, which is never trained nor decayed.
     """
 
     def scale(path: str) -> float:
         if path in FROZEN:
             return 0.0
-        return 1.0 if path.startswith("encoder/") else head_lr_multiplier
+        by_part = {"encoder": 1.0, "proj_head": projection_lr_multiplier}
+        return by_part.get(path.split("/")[0], head_lr_multiplier)
 
     flat = traverse_util.flatten_dict(params, sep="/")
     return traverse_util.unflatten_dict({path: scale(path) for path in flat}, sep="/")
