@@ -1,0 +1,228 @@
+"""Published checkpoints to runs, runs to PyTorch, to the bit; and what a file is."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from reference_weights import reference_state_dict
+from safetensors.numpy import load_file, save_file
+from weight_formats import original_state, timm_state, transformers_state
+
+from toco_jax import checkpoints, convert, pretrained
+
+torch = pytest.importorskip("torch")
+
+SMALL = "width=8,depth=4,heads=2,patch=4"
+
+
+def save_released(state, path, prefix=""):
+    torch.save({prefix + name: torch.from_numpy(value) for name, value in state.items()}, path)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small network as a published checkpoint, as a run, and as a .safetensors file."""
+    folder = tmp_path_factory.mktemp("small")
+    state = reference_state_dict(8, 4, patch=4)
+    save_released(state, folder / "released.pth", "module.")
+    convert.main([str(folder / "released.pth"), str(folder / "run"), f"--backbone={SMALL}"])
+    convert.main([str(folder / "run"), str(folder / "out.safetensors")])
+    return folder, state
+
+
+def same_tensors(left, right):
+    assert set(left) == set(right)
+    for name, value in right.items():
+        assert left[name].dtype == value.dtype == np.float32
+        np.testing.assert_array_equal(left[name], value, err_msg=name)
+
+
+class Skeleton(torch.nn.Module):
+    """A PyTorch network with the given parameters, by dotted name."""
+
+    def __init__(self, shapes):
+        super().__init__()
+        for name, shape in shapes.items():
+            *path, leaf = name.split(".")
+            module = self
+            for part in path:
+                if part not in module._modules:
+                    module.add_module(part, torch.nn.Module())
+                module = module._modules[part]
+            module.register_parameter(leaf, torch.nn.Parameter(torch.full(shape, torch.nan)))
+
+
+def test_round_trip_is_exact(small):
+    folder, state = small
+    same_tensors(load_file(folder / "out.safetensors"), state)
+
+
+def test_pytorch_loads_what_we_write(small):
+    from safetensors.torch import load_file as load_torch_file
+
+    folder, state = small
+    network = Skeleton({name: value.shape for name, value in state.items()})
+    network.load_state_dict(load_torch_file(folder / "out.safetensors"))
+    for name, value in network.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), state[name])
+
+
+def test_what_we_write_is_a_source(small, tmp_path):
+    folder, state = small
+    source = folder / "out.safetensors"
+    convert.main([str(source), str(tmp_path / "again.safetensors")])
+    same_tensors(load_file(tmp_path / "again.safetensors"), state)
+    convert.main([str(source), str(tmp_path / "run")])
+    config, run = checkpoints.load_run(tmp_path / "run")
+    assert config.backbone == SMALL
+    params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
+    np.testing.assert_array_equal(
+        run["params"]["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
+        params["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
+    )
+    np.testing.assert_array_equal(run["teacher_params"]["last_layer"], teacher["last_layer"])
+    assert run["step"] == 0
+
+
+@pytest.mark.parametrize("name", ["released.pth", "run", "out.safetensors"])
+def test_training_starts_from_each(small, name):
+    folder, state = small
+    out = pretrained.load(str(folder / name), backbone=SMALL, num_classes=20)
+    params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
+    for ours, expected in ((out["params"], params), (out["teacher_params"], teacher)):
+        flat, tree = zip(*(jax.tree.flatten(t) for t in (ours, expected)), strict=True)
+        assert tree[0] == tree[1]
+        for left, right in zip(*flat, strict=True):
+            np.testing.assert_array_equal(left, right)
+    assert out["grid"] == 14
+    with pytest.raises(ValueError, match="21"):
+        pretrained.load(str(folder / name), backbone=SMALL, num_classes=21)
+    if name != "released.pth":
+        with pytest.raises(ValueError, match=r"set --config\.backbone=width=8"):
+            pretrained.load(
+                str(folder / name), backbone=SMALL.replace("heads=2", "heads=4"), num_classes=20
+            )
+
+
+def test_sizes_are_read_off_the_shapes(tmp_path):
+    state = reference_state_dict(192, 12, num_classes=80, grid=24)
+    save_released(state, tmp_path / "released.pth")
+    convert.main([str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")])
+    lines = convert.inspect(str(tmp_path / "out.safetensors"))
+    text = "\n".join(lines)
+    assert "deit_tiny: width 192, depth 12, patch 16, positions 24 x 24" in text
+    assert "classes    80" in text
+    same_tensors(load_file(tmp_path / "out.safetensors"), state)
+
+
+def test_the_head_is_zero_where_there_was_none(small, tmp_path):
+    _, state = small
+    rest = {k: v for k, v in state.items() if not k.startswith("encoder.head.")}
+    save_released(rest, tmp_path / "released.pth")
+    target = tmp_path / "out.safetensors"
+    convert.convert(str(tmp_path / "released.pth"), target, backbone=SMALL)
+    out = load_file(target)
+    assert set(out) == set(state)
+    assert not out["encoder.head.weight"].any()
+
+
+def test_a_run_has_its_configuration(small):
+    folder, _ = small
+    config = json.loads((folder / "run" / "config.json").read_text())
+    assert config["backbone"] == SMALL
+    assert config["num_classes"] == 20
+    assert config["decoder_width"] == 512
+
+
+def failure(capsys, *arguments):
+    with pytest.raises(SystemExit) as caught:
+        convert.main([str(argument) for argument in arguments])
+    capsys.readouterr()
+    return str(caught.value)
+
+
+def test_errors(small, tmp_path, capsys):
+    folder, state = small
+    released = folder / "released.pth"
+    target = tmp_path / "new"
+    message = failure(capsys, released, target)
+    assert "--backbone=width=8,depth=4,patch=4,heads=N" in message
+    assert "exists already" in failure(capsys, released, tmp_path)
+    assert ".safetensors file or the folder" in failure(capsys, released, tmp_path / "x.pth")
+    assert "existing path" in failure(capsys, tmp_path / "none.pth", target)
+    assert "--config=FILE" in failure(
+        capsys, released, target, f"--backbone={SMALL}", "--config=none.py"
+    )
+    save_file(timm_state(state), tmp_path / "backbone")
+    message = failure(capsys, tmp_path / "backbone", target)
+    assert "timm layout" in message
+    assert "--config.init=" in message
+    save_released({k: v for k, v in state.items() if "conv7" not in k}, tmp_path / "less.pth")
+    message = failure(capsys, tmp_path / "less.pth", target, f"--backbone={SMALL}")
+    assert "missing: decoder.conv7.weight" in message
+    assert failure(capsys, released) == "2"
+    assert failure(capsys, released, target, "--inspect") == "2"
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (timm_state, ("timm layout", "head.weight (1000, 8)")),
+        (lambda s: transformers_state(timm_state(s)), ("Hugging Face", "classifier.weight")),
+        (lambda s: original_state(timm_state(s), 2), ("original JAX", "head/kernel (8, 1000)")),
+        (lambda s: s, ("ToCo network", "classes    20")),
+    ],
+)
+def test_inspect(small, tmp_path, make, expected):
+    tensors = {name: np.ascontiguousarray(value) for name, value in make(small[1]).items()}
+    path = tmp_path / "file"
+    save_file(tensors, path)
+    text = "\n".join(convert.inspect(str(path)))
+    assert "format     safetensors" in text
+    assert "width 8, depth 4, patch 4, positions 14 x 14" in text
+    assert f"tensors    {len(tensors)} with" in text
+    assert "float32" in text
+    assert "published  no known file" in text
+    for part in expected:
+        assert part in text
+
+
+def test_inspect_tells_distilled_and_unknown(small, tmp_path):
+    path = tmp_path / "file"
+    save_file(timm_state(small[1]) | {"dist_token": np.ones((1, 1, 8), np.float32)}, path)
+    assert "distilled DeiT" in convert.inspect(str(path))[-1]
+    save_file({"x": np.ones(3, np.int32)}, path)
+    text = "\n".join(convert.inspect(str(path)))
+    assert "layout     unknown" in text
+    assert "int32 x 1" in text
+
+
+def test_inspect_tells_published_files(small, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    save_file(timm_state(small[1]), path)
+    digest = convert.hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(convert.weight_files.KNOWN_FILES, digest[:8], "DeiT of the test")
+    text = "\n".join(convert.inspect(str(path)))
+    assert "published  DeiT of the test" in text
+    notes = pretrained.load(str(path), backbone=SMALL, num_classes=20)["notes"]
+    assert "DeiT of the test" in notes[0]
+
+
+def test_inspect_a_run(small):
+    text = "\n".join(convert.inspect(str(small[0] / "run")))
+    assert "a run of toco_jax" in text
+    assert f"backbone   {SMALL}: width 8, depth 4, heads 2, patch 4" in text
+
+
+def test_command_without_torch(small):
+    path = small[0] / "released.pth"
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        f"from toco_jax import convert; convert.main(['--inspect', {str(path)!r}])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "format     torch zip" in run.stdout

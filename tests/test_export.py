@@ -1,0 +1,139 @@
+"""The exported function gives the model's numbers where nothing of ours can be imported."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from reference_weights import reference_state_dict
+
+from toco_jax import convert, export, pretrained
+from toco_jax.cams import multi_scale_cams
+from toco_jax.models.toco import ToCo, normalize
+from toco_jax.models.vit import BACKBONES, backbone_from_name
+from toco_jax.ops.resize import resize
+
+SMALL = "width=8,depth=3,heads=2,patch=4"
+SIZE = 24
+RUN_ALONE = """
+import sys
+sys.modules["toco_jax"] = None
+import json
+import numpy as np
+from jax import export
+with open(sys.argv[1], "rb") as file:
+    function = export.deserialize(bytearray(file.read()))
+assert function.platforms == ("cpu", "cuda", "tpu")
+for name in sys.argv[2:]:
+    images = np.load(f"{name}.npy")
+    np.savez(f"{name}.npz", **function.call(images))
+assert not [name for name in sys.modules if name.startswith("toco_jax.")]
+"""
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A run of a small network, and its model and parameters."""
+    folder = tmp_path_factory.mktemp("export")
+    state = reference_state_dict(8, 3, patch=4, grid=6)
+    params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
+    out = folder / "source.safetensors"
+    tensors = pretrained.params_to_reference(params, teacher, backbone=SMALL)
+    convert.save_file(tensors, out, {"format": "pt", "backbone": SMALL})
+    convert.convert(str(out), folder / "run")
+    return folder, ToCo(backbone_from_name(SMALL), num_classes=20, grid=6), params
+
+
+def images(batch):
+    return np.random.default_rng(batch).integers(0, 256, (batch, SIZE, SIZE, 3), np.uint8)
+
+
+def expected(model, params, batch, *, multiscale):
+    """Segmentation, CAM and scores from the model itself, pass by pass."""
+
+    @jax.jit
+    def apply(x):
+        return model.apply({"params": params}, x)
+
+    x = normalize(jnp.asarray(batch))
+    out = apply(x)
+    seg = resize(out["seg_logits"], (SIZE, SIZE))
+    cam = np.maximum(np.asarray(resize(out["cam"], (SIZE, SIZE))), 0)
+    cam = cam - cam.min((1, 2), keepdims=True)
+    cam = cam / (cam.max((1, 2), keepdims=True) + 1e-5)
+    if multiscale:
+        passes = []
+        for side in (SIZE, SIZE * 5 // 4, SIZE * 3 // 2):
+            scaled = resize(x, (side, side))
+            straight = apply(scaled)["seg_logits"]
+            mirrored = apply(scaled[:, :, ::-1])["seg_logits"][:, :, ::-1]
+            passes.append(resize(straight + mirrored, (SIZE, SIZE)))
+        seg = jnp.maximum(jnp.maximum(passes[0], passes[1]), passes[2])
+        cam, _ = multi_scale_cams(
+            lambda y: (apply(y)["cam"], apply(y)["aux_cam"]), x, scales=(1.0, 0.5, 1.5)
+        )
+    return {
+        "segmentation": jax.nn.softmax(seg, axis=-1),
+        "cam": cam,
+        "class_scores": 1 / (1 + np.exp(-np.asarray(out["cls_logits"]))),
+    }
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_same_numbers_with_nothing_of_ours(network, tmp_path, multiscale):
+    folder, model, params = network
+    out = tmp_path / "model.stablehlo"
+    arguments = [str(folder / "run"), str(out), f"--size={SIZE}"]
+    export.main([*arguments, "--multiscale"] if multiscale else arguments)
+    # The batch is symbolic, which one mode is enough to show: each size costs a compilation.
+    batches = {"three": images(3)} if multiscale else {"one": images(1), "three": images(3)}
+    for name, batch in batches.items():
+        np.save(tmp_path / f"{name}.npy", batch)
+    command = [sys.executable, "-c", RUN_ALONE, str(out), *batches]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    for name, batch in batches.items():
+        found = np.load(tmp_path / f"{name}.npz")
+        for field, value in expected(model, params, batch, multiscale=multiscale).items():
+            assert found[field].dtype == np.float32
+            assert np.ptp(found[field]) > 0.01
+            np.testing.assert_allclose(found[field], value, rtol=0, atol=1e-5, err_msg=field)
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["classes"][:2] == ["background", "aeroplane"]
+    assert len(about["classes"]) == len(about["palette"]) == 21
+    assert about["palette"][1] == [128, 0, 0]
+    assert about["multiscale"] is multiscale
+
+
+def test_golden_multi_scale_segmentation(golden):
+    data = golden("cam_utils")
+    spec = BACKBONES["deit_tiny"]
+    state = reference_state_dict(spec.width, spec.depth)
+    params, _ = pretrained.params_from_reference(state, backbone="deit_tiny", num_classes=20)
+    model = ToCo(spec, num_classes=20)
+    batch = jnp.moveaxis(data["b160x208/image_u8"], 1, -1)
+    predict = export.make_predictor(model, params, cam_scales=(1.0,))
+    found = jax.jit(predict)(batch)["segmentation"][:, ::4, ::4]
+    logits = jnp.moveaxis(data["b160x208/msc_seg"], 1, -1)
+    noise = float(data["f32_maxabs/b160x208/msc_seg"])
+    # Softmax moves by at most half of what the logits move by.
+    np.testing.assert_allclose(found, jax.nn.softmax(logits, axis=-1), rtol=0, atol=5 * noise)
+
+
+def test_class_names(tmp_path):
+    config = convert.ConfigDict({"num_classes": 80})
+    assert export.class_names(config, tmp_path)[-1] == "toothbrush"
+    config.num_classes = 2
+    assert export.class_names(config, tmp_path) == ("class 1", "class 2")
+    (tmp_path / "classes.json").write_text('["nail", "screw"]')
+    assert export.class_names(config, tmp_path) == ("nail", "screw")
+
+
+def test_errors(network, tmp_path):
+    folder = network[0]
+    with pytest.raises(SystemExit, match="--size=30 must be a positive multiple of the patch"):
+        export.main([str(folder / "run"), str(tmp_path / "x"), "--size=30"])
+    with pytest.raises(SystemExit, match="not a run"):
+        export.main([str(tmp_path), str(tmp_path / "x")])

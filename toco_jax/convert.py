@@ -1,0 +1,289 @@
+"""Weights from and to PyTorch, and what a file is.
+
+python -m toco_jax.convert model_iter_20000.pth runs/released     a run that every command takes
+python -m toco_jax.convert runs/x out.safetensors                 the published network's names
+python -m toco_jax.convert --inspect FILE                         format, backbone, classes, tensors
+"""
+
+import argparse
+import hashlib
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+from collections import Counter
+
+import numpy as np
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+from toco_jax import backbone_files, pretrained, weight_files
+from toco_jax.models.vit import backbone_from_name
+
+# Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
+DROPPED_FILE = "dropped.safetensors"
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m toco_jax.convert",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", help="a .pth or .safetensors of ToCo, or a run")
+    parser.add_argument("target", nargs="?", help="a new run's folder, or a .safetensors file")
+    parser.add_argument("--inspect", action="store_true", help="only print what SOURCE is")
+    parser.add_argument("--backbone", help="needed where the sizes are not those of a known one")
+    parser.add_argument("--config", help="configuration of the new run (default: configs/voc.py)")
+    options = parser.parse_args(arguments)
+    if options.inspect == (options.target is not None):
+        parser.error("give SOURCE TARGET, or --inspect SOURCE")
+    try:
+        if options.inspect:
+            lines = inspect(options.source)
+        else:
+            lines = convert(
+                options.source,
+                pathlib.Path(options.target),
+                backbone=options.backbone,
+                config_file=options.config,
+            )
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    print("\n".join(lines))
+
+
+def convert(
+    source: str,
+    target: pathlib.Path,
+    *,
+    backbone: str | None = None,
+    config_file: str | None = None,
+) -> list[str]:
+    """Writes the network in `source` as a run or as a `.safetensors` file.
+
+    Args:
+        source: a checkpoint of the published network (`.pth`, `.safetensors`), or a run of ours.
+        target: a path that ends in `.safetensors`, or the folder of a new run.
+        backbone: name or sizes, where they cannot be read off the source.
+        config_file: configuration file of the new run.
+
+    Returns:
+        Lines that say what was done.
+
+    Raises:
+        ValueError: the source is no whole network or does not fit, or the target cannot be written.
+        FileNotFoundError: there is no such source.
+    """
+    if target.suffix in (".pth", ".pt", ".bin", ".npz", ".ckpt"):
+        raise ValueError(f"{target}: the target is a .safetensors file or the folder of a new run")
+    if target.exists():
+        raise ValueError(f"{target} exists already: choose another target or remove it")
+    if pathlib.Path(source).is_dir():
+        network, config = _network_of_run(pathlib.Path(source))
+    else:
+        network, config = _network_of_file(source, backbone), None
+    if target.suffix == ".safetensors":
+        return [*network["notes"], _write_safetensors(network, target)]
+    if config is None:
+        config = _config(network, source, config_file)
+    return [*network["notes"], _write_run(network, config, target)]
+
+
+def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
+    # Imported late, here and below: orbax is slow to import, and only runs need it.
+    from toco_jax import checkpoints
+
+    config, state = checkpoints.load_run(path)
+    kept = path / DROPPED_FILE
+    return {
+        "params": state["params"],
+        "teacher_params": state["teacher_params"],
+        "backbone": config.backbone,
+        "dropped": weight_files.read(kept).tensors if kept.exists() else {},
+        "notes": [f"{path}: step {state['step']}, {config.backbone}, {config.num_classes} classes"],
+    }, config
+
+
+def _network_of_file(source: str, backbone: str | None) -> dict:
+    path = pretrained.resolve(source)
+    file = weight_files.read(path)
+    tensors = backbone_files.without_module(file.tensors)
+    layout = backbone_files.layout_of(tensors)
+    if layout != "toco":
+        raise ValueError(
+            f"{path} is a {backbone_files.LAYOUT_NAMES[layout]}, not a whole network: give it to "
+            f"training, --config.init={source}"
+        )
+    sizes = _sizes_of_network(tensors)
+    backbone = backbone or file.metadata.get("backbone") or _backbone(tensors, path)
+    try:
+        params, teacher = pretrained.params_from_reference(
+            tensors, backbone=backbone, num_classes=sizes[0], decoder_width=sizes[1]
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    names = backbone_files.DROPPED["toco"]
+    first = f"{path}: {file.format}, {backbone}, {sizes[0]} classes, {len(tensors)} tensors"
+    return {
+        "params": params,
+        "teacher_params": teacher,
+        "backbone": backbone,
+        "dropped": {name: np.float32(tensors[name]) for name in names if name in tensors},
+        "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names)],
+    }
+
+
+def _sizes_of_network(tensors: pretrained.Tensors) -> tuple[int, int]:
+    """Number of classes and the decoder's width of a network in the published layout."""
+    names = ("classifier.weight", "decoder.conv6.weight")
+    for name in names:
+        if name not in tensors or tensors[name].ndim != 4:
+            raise ValueError(f"{name} is missing or has no four axes: this is no whole network")
+    return tensors[names[0]].shape[0], tensors[names[1]].shape[0]
+
+
+def _backbone(tensors: pretrained.Tensors, path: pathlib.Path) -> str:
+    sizes = backbone_files.sizes_of(tensors, backbone_files.layout_of(tensors))
+    name = backbone_files.backbone_of(sizes)
+    if name is None:
+        spelt = ",".join(f"{key}={value}" for key, value in sizes.items())
+        raise ValueError(
+            f"{path} has an encoder of {spelt}, which is none of the known ones; the number of "
+            f"heads does not show in the file: give --backbone={spelt},heads=N"
+        )
+    return name
+
+
+def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
+    """The configuration of a run that holds this network."""
+    num_classes = network["params"]["classifier"]["kernel"].shape[-1]
+    default = CONFIGS / ("coco.py" if num_classes == 80 else "voc.py")
+    path = pathlib.Path(config_file) if config_file else default
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no configuration {path}: give --config=FILE")
+    spec = importlib.util.spec_from_file_location("toco_run_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    with config.unlocked():
+        config.backbone = network["backbone"]
+        config.init = str(source)
+        config.num_classes = num_classes
+        config.decoder_width = network["params"]["decoder"]["conv6"]["kernel"].shape[-1]
+    return config
+
+
+def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> str:
+    from toco_jax import checkpoints, step
+
+    state = step.init_state(config, network["params"], network["teacher_params"])
+    checkpoints.save_run(target, config, state)
+    if network["dropped"]:
+        _save(network["dropped"], target / DROPPED_FILE, {"format": "pt"})
+    kept = f" ({DROPPED_FILE} keeps what was dropped)" if network["dropped"] else ""
+    return f"{target}: a run at step 0, for evaluate, predict and --config.init={target}{kept}"
+
+
+def _write_safetensors(network: dict, target: pathlib.Path) -> str:
+    tensors = pretrained.params_to_reference(
+        network["params"], network["teacher_params"], backbone=network["backbone"]
+    )
+    tensors |= network["dropped"]
+    metadata = {"format": "pt", "backbone": network["backbone"]}
+    _save(tensors, target, metadata)
+    return (
+        f"{target}: {len(tensors)} tensors, for network.load_state_dict(load_file({target.name!r}))"
+    )
+
+
+def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:
+    part = target.with_name(f".{target.name}.part")
+    save_file(tensors, part, metadata)
+    # safetensors makes files that only their owner may read.
+    mask = os.umask(0)
+    os.umask(mask)
+    part.chmod(0o666 & ~mask)
+    part.replace(target)
+
+
+def inspect(source: str) -> list[str]:
+    """Lines on what a file or a run is.
+
+    Raises:
+        ValueError: the file is damaged or of no known format.
+        FileNotFoundError: there is no such file.
+    """
+    path = pretrained.resolve(source)
+    if path.is_dir():
+        return _inspect_run(path)
+    file = weight_files.read(path)
+    tensors = backbone_files.without_module(file.tensors)
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    rows = {
+        "file": f"{path} ({path.stat().st_size:,} bytes)",
+        "format": file.format,
+        "published": weight_files.KNOWN_FILES.get(digest[:8], "no known file"),
+        "sha256": digest,
+        **_inspect_tensors(tensors),
+    }
+    if file.metadata:
+        rows["metadata"] = json.dumps(file.metadata)
+    notes = [*file.notes]
+    try:
+        layout = backbone_files.layout_of(tensors)
+        notes += backbone_files.pretraining_note(tensors, layout)
+        notes += backbone_files.plain_vit(tensors, layout)[1]
+    except ValueError as error:
+        notes.append(str(error))
+    return [*(f"{key:<10} {value}" for key, value in rows.items()), *notes]
+
+
+def _inspect_tensors(tensors: pretrained.Tensors) -> dict[str, str]:
+    dtypes = Counter(str(value.dtype) for value in tensors.values())
+    numbers = sum(value.size for value in tensors.values())
+    rows = {
+        "tensors": f"{len(tensors)} with {numbers:,} numbers",
+        "dtype": ", ".join(f"{name} x {count}" for name, count in dtypes.most_common()),
+    }
+    try:
+        layout = backbone_files.layout_of(tensors)
+        sizes = backbone_files.sizes_of(tensors, layout)
+        grid = backbone_files.grid_of(backbone_files.positions_of(tensors, layout))
+    except ValueError:
+        return {"layout": "unknown"} | rows
+    spelt = ", ".join(f"{key} {value}" for key, value in sizes.items())
+    name = backbone_files.backbone_of(sizes) or "none of the known ones"
+    if name == "deit_base":
+        name = "deit_base or vit_base (the same network)"
+    out = {
+        "layout": backbone_files.LAYOUT_NAMES[layout],
+        "backbone": f"{name}: {spelt}, positions {grid} x {grid}",
+    }
+    if layout == "toco" and "classifier.weight" in tensors:
+        out["classes"] = str(tensors["classifier.weight"].shape[0])
+    elif heads := [name for name in backbone_files.DROPPED[layout] if name in tensors]:
+        out["classes"] = ", ".join(f"{name} {tensors[name].shape}" for name in heads)
+    else:
+        out["classes"] = "none"
+    return out | rows
+
+
+def _inspect_run(path: pathlib.Path) -> list[str]:
+    network, config = _network_of_run(path)
+    spec = backbone_from_name(config.backbone)
+    return [
+        f"{'format':<10} a run of toco_jax",
+        f"{'backbone':<10} {config.backbone}: width {spec.width}, depth {spec.depth}, "
+        f"heads {spec.heads}, patch {spec.patch}",
+        f"{'classes':<10} {config.num_classes}",
+        *network["notes"],
+    ]
+
+
+if __name__ == "__main__":
+    main()

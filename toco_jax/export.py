@@ -1,0 +1,173 @@
+"""A trained network as one serialised function, to be run with nothing of ours installed.
+
+python -m toco_jax.export runs/x model.stablehlo --size 448 [--multiscale]
+
+The function takes uint8 RGB images `[b, size, size, 3]` for any b, on cpu, cuda or tpu. Beside it a
+JSON of the same name holds the classes and their colours. `jax.export.deserialize` reads it back.
+"""
+
+import argparse
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import export as jax_export
+from ml_collections import ConfigDict
+
+from toco_jax import cams
+from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, palette
+from toco_jax.inference import SEG_SCALES
+from toco_jax.models.toco import ToCo, normalize
+from toco_jax.ops.resize import resize
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m toco_jax.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("run", type=pathlib.Path, help="a run's folder or one checkpoint in it")
+    parser.add_argument("out", type=pathlib.Path, help="the file to write, such as model.stablehlo")
+    parser.add_argument("--size", type=int, default=448, help="side of the images in pixels")
+    parser.add_argument(
+        "--multiscale", action="store_true", help="several scales and mirror images, as published"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        lines = export_run(
+            options.run, options.out, size=options.size, multiscale=options.multiscale
+        )
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    print("\n".join(lines))
+
+
+def export_run(
+    run: pathlib.Path, out: pathlib.Path, *, size: int = 448, multiscale: bool = False
+) -> list[str]:
+    """Writes the function of a run and its JSON; returns lines that say so.
+
+    Raises:
+        ValueError: there is no run, or `size` is no multiple of the patch.
+    """
+    # Imported late: orbax is slow to import, and only reading a run needs it.
+    from toco_jax import checkpoints, step
+
+    config, state = checkpoints.load_run(run)
+    grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
+    model = step.make_model(config, grid=grid)
+    scales = tuple(config.cam_scales) if multiscale else None
+    predict = make_predictor(model, state["params"], cam_scales=scales)
+    patch = model.backbone.patch
+    if size < patch or size % patch:
+        raise ValueError(f"--size={size} must be a positive multiple of the patch side {patch}")
+    data = serialize(predict, size=size)
+    names = class_names(config, run)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(data)
+    about = {
+        "classes": ["background", *names],
+        "palette": palette(len(names) + 1).tolist(),
+        "input": {"dtype": "uint8", "shape": ["b", size, size, 3], "channels": "RGB"},
+        "outputs": {
+            "segmentation": {"shape": ["b", size, size, len(names) + 1], "range": [0, 1]},
+            "cam": {"shape": ["b", size, size, len(names)], "range": [0, 1]},
+            "class_scores": {"shape": ["b", len(names)], "range": [0, 1]},
+        },
+        "backbone": config.backbone,
+        "multiscale": multiscale,
+        "platforms": list(PLATFORMS),
+    }
+    sidecar = out.with_suffix(".json")
+    sidecar.write_text(json.dumps(about, indent=1) + "\n")
+    return [f"{out}: {len(data):,} bytes for {', '.join(PLATFORMS)}", f"{sidecar}: the classes"]
+
+
+def class_names(config: ConfigDict, run: pathlib.Path) -> tuple[str, ...]:
+    """Names of the foreground classes of a run, in label order."""
+    listed = run / "classes.json"
+    if listed.is_file():
+        return tuple(json.loads(listed.read_text()))
+    for names in (VOC_CLASSES, COCO_CLASSES):
+        if config.num_classes == len(names):
+            return names
+    return tuple(f"class {k + 1}" for k in range(config.num_classes))
+
+
+def make_predictor(
+    model: ToCo, params: dict, *, cam_scales: tuple[float, ...] | None = None
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """The function to be exported.
+
+    Args:
+        model: the network.
+        params: its parameters; they become constants of the function.
+        cam_scales: None for one pass; otherwise the CAM is taken at these scales with mirror images
+            and the segmentation at 1, 1.25 and 1.5 with mirror images (paper, section 4.1).
+
+    Returns:
+        uint8 images `[B, S, S, 3]` to float32 `segmentation [B, S, S, C + 1]`, softmax
+        probabilities; `cam [B, S, S, C]` in [0, 1); `class_scores [B, C]`, sigmoid of the logits.
+    """
+
+    def apply(images: jax.Array) -> dict[str, jax.Array]:
+        return model.apply({"params": params}, images)
+
+    def cam_fn(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return model.apply({"params": params}, images, method="cams")
+
+    def predict(images: jax.Array) -> dict[str, jax.Array]:
+        size = images.shape[1:3]
+        images = normalize(images)
+        if cam_scales is None:
+            out = apply(images)
+            seg_logits, cls_logits = resize(out["seg_logits"], size), out["cls_logits"]
+            cam = cams.normalize_cam(jax.nn.relu(resize(out["cam"], size)))
+        else:
+            seg_logits, cls_logits = _multi_scale_logits(apply, images)
+            # The compiler merges these encoder passes with the equal ones above.
+            cam, _ = cams.multi_scale_cams(cam_fn, images, scales=cam_scales)
+        return {
+            "segmentation": jax.nn.softmax(seg_logits, axis=-1),
+            "cam": cam,
+            "class_scores": jax.nn.sigmoid(cls_logits),
+        }
+
+    return predict
+
+
+def _multi_scale_logits(apply: Callable, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Normalised images `[B, H, W, 3]` to segmentation logits `[B, H, W, C + 1]`, at each scale the
+    sum of the image's and its mirror image's, then the maximum over scales; and the class logits
+    `[B, C]` of the images as they are.
+    """
+    size = images.shape[1:3]
+    seg_logits, cls_logits = [], None
+    for scale in SEG_SCALES:
+        scaled = resize(images, (int(scale * size[0]), int(scale * size[1])))
+        out = apply(jnp.concatenate([scaled, jnp.flip(scaled, axis=2)]))
+        straight, mirrored = jnp.split(out["seg_logits"], 2)
+        seg_logits.append(resize(straight + jnp.flip(mirrored, axis=2), size))
+        if scale == 1:
+            cls_logits, _ = jnp.split(out["cls_logits"], 2)
+    return functools.reduce(jnp.maximum, seg_logits), cls_logits
+
+
+def serialize(predict: Callable, *, size: int) -> bytes:
+    """`predict` for uint8 images `[b, size, size, 3]`, any b, as bytes of `jax.export`."""
+    (batch,) = jax_export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+    exported = jax_export.export(jax.jit(predict), platforms=PLATFORMS)(images)
+    return bytes(exported.serialize())
+
+
+if __name__ == "__main__":
+    main()
