@@ -47,13 +47,23 @@ def voc_folder():
 
 
 @pytest.fixture(scope="session")
-def voc_config():
+def get_config_of():
+    """Function from the name of a file in `configs/` to its `get_config`."""
+
+    def load(name):
+        path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(f"{name}_config", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.get_config
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def voc_config(get_config_of):
     """`get_config` of `configs/voc.py`."""
-    path = pathlib.Path(__file__).parents[1] / "configs" / "voc.py"
-    spec = importlib.util.spec_from_file_location("voc_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config
+    return get_config_of("voc")
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +82,7 @@ def tiny_config(voc_config):
 TINY_RUN = {
     "backbone": "width=16,depth=2,heads=2,patch=8",
     "init": "random",
-    "num_classes": 5,
+    "num_classes": 4,
     "aux_layer": -2,
     "decoder_width": 8,
     "decoder_dilation": 1,

@@ -14,6 +14,16 @@ def test_published_values_are_valid_for_every_variant(voc_config):
         assert config.backbone == config.init == variant
 
 
+@pytest.mark.parametrize("name", ["voc", "coco", "folder", "shapes"])
+def test_every_file_is_valid_and_has_the_same_keys(get_config_of, name):
+    config = get_config_of(name)()
+    validate(config, num_devices=1)
+    expected = get_config_of("voc")().to_dict()
+    assert sorted(config.to_dict()) == sorted(expected)
+    for group in ("data", "loss_weights"):
+        assert sorted(config[group]) == sorted(expected[group])
+
+
 def test_unknown_variant(voc_config):
     with pytest.raises(ValueError, match=r"unknown variant 'resnet'.*deit_base"):
         voc_config("resnet")

@@ -41,7 +41,7 @@ def learning_rate_scales(
         if path in FROZEN:
             return 0.0
         by_part = {"encoder": 1.0, "proj_head": projection_lr_multiplier}
-        return by_part.get(path.split("/")[0], head_lr_multiplier)
+        return by_part.get(path.split("/", maxsplit=1)[0], head_lr_multiplier)
 
     flat = traverse_util.flatten_dict(params, sep="/")
     return traverse_util.unflatten_dict({path: scale(path) for path in flat}, sep="/")

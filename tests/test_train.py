@@ -1,0 +1,178 @@
+"""The loop: a run from start to results, killed and resumed, refused and stopped."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import TINY_RUN, XLA_FLAGS
+from PIL import Image
+
+from toco_jax import checkpoints
+from toco_jax.tracking import TrainingError, format_seconds
+from toco_jax.train import train
+
+REPOSITORY = pathlib.Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config, tmp_path_factory):
+    """A finished run on four devices."""
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, tiny_config(), train(tiny_config(), workdir)
+
+
+def test_results(finished):
+    workdir, _, results = finished
+    assert json.loads((workdir / "results.json").read_text()) == results
+    for name in ("seg_miou", "cam_miou", "aux_cam_miou", "cls_f1"):
+        assert 0 <= results[name] <= 100
+    assert results["step"] == 6
+    assert results["protocol"].startswith("32, single scale")
+    assert len(results["seg_iou"]) == 5
+    assert results["images"] == 8
+    assert results["seconds"] > 0
+    assert set(results["baselines"])
+
+
+def test_metrics_have_every_step_and_only_the_terms_in_force(finished):
+    lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "total" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert set(steps[1]) == {"step", "cls", "cls_aux", "ptc", "ctc", "total"}
+    assert set(steps[2]) == {"step", "cls", "cls_aux", "ptc", "ctc", "seg", "reg", "total"}
+    assert lines[-1]["val/seg_miou"] == finished[2]["seg_miou"]
+
+
+def test_picture(finished):
+    picture = np.asarray(Image.open(finished[0] / "samples.png"))
+    assert picture.ndim == 3
+    assert min(picture.shape[:2]) > 400
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+
+
+def test_checkpoints_kept(finished):
+    steps = sorted(int(p.name) for p in (finished[0] / "checkpoints").iterdir())
+    assert steps == [4, 6]
+
+
+def test_trained_network_can_be_loaded(finished):
+    workdir, config, _ = finished
+    loaded_config, run = checkpoints.load_run(workdir)
+    assert loaded_config.to_dict() == config.to_dict()
+    assert run["step"] == 6
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(run["params"]))
+    assert set(run["params"]) == {"encoder", "classifier", "aux_classifier", "decoder", "proj_head"}
+    _, earlier = checkpoints.load_run(workdir / "checkpoints" / "4")
+    assert earlier["step"] == 4
+
+
+def test_finished_run_says_so(finished, capsys):
+    workdir, config, results = finished
+    assert train(config, workdir) == results
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_other_values_are_refused(finished, tiny_config):
+    (finished[0] / "results.json").rename(finished[0] / "kept.json")
+    with pytest.raises(checkpoints.CheckpointError, match=r"temperature \(0.5 there, 0.7 now\)"):
+        train(tiny_config(temperature=0.7), finished[0])
+    (finished[0] / "kept.json").rename(finished[0] / "results.json")
+
+
+def test_load_run_errors(tmp_path, finished):
+    with pytest.raises(checkpoints.CheckpointError, match="is not a run"):
+        checkpoints.load_run(tmp_path)
+    with pytest.raises(checkpoints.CheckpointError, match=r"no checkpoint 5.*\[4, 6\]"):
+        checkpoints.load_run(finished[0] / "checkpoints" / "5")
+
+
+def test_non_finite_loss_stops_with_names(tiny_config, tmp_path):
+    config = tiny_config(learning_rate=1e30, save_every=100, log_every=1)
+    with pytest.raises(
+        TrainingError, match=r"step \d+: .*=nan.* is not finite, for the images"
+    ) as caught:
+        train(config, tmp_path)
+    assert "train" in str(caught.value)
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_wrong_number_of_classes(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match="num_classes=20, but data source 'shapes' has 4"):
+        train(tiny_config(num_classes=20), tmp_path)
+
+
+def command(workdir, **overrides):
+    """The command line of a tiny run on one device."""
+    values = TINY_RUN | {"total_steps": 10, "batch_size": 2} | overrides
+    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    return [
+        *(sys.executable, "-m", "toco_jax.main", "--config=configs/voc.py"),
+        *(f"--workdir={workdir}", *flags),
+    ]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return os.environ | {"XLA_FLAGS": XLA_FLAGS}
+
+
+def loss_lines(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [line for line in lines if '"total"' in line]
+
+
+def test_killed_run_goes_on_to_the_same_bits(environment, tmp_path):
+    runs = {name: tmp_path / name for name in ("undisturbed", "killed")}
+    options = {"cwd": REPOSITORY, "env": environment}
+    whole = subprocess.run(
+        command(runs["undisturbed"]), capture_output=True, text=True, check=True, **options
+    )
+    assert "step 10/10" in whole.stdout
+
+    process = subprocess.Popen(command(runs["killed"]), stdout=subprocess.DEVNULL, **options)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = runs["killed"] / "metrics.jsonl"
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 4:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (runs["killed"] / "results.json").exists()
+
+    again = subprocess.run(
+        command(runs["killed"]), capture_output=True, text=True, check=True, **options
+    )
+    assert "going on from step" in again.stdout
+    assert loss_lines(runs["killed"]) == loss_lines(runs["undisturbed"])
+    final = [checkpoints.load_run(path)[1] for path in runs.values()]
+    assert final[0]["step"] == final[1]["step"] == 10
+    for name in ("params", "teacher_params"):
+        jax.tree.map(np.testing.assert_array_equal, final[0][name], final[1][name])
+
+
+def test_mistakes_are_one_sentence(environment, tmp_path):
+    broken = subprocess.run(
+        command(tmp_path, **{"data.source": "voc", "data.root": "/nowhere"}),
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert broken.returncode == 1
+    assert broken.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "/nowhere" in broken.stderr
+    assert "Traceback" not in broken.stderr
+
+
+def test_format_seconds():
+    assert format_seconds(59.9) == "00:00:59"
+    assert format_seconds(93784) == "1d 02:03:04"

@@ -1,0 +1,56 @@
+"""Trains ToCo.
+
+    python -m toco_jax.main --config=configs/voc.py[:variant] [--workdir=DIR] [--config.key=value]
+
+The run's folder (`runs/<config name>` if unset) receives checkpoints, metrics.jsonl, TensorBoard
+events, results.json and samples.png. Started again on the same folder, a run goes on where it was.
+"""
+
+import os
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from toco_jax.checkpoints import CheckpointError
+from toco_jax.config import ConfigError
+from toco_jax.data import DataError
+from toco_jax.tracking import TrainingError
+from toco_jax.train import train
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> if unset.")
+flags.mark_flag_as_required("config")
+
+USER_ERRORS = (CheckpointError, ConfigError, DataError, TrainingError)
+
+
+def default_workdir(config_path: str) -> pathlib.Path:
+    """`runs/<config name>`, with the variant where there is one."""
+    path, _, variant = config_path.partition(":")
+    stem = pathlib.Path(path).stem
+    return pathlib.Path("runs") / (f"{stem}-{variant}" if variant else stem)
+
+
+def main(_argv: list[str]) -> None:
+    """Runs the flags' configuration; a user's mistake is one sentence and exit code 1."""
+    if not flags.FLAGS["verbosity"].present:
+        logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value
+    config_path = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config_path)
+    try:
+        train(config, workdir)
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    # Compiled programs are kept between runs; the user's own setting wins.
+    os.environ.setdefault(
+        "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "toco_jax" / "xla")
+    )
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    app.run(main)

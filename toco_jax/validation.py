@@ -1,0 +1,177 @@
+"""Scores while training: every image squashed to a square and seen once.
+
+The CAMs are taken at the training's scales. CAM, auxiliary CAM and segmentation are brought to the
+label's own size and counted in one confusion matrix each. CAMs are scored with the image's labels
+given, as the field does.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.table import Table
+
+from toco_jax import metrics
+from toco_jax.cams import cam_to_label, multi_scale_cams
+from toco_jax.models.toco import ToCo, normalize
+from toco_jax.sharding import batch_sharded, replicated, shard_batch
+
+PREDICTORS = ("cam", "aux_cam", "seg")
+# OpenCV resizes at most 512 channels at a time.
+_CV_CHANNELS = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Labels `[H, W]` int32 that the three predictors give one image, at the mask's size.
+
+    Attributes:
+        record: the evaluated record (`name`, `image`, `mask`, `cls_label`).
+        labels: label map of each of `PREDICTORS`.
+        cam: `[S, S, C]` float32 at the squashed size.
+        classes: predicted classes `[C]`, booleans.
+    """
+
+    record: dict[str, Any]
+    labels: dict[str, np.ndarray]
+    cam: np.ndarray
+    classes: np.ndarray
+
+
+def protocol_name(config: ConfigDict) -> str:
+    """How the scores of `score` were taken, in words."""
+    scales = ", ".join(f"{scale:g}" for scale in config.cam_scales)
+    return f"{config.crop_size}, single scale (CAM scales {scales})"
+
+
+def make_eval_step(config: ConfigDict, model: ToCo, mesh: Mesh) -> Callable:
+    """Jitted `eval_step(params, images uint8 [B, S, S, 3])` to `cls_logits [B, C]`,
+    `seg_logits [B, h, w, C + 1]` and normalised `cam`, `aux_cam [B, S, S, C]`.
+    """
+
+    def eval_step(params: dict, images: jax.Array) -> dict[str, jax.Array]:
+        images = normalize(images)
+        out = model.apply({"params": params}, images)
+        cam, aux_cam = multi_scale_cams(
+            lambda x: model.apply({"params": params}, x, method="cams"),
+            images,
+            scales=tuple(config.cam_scales),
+            unscaled=(out["cam"], out["aux_cam"]),
+        )
+        logits = {name: out[name] for name in ("cls_logits", "seg_logits")}
+        return logits | {"cam": cam, "aux_cam": aux_cam}
+
+    return jax.jit(
+        eval_step,
+        in_shardings=(replicated(mesh), batch_sharded(mesh)),
+        out_shardings=batch_sharded(mesh),
+    )
+
+
+def _resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bilinear `[h, w, C]` to `[H, W, C]`; on the host, because labels come in every size."""
+    parts = [
+        cv2.resize(values[..., c : c + _CV_CHANNELS], size[::-1], interpolation=cv2.INTER_LINEAR)
+        for c in range(0, values.shape[-1], _CV_CHANNELS)
+    ]
+    parts = [part.reshape(*size, -1) for part in parts]  # [H, W, <= 128]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def _predict_one(record: dict, outputs: dict[str, np.ndarray], bkg_thre: float) -> Prediction:
+    size = record["mask"].shape
+    seg_logits = _resize_map(outputs["seg_logits"], size)
+    labels = {"seg": seg_logits.argmax(axis=-1).astype(np.int32)}
+    for name in ("cam", "aux_cam"):
+        cam = _resize_map(outputs[name], size)
+        labels[name] = cam_to_label(cam[None], record["cls_label"][None], bkg_thre=bkg_thre)[0]
+    return Prediction(record, labels, outputs["cam"], outputs["cls_logits"] > 0)
+
+
+def predictions(
+    eval_step: Callable, params: dict, batches: Iterable[dict], mesh: Mesh, *, bkg_thre: float
+) -> Iterator[Prediction]:
+    """Predictions of this process's images, in order.
+
+    Args:
+        eval_step: see `make_eval_step`.
+        params: the network's parameters.
+        batches: as `data.pipeline.eval_batches` gives them, with masks.
+        mesh: the mesh of `eval_step`.
+        bkg_thre: CAM values up to it are background.
+    """
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for batch in batches:
+            outputs = eval_step(params, shard_batch({"image": batch["image"]}, mesh)["image"])
+            local = {name: _local_rows(value) for name, value in outputs.items()}
+            records = [
+                {"name": name, "mask": mask, "image": batch["image"][i]}
+                | {"cls_label": batch["cls_label"][i]}
+                for i, (name, mask) in enumerate(zip(batch["name"], batch["mask"], strict=True))
+            ]
+            rows = [{name: value[i] for name, value in local.items()} for i in range(len(records))]
+            yield from pool.map(_predict_one, records, rows, [bkg_thre] * len(records))
+
+
+def _local_rows(value: jax.Array) -> np.ndarray:
+    """The rows of a batch-sharded array that belong to this process, in order."""
+    shards = sorted(value.addressable_shards, key=lambda shard: shard.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])
+
+
+def score(
+    stream: Iterable[Prediction], *, class_names: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Streamed scores of predictions.
+
+    Returns:
+        The results in percent: `seg_miou`, `cam_miou`, `aux_cam_miou`, `cls_f1`, `images`, and per
+        predictor `<name>_iou`, a dict of class name to IoU or None for an absent class; and the
+        confusion matrices by predictor. Without any labelled pixel the mIoU are None too.
+    """
+    num_labels = len(class_names) + 1
+    confusion = {name: np.zeros((num_labels, num_labels), np.int64) for name in PREDICTORS}
+    f1 = []
+    for prediction in stream:
+        mask = prediction.record["mask"]
+        for name in PREDICTORS:
+            confusion[name] += metrics.confusion_matrix(mask, prediction.labels[name], num_labels)
+        f1.append(metrics.multilabel_f1(prediction.record["cls_label"], prediction.classes))
+    results = {"images": len(f1), "cls_f1": 100 * float(np.mean(f1)) if f1 else None}
+    names = ("background", *class_names)
+    for name in PREDICTORS:
+        summary = metrics.scores(confusion[name])
+        results[f"{name}_miou"] = _percent(summary["miou"])
+        results[f"{name}_iou"] = dict(zip(names, map(_percent, summary["iou"]), strict=True))
+    return results, confusion
+
+
+def _percent(fraction: float) -> float | None:
+    return None if np.isnan(fraction) else 100 * float(fraction)
+
+
+def shown(percent: float | None) -> str:
+    """A score for people."""
+    return "absent" if percent is None else f"{percent:.1f}"
+
+
+def print_table(results: dict[str, Any], *, title: str) -> None:
+    """Per-class IoU of the three predictors, their means and the classification F1."""
+    table = Table(title=title)
+    table.add_column("IoU, %")
+    for heading in ("CAM", "aux CAM", "segmentation"):
+        table.add_column(heading, justify="right")
+
+    for label in results["seg_iou"]:
+        table.add_row(label, *(shown(results[f"{name}_iou"][label]) for name in PREDICTORS))
+    table.add_section()
+    table.add_row("mIoU", *(shown(results[f"{name}_miou"]) for name in PREDICTORS))
+    table.caption = f"classification F1 {shown(results['cls_f1'])} %, {results['images']} images"
+    Console().print(table)
