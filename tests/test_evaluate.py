@@ -1,0 +1,200 @@
+"""The evaluation of a whole split: protocols, resumption, shares, what is written beside."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import PHOTOS, compilation_cache, make_devkit, make_run
+
+from toco_jax import evaluate, metrics, shares
+from toco_jax.data.classes import VOC_CLASSES, palette
+from toco_jax.segmenter import Segmenter
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, voc_config):
+    folder = tmp_path_factory.mktemp("evaluate")
+    with compilation_cache(folder / "cache"):
+        yield make_run(folder / "run", voc_config, make_devkit(folder))
+
+
+def evaluated(run, *arguments):
+    options = evaluate.parse_arguments([f"--checkpoint={run}", *arguments])
+    return evaluate.evaluate(options)
+
+
+@pytest.fixture(scope="module")
+def results(run):
+    return evaluated(run, "--protocol=32,native", "--batch_size=4")
+
+
+def rows_of(results):
+    return {(row["predictor"], row["protocol"]): row for row in results["rows"]}
+
+
+def test_results_are_written_with_their_protocol(run, results, capsys):
+    assert json.loads((run / "evaluation.json").read_text()) == results
+    assert not list(run.glob(".evaluation*"))
+    rows = rows_of(results)
+    assert set(rows) == {(p, q) for p in ("seg", "cam", "aux_cam") for q in ("32", "native")}
+    assert results["images"] == len(PHOTOS)
+    described = {row["protocol"]: row["description"] for row in results["rows"]}
+    assert described["native"] == "native, multi-scale"
+    assert described["32"].startswith("32, single scale")
+    counted = sum((h - 2) * w for _, (h, w), _ in PHOTOS)  # two rows of 255 are ignored
+    for row in rows.values():
+        assert np.sum(row["confusion"]) == counted
+        assert row["iou"]["sheep"] is None and row["iou"]["cat"] is not None
+        present = [value for value in row["iou"].values() if value is not None]
+        np.testing.assert_allclose(row["miou"], np.mean(present))
+        np.testing.assert_allclose(row["miou_all_classes"], np.sum(present) / 21)
+
+
+def test_native_segmentation_is_what_the_segmenter_gives(run, results):
+    segmenter = Segmenter(run, batch_size=4, max_side=100)
+    root = pathlib.Path(run).parent / "VOCdevkit" / "VOC2012"
+    names = [name for name, _, _ in PHOTOS]
+    masks = segmenter([root / "JPEGImages" / f"{name}.jpg" for name in names])
+    confusion = np.zeros((21, 21), np.int64)
+    for name, mask in zip(names, masks, strict=True):
+        truth = np.asarray(Image.open(root / "SegmentationClassAug" / f"{name}.png"))
+        confusion += metrics.confusion_matrix(truth, mask, 21)
+    assert (confusion.sum(axis=0) > 0).sum() > 1
+    np.testing.assert_array_equal(confusion, rows_of(results)["seg", "native"]["confusion"])
+
+
+def test_interrupted_evaluation_goes_on(run, results, tmp_path, monkeypatch, capsys):
+    class Interrupted(shares.Progress):
+        count = 0
+
+        def __call__(self):
+            Interrupted.count += 1
+            if Interrupted.count == len(PHOTOS) + 3:  # in the second pass
+                raise KeyboardInterrupt
+
+    arguments = ("--protocol=32,native", "--batch_size=4", f"--out={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(shares, "Progress", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(run, *arguments)
+    assert not (tmp_path / "evaluation.json").exists()
+    capsys.readouterr()
+    again = evaluated(run, *arguments)
+    printed = capsys.readouterr().out
+    assert "32: 6 of 6 images are done" in printed
+    assert "native: 3 of 6 images are done" in printed
+    assert again["rows"] == results["rows"]
+    assert again["cls_f1"] == results["cls_f1"]
+    assert not list(tmp_path.glob(".evaluation*"))
+
+
+def test_counts_of_another_evaluation_are_not_used(run, results, tmp_path, monkeypatch, capsys):
+    def stop(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shares.Progress, "__call__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(run, "--protocol=32", "--limit=5", f"--out={tmp_path}")
+    capsys.readouterr()
+    fewer = evaluated(run, "--protocol=32", "--limit=4", f"--out={tmp_path}")
+    assert "are done" not in capsys.readouterr().out
+    assert fewer["images"] == 4
+
+
+def test_two_processes_give_the_matrix_of_one(run, results, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "",
+        "JAX_COORDINATOR_ADDRESS": address,
+        "JAX_NUM_PROCESSES": "2",
+        "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
+    }
+    command = [sys.executable, "-m", "toco_jax.evaluate", f"--checkpoint={run}", "--distributed"]
+    command += ["--protocol=32,native", f"--out={tmp_path}"]
+    processes = [
+        subprocess.Popen(
+            command,
+            env=environment | {"JAX_PROCESS_ID": str(i)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(printed)
+    shared = json.loads((tmp_path / "evaluation.json").read_text())
+    assert shared["images"] == len(PHOTOS)
+    for key, row in rows_of(results).items():
+        assert rows_of(shared)[key]["confusion"] == row["confusion"], key
+
+
+def test_train_split_sweeps_thresholds_and_writes_what_was_asked(run, tmp_path, capsys):
+    out, labels = tmp_path / "out", tmp_path / "labels"
+    found = evaluated(
+        run,
+        *("--split=train", "--protocol=native", "--save_probs", "--batch_size=4"),
+        *(f"--out={out}", f"--pseudo_labels={labels}"),
+    )
+    printed = capsys.readouterr().out
+    for name in ("cam", "aux_cam"):
+        row = rows_of(found)[name, "native"]
+        sweep = row["sweep"]
+        # The configured threshold of 0.5 is one of the sweep's.
+        at = sweep["thresholds"].index(0.5)
+        np.testing.assert_allclose(sweep["miou"][at], row["miou"])
+        assert sweep["best_miou"] == max(sweep["miou"]) >= row["miou"]
+    assert "best threshold" in printed and "configured threshold 0.5" in printed
+    for name, size, classes in PHOTOS:
+        with np.load(out / "probs" / "native" / f"{name}.npz") as stored:
+            probs = stored["probs"]
+        assert probs.dtype == np.float16 and probs.shape == (*size, 21)
+        np.testing.assert_allclose(probs.astype(np.float32).sum(-1), 1, atol=1e-2)
+        picture = Image.open(labels / f"{name}.png")
+        assert picture.mode == "P" and picture.size == size[::-1]
+        assert picture.getpalette()[:768] == palette().reshape(-1).tolist()
+        allowed = {0, 255, *(VOC_CLASSES.index(label) + 1 for label in classes)}
+        assert set(np.unique(np.asarray(picture))) <= allowed
+
+
+def test_crf_is_a_row_of_its_own(run, tmp_path, capsys):
+    found = evaluated(
+        run,
+        *("--protocol=native,crf", "--limit=3", "--num_threads=1", "--crf_classes=3"),
+        *("--batch_size=4", f"--out={tmp_path}"),
+    )
+    rows = rows_of(found)
+    assert rows["seg", "native+crf"]["description"] == (
+        "native, multi-scale, CRF (approximate: top_k=3)"
+    )
+    assert ("cam", "native+crf") not in rows
+    native, refined = (np.array(rows["seg", p]["confusion"]) for p in ("native", "native+crf"))
+    assert native.sum() == refined.sum()
+    assert (native != refined).any()
+    printed = capsys.readouterr().out
+    assert "network compiled for 3 shapes" in printed and "CRF" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol=naitve"], "'naitve'"),
+        (["--protocol=32", "--pseudo_labels=x"], "needs native"),
+        (["--split=test", "--protocol=32"], "test"),
+        (["--root=/nowhere", "--protocol=32"], "/nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, arguments, message):
+    with pytest.raises(SystemExit, match="error: ") as stopped:
+        evaluate.main([f"--checkpoint={run}", *arguments])
+    assert message in str(stopped.value)

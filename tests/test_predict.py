@@ -1,0 +1,159 @@
+"""The predict command: what is written, alignment, broken files, the Segmenter behind it."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import compilation_cache, make_run, photo
+
+import toco_jax
+from toco_jax import predict
+from toco_jax.data.classes import VOC_CLASSES, palette
+from toco_jax.segmenter import Segmenter, best_label
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, voc_config):
+    folder = tmp_path_factory.mktemp("predict")
+    with compilation_cache(folder / "cache"):
+        yield make_run(folder / "run", voc_config, folder)
+
+
+@pytest.fixture(scope="module")
+def segmenter(run):
+    return Segmenter(run, multi_scale=False, batch_size=4)
+
+
+def test_package_is_imported_without_jax():
+    code = "import sys, toco_jax; assert 'jax' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    assert toco_jax.Segmenter is Segmenter
+    with pytest.raises(AttributeError, match="Segmentor"):
+        toco_jax.Segmentor  # noqa: B018
+
+
+def test_one_image_or_many(segmenter, tmp_path):
+    images = [photo((24, 36), 0), photo((20, 30), 1)]
+    masks = segmenter(images)
+    assert [mask.shape for mask in masks] == [(24, 36), (20, 30)]
+    assert all(mask.dtype == np.uint8 for mask in masks)
+    np.testing.assert_array_equal(segmenter(images[0]), masks[0])
+    np.testing.assert_array_equal(segmenter(Image.fromarray(images[1])), masks[1])
+    Image.fromarray(images[0]).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(segmenter(tmp_path / "a.png"), masks[0])
+    stacked = segmenter(np.stack([images[0]] * 2))
+    np.testing.assert_array_equal(stacked, [masks[0]] * 2)
+    assert segmenter.class_names == VOC_CLASSES
+
+
+def test_large_images_are_segmented_scaled(segmenter):
+    large = photo((96, 144), 3)
+    assert segmenter.max_side == 36
+    (_, result) = next(segmenter.segment([large], lambda image: {"image": image}))
+    assert result.segmented_at == (24, 36)
+    assert result.mask.shape == (96, 144)
+    small = cv2.resize(large, (36, 24), interpolation=cv2.INTER_AREA)
+    # Every fourth pixel of the large mask is near a pixel of the small one.
+    assert (result.mask[2::4, 2::4] == segmenter(small)).mean() > 0.9
+
+
+def test_best_label_equals_argmax_of_the_resized_scores():
+    scores = np.random.default_rng(0).standard_normal((6, 7, 5)).astype(np.float32)
+    expected = cv2.resize(scores, (21, 30)).argmax(axis=-1)
+    np.testing.assert_array_equal(best_label(scores, (30, 21)), expected)
+    np.testing.assert_array_equal(best_label(np.zeros((2, 2, 3), np.float32), (2, 2)), 0)
+
+
+def test_overlay_is_aligned_to_the_pixel():
+    image = np.full((60, 250, 3), 100, np.uint8)
+    mask = np.zeros((60, 250), np.uint8)
+    mask[17:40, 101:203] = 8  # cat
+    picture = np.asarray(predict.overlay_picture(image, mask, ("background", *VOC_CLASSES)))
+    assert picture.shape[1] == 250 and picture.shape[0] > 60
+    changed = (picture[:60] != 100).any(axis=-1)
+    np.testing.assert_array_equal(changed, mask == 8)
+    expected = np.rint(0.4 * 100 + 0.6 * palette()[8].astype(float))
+    np.testing.assert_array_equal(picture[20, 150], expected)
+    legend = picture[60:].reshape(-1, 3)
+    assert (legend == palette()[8]).all(axis=1).any()
+
+
+@pytest.fixture(scope="module")
+def predicted(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    Image.fromarray(photo((24, 36), 0)).save(folder / "cat.png")
+    Image.fromarray(photo((48, 72), 1)).save(folder / "large.png")
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    writer = cv2.VideoWriter(str(folder / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (36, 24))
+    for seed in range(3):
+        writer.write(photo((24, 36), seed))
+    writer.release()
+    out = folder / "out"
+    arguments = [str(folder), f"--checkpoint={run}", f"--out={out}", "--every=2"]
+    with pytest.raises(SystemExit) as stopped:
+        predict.main([*arguments, "--threshold=0.5", "--single_scale"])
+    return stopped.value.code, out, json.loads((out / "predictions.json").read_text())
+
+
+def test_a_broken_file_is_named_and_the_rest_is_done(predicted):
+    code, _, found = predicted
+    assert code == 1
+    assert [entry["file"].rsplit("/", 1)[-1] for entry in found["failed"]] == ["broken.jpg"]
+    assert "broken.jpg" in found["failed"][0]["error"]
+    names = [entry["mask"] for entry in found["images"]]
+    assert names == [
+        *("masks/cat.png", "masks/clip/000000.png", "masks/clip/000002.png", "masks/large.png")
+    ]
+
+
+def test_predictions_say_what_the_files_show(predicted, segmenter):
+    _, out, found = predicted
+    assert found["classes"] == ["background", *VOC_CLASSES]
+    entries = {entry["mask"]: entry for entry in found["images"]}
+    cat, large = entries["masks/cat.png"], entries["masks/large.png"]
+    assert large["notes"] == ["segmented at 36 x 24, mask at 72 x 48"] and cat["notes"] == []
+    for entry in found["images"]:
+        picture = Image.open(out / entry["mask"])
+        assert picture.mode == "P" and list(picture.size) == entry["size"]
+        mask = np.asarray(picture)
+        shares = {
+            found["classes"][label]: share
+            for label, share in zip(*np.unique(mask, return_counts=True), strict=True)
+        }
+        assert shares.keys() == entry["pixel_shares"].keys()
+        for label, count in shares.items():
+            np.testing.assert_allclose(entry["pixel_shares"][label], count / mask.size, atol=1e-6)
+        above = [label for label, score in entry["class_scores"].items() if score >= 0.5]
+        assert entry["predicted"] == above and set(entry["cams"]) == set(above)
+        for path in (entry["overlay"], *entry["cams"].values()):
+            assert (out / path).is_file()
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(out / cat["mask"])), segmenter(photo((24, 36), 0))
+    )
+    assert any(entry["cams"] for entry in found["images"])
+
+
+def test_masks_from_cams_hold_predicted_classes_only(run):
+    from_cam = Segmenter(run, source="aux_cam", batch_size=4, threshold=0.4)
+    (_, result) = next(from_cam.segment([photo((24, 36), 0)], lambda image: {"image": image}))
+    assert set(np.unique(result.mask)) <= {0, *(result.classes + 1)}
+    assert len(np.unique(result.mask)) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["x.jpg", "--checkpoint=nowhere"], "nowhere"),
+        (["x.jpg", "--checkpoint={run}", "--threshold=2"], "threshold=2"),
+        (["x.jpg", "--checkpoint={run}", "--max_side=0"], "max_side=0"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, tmp_path, arguments, message):
+    arguments = [argument.format(run=run) for argument in arguments]
+    with pytest.raises(SystemExit, match="error: ") as stopped:
+        predict.main([*arguments, f"--out={tmp_path}"])
+    assert message in str(stopped.value)

@@ -1,0 +1,286 @@
+"""Scores a trained network on a split, by every protocol asked for.
+
+    python -m toco_jax.evaluate --checkpoint=runs/x [--split=val] [--protocol=448,native,crf]
+
+A number squashes every image to so many pixels and looks once, which is what training logs.
+`native` keeps the image's own size, at scales 1, 1.25 and 1.5 with mirror images; `crf` refines
+that with a dense CRF, which is what papers report. The results go to `evaluation.json` in the run's
+folder, or in a folder of the split's name there unless the split is the one the run validates on.
+Started again after an interruption, it goes on where it was.
+
+    --submission          no scores: the test server's folder of masks and its tar
+    --pseudo_labels=DIR   CAM labels of a training split, for a second network
+"""
+
+import argparse
+import functools
+import json
+import os
+import pathlib
+import sys
+from typing import Any
+
+import jax
+
+from toco_jax import checkpoints, protocols, refinement, runs, scoring, shares, submission
+from toco_jax.checkpoints import CheckpointError
+from toco_jax.data import DataError, open_configured
+from toco_jax.protocols import CRF, NATIVE
+from toco_jax.stopwatch import Stopwatch
+
+RESULTS_FILE = "evaluation.json"
+
+
+class EvaluationError(ValueError):
+    """An option that cannot work; the message names it and the remedy."""
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    parser = argparse.ArgumentParser(
+        prog="python -m toco_jax.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    path = pathlib.Path
+    add("--checkpoint", type=path, required=True, help="a run's folder or one checkpoint in it")
+    add("--root", help="the data set's folder, if not the run's")
+    add("--split", help="the split, if not the one the run validates on")
+    add("--protocol", help="protocols, with commas; the training's size, native and crf if unset")
+    add("--out", type=path, help="folder of the results")
+    add("--limit", type=int, default=0, help="only the first images of the split")
+    add("--batch_size", type=int, default=0, help="images a batch; a guess if unset")
+    add("--num_threads", type=int, default=0, help="threads, and CRF processes; one a core if 0")
+    add("--crf_classes", type=int, default=0, help="approximate: CRF on so many likeliest classes")
+    add("--crf_exact_gaussian", action="store_true", help="approximate: true Gaussian, for GPUs")
+    add("--save_probs", action="store_true", help="write probabilities, float16, compressed")
+    add("--pseudo_labels", type=path, help="write CAM labels of the split to this folder")
+    add("--refine", choices=("par", "crf"), default="par", help="what refines pseudo labels")
+    add("--submission", action="store_true", help="write masks for the test server, no scores")
+    add("--distributed", action="store_true", help="share the split with the other processes")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line; a user's mistake is one sentence and exit code 1."""
+    options = parse_arguments(arguments)
+    if options.distributed:
+        shares.join_processes()
+    try:
+        if options.submission:
+            submit(options)
+        else:
+            evaluate(options)
+    except (EvaluationError, CheckpointError, DataError, submission.SubmissionError) as error:
+        sys.exit(f"error: {error}")
+
+
+def parse_protocols(text: str | None, crop_size: int) -> tuple[str, ...]:
+    """Short names of the protocols: a number of pixels, `native`, `native+crf`.
+
+    Raises:
+        EvaluationError: a name that is none of them.
+    """
+    names = (text or f"{crop_size},native,crf").split(",")
+    names = [CRF if name.strip() == "crf" else name.strip() for name in names]
+    for name in names:
+        if name not in (NATIVE, CRF) and not (name.isdecimal() and int(name) > 0):
+            raise EvaluationError(
+                f"--protocol={text} has {name!r}: use a number of pixels such as {crop_size}, "
+                "native, or crf"
+            )
+    return tuple(dict.fromkeys(names))
+
+
+def evaluate(options: argparse.Namespace) -> dict[str, Any]:
+    """Scores a run as `parse_arguments` says; returns what `evaluation.json` holds.
+
+    Raises:
+        EvaluationError: an option that cannot work.
+        CheckpointError: there is no run.
+        DataError: a broken data set.
+    """
+    run = runs.load(options.checkpoint)
+    names = parse_protocols(options.protocol, run.config.crop_size)
+    if options.pseudo_labels and NATIVE not in names:
+        raise EvaluationError("--pseudo_labels needs native among the --protocol names")
+    split = options.split or run.config.data.val_split
+    changed = {"split": split} | ({"root": options.root} if options.root else {})
+    source = open_configured(run.config, part="val", masks=True, **changed)
+    if len(source.class_names) != run.config.num_classes:
+        raise EvaluationError(
+            f"the run knows {run.config.num_classes} classes, but split {split!r} has "
+            f"{len(source.class_names)}: give the data set it was trained on as --root"
+        )
+    out = output_folder(options, run, split)
+    count = min(options.limit, len(source)) if options.limit else len(source)
+    about = [run.fingerprint, run.step, split, str(options.root), count, *names]
+    about += [str(options.pseudo_labels), options.refine, options.save_probs, crf_settings(options)]
+    watch = Stopwatch()
+    counts = shares.count_split(
+        out,
+        passes(run, source, names, out, options, watch),
+        count=count,
+        about=json.dumps(about),
+    )
+    if jax.process_index():
+        return {}
+    print(watch.report(len(shares.places_of_process(count))))
+    results = summarize(counts, names, run, source, crf_settings(options))
+    title = f"step {run.step}, {split}, {count} images"
+    scoring.print_rows(results["rows"], title=title, bkg_thre=run.config.bkg_thre)
+    path = out / RESULTS_FILE
+    checkpoints.write_atomically(path, json.dumps(results, indent=1) + "\n")
+    print(f"classification F1 {results['cls_f1']:.1f} %; {path}")
+    return results
+
+
+def output_folder(options: argparse.Namespace, run: runs.Run, split: str) -> pathlib.Path:
+    """Where results go; made if missing."""
+    out = options.out or run.folder / ("" if split == run.config.data.val_split else split)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def crf_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The CRF's approximations that were asked for, as `ops.crf.dense_crf` takes them."""
+    settings: dict[str, Any] = {"top_k": options.crf_classes} if options.crf_classes else {}
+    return settings | ({"exact_gaussian": True} if options.crf_exact_gaussian else {})
+
+
+def summarize(
+    counts: scoring.Counts,
+    names: tuple[str, ...],
+    run: runs.Run,
+    source: Any,
+    crf: dict[str, Any],
+) -> dict[str, Any]:
+    """What `evaluation.json` holds."""
+    rows = [
+        scoring.make_row(
+            counts,
+            predictor,
+            name,
+            description=protocols.describe(name, tuple(run.config.cam_scales), crf),
+            names=("background", *source.class_names),
+        )
+        for name in names
+        for predictor in scoring.PREDICTORS
+        if f"confusion/{predictor}/{name}" in counts
+    ]
+    total, images = next(value for name, value in counts.items() if name.startswith("f1/"))
+    return {
+        "images": int(images),
+        "seconds": round(float(counts["seconds"]), 1),
+        "cls_f1": 100 * float(total / images),
+        "step": run.step,
+        "split": source.split,
+        "bkg_thre": run.config.bkg_thre,
+        "rows": rows,
+    }
+
+
+def passes(
+    run: runs.Run,
+    source: Any,
+    names: tuple[str, ...],
+    out: pathlib.Path,
+    options: argparse.Namespace,
+    watch: Stopwatch,
+):
+    """Name and function of each pass that the protocols need, see `shares.count_split`."""
+    batch_size = options.batch_size or runs.default_batch_size()
+    for name in names:
+        if name.isdecimal():
+            yield (
+                name,
+                functools.partial(
+                    protocols.squashed_pass,
+                    run.config,
+                    run.model,
+                    run.params,
+                    source,
+                    size=int(name),
+                    batch_size=max(batch_size, 4),
+                    watch=watch,
+                ),
+            )
+    if NATIVE in names or CRF in names:
+        yield (
+            NATIVE,
+            lambda left: native_pass(run, source, left, names, out, options, watch, batch_size),
+        )
+
+
+def native_pass(
+    run: runs.Run,
+    source: Any,
+    places: list[int],
+    names: tuple[str, ...],
+    out: pathlib.Path,
+    options: argparse.Namespace,
+    watch: Stopwatch,
+    batch_size: int,
+) -> protocols.Results:
+    """The pass at native size with everything that was asked for on top."""
+    network = run.network(batch_size=batch_size)
+    threads = options.num_threads or os.cpu_count() or 1
+    with refinement.crf_workers(threads, network.buckets.frame) as crf:
+        write_pseudo_label = None
+        if options.pseudo_labels:
+            write_pseudo_label = refinement.pseudo_label_writer(
+                options.pseudo_labels,
+                crf=crf if options.refine == "crf" else None,
+                frame_of=network.buckets.frame,
+                high_thre=run.config.high_thre,
+                low_thre=run.config.low_thre,
+                max_classes=source.max_classes + 1,
+            )
+        count = protocols.NativeCounts(
+            num_labels=run.config.num_classes + 1,
+            bkg_thre=run.config.bkg_thre,
+            protocols=names,
+            sweep=source.split.startswith("train"),
+            watch=watch,
+            crf=crf,
+            crf_settings=crf_settings(options),
+            write_pseudo_label=write_pseudo_label,
+            probs_dir=out / "probs" if options.save_probs else None,
+        )
+        yield from protocols.native_pass(
+            network, source, places, count, num_threads=threads, num_finishers=threads + 1
+        )
+    print_shapes(network)
+
+
+def print_shapes(network: Any) -> None:
+    """How often the network was compiled."""
+    shapes = ", ".join(f"{height}x{width}" for height, width in sorted(network.shapes))
+    print(f"network compiled for {len(network.shapes)} shapes (in patches): {shapes}")
+
+
+def submit(options: argparse.Namespace) -> None:
+    """Writes, checks and packs the masks of a split for the test server.
+
+    Raises:
+        SubmissionError: no such split, or masks that the server would refuse.
+    """
+    run = runs.load(options.checkpoint)
+    names = parse_protocols(options.protocol or "crf", run.config.crop_size)
+    root = pathlib.Path(options.root or run.config.data.root)
+    split = options.split or "test"
+    out = output_folder(options, run, split)
+    submission.submit(
+        run,
+        submission.ListedImages(root, split, options.limit),
+        out,
+        crf_settings=crf_settings(options) if CRF in names else None,
+        batch_size=options.batch_size or runs.default_batch_size(),
+        num_threads=options.num_threads or os.cpu_count() or 1,
+    )
+
+
+if __name__ == "__main__":
+    runs.set_up_command()
+    main()

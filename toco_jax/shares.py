@@ -1,0 +1,108 @@
+"""A split counted by one or several processes, each of which goes on where it was stopped."""
+
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+
+from toco_jax import scoring
+from toco_jax.protocols import Results
+from toco_jax.stopwatch import Progress
+
+_SAVE_SECONDS = 20.0
+
+
+def join_processes() -> None:
+    """Meets the other processes: by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
+    where they are set, else by what JAX finds out about SLURM, Kubernetes or a TPU pod.
+    """
+    numbers = {
+        "num_processes": os.environ.get("JAX_NUM_PROCESSES"),
+        "process_id": os.environ.get("JAX_PROCESS_ID"),
+    }
+    jax.distributed.initialize(**{k: int(v) for k, v in numbers.items() if v is not None})
+
+
+def places_of_process(count: int) -> range:
+    """Places in a split of `count` images that belong to this process."""
+    return range(jax.process_index(), count, jax.process_count())
+
+
+def count_split(
+    out: pathlib.Path,
+    passes: Iterable[tuple[str, Callable[[list[int]], Results]]],
+    *,
+    count: int,
+    about: str,
+) -> scoring.Counts:
+    """Counts of all images, of all processes together; the counts of a process that is stopped
+    wait in a file for its next start.
+
+    Args:
+        out: folder of that file.
+        passes: name of each pass and its function from places to `(place, counts)`.
+        count: images in the split.
+        about: what a file must agree on for its counts to be used.
+
+    Raises:
+        RuntimeError: an image was not counted exactly once.
+    """
+    index, processes = jax.process_index(), jax.process_count()
+    path = out / f".evaluation-{index}-of-{processes}.npz"
+    counts = scoring.load(path, about) or {"seconds": np.zeros(())}
+    began = time.perf_counter() - float(counts["seconds"])
+    saved = time.perf_counter()
+
+    def save() -> None:
+        counts["seconds"] = np.asarray(time.perf_counter() - began)
+        scoring.save(path, counts, about)
+
+    try:
+        for name, run_pass in passes:
+            done = counts.setdefault(f"done/{name}", np.zeros(count, np.int64))
+            places = places_of_process(count)
+            left = [place for place in places if not done[place]]
+            if len(left) < len(places):
+                print(f"{name}: {len(places) - len(left)} of {len(places)} images are done")
+            progress = Progress(name, len(left))
+            for place, more in run_pass(left) if left else ():
+                scoring.add(counts, more)
+                done[place] = 1
+                progress()
+                if time.perf_counter() - saved > _SAVE_SECONDS:
+                    saved = time.perf_counter()
+                    save()
+    finally:
+        save()
+    total = _merge(counts)
+    path.unlink()
+    for name, done in total.items():
+        if name.startswith("done/") and not (done == 1).all():
+            raise RuntimeError(
+                f"pass {name.removeprefix('done/')!r} counted {int((done != 1).sum())} images "
+                "never or twice: do all processes see the same split?"
+            )
+    return total
+
+
+def _merge(counts: scoring.Counts) -> scoring.Counts:
+    """The sum of the counts of all processes; the longest time."""
+    if jax.process_count() == 1:
+        return counts
+    from jax.experimental import multihost_utils
+
+    content = np.frombuffer(scoring.to_bytes(counts), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
+    padded = np.zeros(lengths.max(), np.uint8)
+    padded[: len(content)] = content
+    gathered = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
+    total: scoring.Counts = {}
+    seconds = []
+    for row, length in zip(gathered, lengths, strict=True):
+        other = scoring.from_bytes(row[:length].tobytes())
+        seconds.append(other.pop("seconds"))
+        scoring.add(total, other)
+    return total | {"seconds": np.max(seconds)}
