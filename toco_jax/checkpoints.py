@@ -45,7 +45,6 @@ def _manager(workdir: pathlib.Path, *, read_only: bool = False) -> ocp.Checkpoin
     ]
     options = ocp.CheckpointManagerOptions(
         preservation_policy=preservation_policy.AnyPreservationPolicy(policies),
-        best_fn=lambda metrics: metrics[_BEST],
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         read_only=read_only,
