@@ -260,9 +260,8 @@ def finish(
         for name, miou in results["baselines"].items():
             print(f"baseline, {name}: mIoU {miou:.1f} %")
     named = ("segmentation mIoU", "seg_miou"), ("CAM", "cam_miou"), ("aux CAM", "aux_cam_miou")
-    scores = [
-        f"{name} {validation.shown(results[key])} %" for name, key in (*named, ("F1", "cls_f1"))
-    ]
+    named = (*named, ("F1", "cls_f1"))
+    scores = [f"{name} {validation.shown(results[key], ' %')}" for name, key in named]
     print(
         f"{', '.join(scores)} after {format_seconds(results['seconds'])}; "
         f"{workdir / RESULTS_FILE}, {workdir / SAMPLES_FILE}"

@@ -157,9 +157,9 @@ def _percent(fraction: float) -> float | None:
     return None if np.isnan(fraction) else 100 * float(fraction)
 
 
-def shown(percent: float | None) -> str:
-    """A score for people."""
-    return "absent" if percent is None else f"{percent:.1f}"
+def shown(percent: float | None, unit: str = "") -> str:
+    """A score for people, with its unit where there is a score."""
+    return "absent" if percent is None else f"{percent:.1f}{unit}"
 
 
 def print_table(results: dict[str, Any], *, title: str) -> None:
@@ -173,5 +173,7 @@ def print_table(results: dict[str, Any], *, title: str) -> None:
         table.add_row(label, *(shown(results[f"{name}_iou"][label]) for name in PREDICTORS))
     table.add_section()
     table.add_row("mIoU", *(shown(results[f"{name}_miou"]) for name in PREDICTORS))
-    table.caption = f"classification F1 {shown(results['cls_f1'])} %, {results['images']} images"
+    table.caption = (
+        f"classification F1 {shown(results['cls_f1'], ' %')}, {results['images']} images"
+    )
     Console().print(table)

@@ -29,7 +29,7 @@ def dense_crf(
     image: jax.Array,
     probs: jax.Array,
     *,
-    iterations: int = 10,
+    iterations: int | jax.Array = 10,
     bilateral_xy: float = 121.0,
     bilateral_rgb: float = 5.0,
     bilateral_weight: float = 4.0,
@@ -45,7 +45,7 @@ def dense_crf(
     Args:
         image: [H, W, 3], 0..255, uint8 or float.
         probs: float32 [H, W, K], 0..1; the unary term is -log(max(probs, clip)).
-        iterations: mean-field updates; 0 gives the clipped and renormalised probabilities.
+        iterations: mean-field updates, may be traced; 0 gives the clipped, renormalised input.
         bilateral_xy: standard deviation of the bilateral kernel in pixels.
         bilateral_rgb: its standard deviation in grey levels.
         bilateral_weight: its strength. The defaults are those for segmentation at native size;
