@@ -140,3 +140,67 @@ def test_maximum_sends_its_gradient_to_one_token():
     assert cam[0, :, 0].tolist() == [1.0, 3.0, 3.0, 2.0]
     grad = jax.grad(lambda x: classifier.apply(variables, x)[0].sum())(tokens)
     assert grad.ravel().tolist() == [0.0, 11.0, 0.0, 0.0]
+
+
+def loss_of(model):
+    """A function of parameters and images that needs every token."""
+
+    def loss(variables, image):
+        out = model.apply(variables, image)
+        return jnp.sum(out["patch_tokens"] ** 2) + jnp.sum(out["block_0"]["tokens"] ** 3)
+
+    return loss
+
+
+def test_low_memory_is_the_same_function(vit):
+    model, variables, image = vit
+    frugal = model.clone(low_memory=True)
+    ours, theirs = (
+        jax.jit(jax.value_and_grad(loss_of(m)))(variables, image) for m in (frugal, model)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
+    assert "attention" not in frugal.apply(variables, image)["block_0"]
+
+
+def test_low_memory_keeps_less_for_the_gradient():
+    deep = Backbone(width=16, depth=6, heads=2, patch=8)
+    image = jnp.zeros((2, 64, 64, 3))
+    variables = jax.eval_shape(ViT(deep, grid=8).init, jax.random.key(0), image)
+
+    def temporary(low_memory):
+        loss = loss_of(ViT(deep, grid=8, low_memory=low_memory))
+        compiled = jax.jit(jax.grad(loss)).lower(variables, image).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporary(True) < 0.5 * temporary(False)
+
+
+@pytest.mark.parametrize("low_memory", [False, True])
+def test_images_that_are_not_mapped_keep_their_class_token(vit, low_memory):
+    model, variables, image = vit
+    whole = model.apply(variables, image)
+    model = model.clone(low_memory=low_memory)
+    for num in (0, 1):
+        part = model.apply(variables, image, num_mapped=num)
+        np.testing.assert_allclose(part["cls_token"], whole["cls_token"], atol=1e-5)
+        if num:
+            np.testing.assert_allclose(part["patch_tokens"], whole["patch_tokens"][:1], atol=1e-5)
+        else:
+            assert "patch_tokens" not in part
+
+
+def test_flash_attention_is_lowered_for_odd_lengths(vit, monkeypatch):
+    # A machine without a GPU has no cuDNN to ask for its version.
+    cudnn = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{cudnn}.check_cudnn_version", lambda: 91200)
+    monkeypatch.setattr(f"{cudnn}.check_compute_capability", lambda _: True)
+    monkeypatch.setattr(f"{cudnn}.is_cuda_compute_capability_equal", lambda _: False)
+    model, variables, image = vit
+    fast = model.clone(flash=True, dtype=jnp.bfloat16)
+    gradient = jax.jit(jax.grad(loss_of(fast)))
+    lowered = gradient.trace(variables, image).lower(lowering_platforms=("cuda",)).as_text()
+    assert fast.apply(variables, image, method="embed").shape[1] % 2 == 1
+    # Forward and backward of three blocks; no product over all pairs of tokens is left.
+    assert lowered.count("custom_call @__cudnn$fmhaSoftmax(") == 3
+    assert lowered.count("custom_call @__cudnn$fmhaSoftmaxBackward(") == 3
+    assert "x21x21x" not in lowered

@@ -31,6 +31,8 @@ class ToCo(nn.Module):
         decoder_width: hidden channels of the decoder.
         decoder_dilation: dilation of the decoder's 3x3 convolutions.
         dtype: compute dtype of the encoder and the decoder.
+        flash: see `ViT`.
+        low_memory: see `ViT`.
     """
 
     backbone: Backbone
@@ -40,9 +42,11 @@ class ToCo(nn.Module):
     decoder_width: int = 512
     decoder_dilation: int = 5
     dtype: jnp.dtype = jnp.float32
+    flash: bool = False
+    low_memory: bool = False
 
     def setup(self):
-        self.encoder = ViT(self.backbone, self.grid, self.dtype)
+        self.encoder = ViT(self.backbone, self.grid, self.dtype, self.flash, self.low_memory)
         self.classifier = Classifier(self.num_classes)
         self.aux_classifier = Classifier(self.num_classes)
         self.decoder = LargeFOV(
@@ -50,16 +54,21 @@ class ToCo(nn.Module):
         )
         self.proj_head = ProjectionHead()
 
-    def encode(self, images: jax.Array, padding: Padding | None = None) -> dict[str, jax.Array]:
-        """Normalised images `[B, H, W, 3]` to `cls_token [B, D]`, `patch_tokens` and
-        `aux_patch_tokens` `[B, N, D]`; the last without the final LayerNorm.
+    def encode(
+        self, images: jax.Array, padding: Padding | None = None, *, num_mapped: int | None = None
+    ) -> dict[str, jax.Array]:
+        """Normalised images `[B, H, W, 3]` to `cls_token [B, D]`, and for the first `num_mapped` of
+        them (default: all) `patch_tokens` and `aux_patch_tokens` `[num_mapped, N, D]`; the last
+        without the final LayerNorm.
         """
-        out = self.encoder(images, padding)
+        out = self.encoder(images, padding, num_mapped=num_mapped)
+        if num_mapped == 0:
+            return {"cls_token": out["cls_token"]}
         aux_block = range(self.backbone.depth)[self.aux_layer]
         return {
             "cls_token": out["cls_token"],
             "patch_tokens": out["patch_tokens"],
-            "aux_patch_tokens": out[f"block_{aux_block}"]["tokens"][:, 1:],
+            "aux_patch_tokens": out[f"block_{aux_block}"]["tokens"][:num_mapped, 1:],
         }
 
     def classify(

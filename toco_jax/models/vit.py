@@ -105,22 +105,47 @@ def _attend(
     return jnp.einsum("bhqk,bhkd->bhqd", attention.astype(v.dtype), v), attention
 
 
+def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """The first result of `_attend` by cuDNN, which never writes the probabilities to memory."""
+    batch, _, num_tokens, _ = q.shape
+    # JAX refuses the gradient of odd lengths: they get one more token that takes no part.
+    odd = num_tokens % 2
+    pad = ((0, 0), (0, odd), (0, 0), (0, 0))
+    q, k, v = (jnp.pad(x.swapaxes(1, 2), pad) for x in (q, k, v))  # [B, N + odd, heads, d]
+    lengths = jnp.full((batch,), num_tokens, jnp.int32) if odd else None
+    out = jax.nn.dot_product_attention(
+        *(q, k, v),
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation="cudnn",
+    )
+    return out[:, :num_tokens].swapaxes(1, 2)
+
+
 class Attention(nn.Module):
-    """Multi-head self-attention: `[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, N]`."""
+    """Multi-head self-attention: `[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, N]`; with
+    `class_token_only` to `[B, 1, D]` and `[B, heads, 1, N]`.
+    """
 
     heads: int
     dtype: jnp.dtype
+    flash: bool = False
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, is_key: jax.Array | None = None
+        self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
     ) -> tuple[jax.Array, jax.Array]:
         batch, num_tokens, width = x.shape
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, num_tokens, 3, self.heads, -1)  # [B, N, 3, heads, d]
         q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
+        if class_token_only:
+            q = q[:, :, :1]
+        # The compiler drops the map, and all that only it needs, where nobody asks for it.
         out, attention = _attend(q, k, v, is_key)
-        out = out.swapaxes(1, 2).reshape(x.shape)  # [B, N, D]
+        if self.flash and is_key is None and not class_token_only:
+            out = _flash(q, k, v)
+        out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
         return nn.Dense(width, dtype=self.dtype, name="proj")(out), attention
 
 
@@ -147,20 +172,26 @@ def layer_norm(eps: float, dtype: jnp.dtype, name: str | None = None) -> nn.Laye
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; returns the tokens and the attention map."""
+    """Pre-norm transformer block; returns the tokens and the attention map.
+
+    With `class_token_only` the other tokens are only looked at: `[B, 1, D]` comes back.
+    """
 
     heads: int
     norm_eps: float
     dtype: jnp.dtype
+    flash: bool = False
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, is_key: jax.Array | None = None
+        self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        out, attention = Attention(self.heads, self.dtype, name="attn")(
-            layer_norm(self.norm_eps, self.dtype, "norm1")(x), is_key
+        out, attention = Attention(self.heads, self.dtype, self.flash, name="attn")(
+            layer_norm(self.norm_eps, self.dtype, "norm1")(x),
+            is_key,
+            class_token_only=class_token_only,
         )
-        x = x + out
+        x = x[:, : out.shape[1]] + out
         x = x + Mlp(self.dtype, name="mlp")(layer_norm(self.norm_eps, self.dtype, "norm2")(x))
         return x, attention
 
@@ -173,11 +204,17 @@ class ViT(nn.Module):
         grid: side of the stored positional grid, in patches (14 for weights trained at 224 pixels
             with patch 16); it is resized to the input's grid by bicubic interpolation.
         dtype: compute dtype of the matrix products; parameters and statistics stay float32.
+        flash: attention by cuDNN, for bfloat16 on a GPU; padded images go without.
+        low_memory: keep only the tokens between the blocks for the gradient, and compute what is
+            inside a block again: much less memory for a third more work. Blocks then return no
+            attention.
     """
 
     backbone: Backbone
     grid: int = 14
     dtype: jnp.dtype = jnp.float32
+    flash: bool = False
+    low_memory: bool = False
 
     def setup(self):
         spec = self.backbone
@@ -187,7 +224,8 @@ class ViT(nn.Module):
         )
         self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
         self.pos_embed = self.param("pos_embed", self._init_positions)
-        self.blocks = [Block(spec.heads, spec.norm_eps, self.dtype) for _ in range(spec.depth)]
+        sizes = (spec.heads, spec.norm_eps, self.dtype, self.flash)
+        self.blocks = [Block(*sizes) for _ in range(spec.depth)]
         self.norm = layer_norm(spec.norm_eps, self.dtype)
 
     def _init_positions(self, _key: jax.Array) -> jax.Array:
@@ -225,27 +263,70 @@ class ViT(nn.Module):
         tokens = jnp.concatenate([cls_token, patches], axis=1)
         return tokens + self._positions(height, width, padding).astype(self.dtype)
 
-    def __call__(self, images: jax.Array, padding: Padding | None = None) -> dict:
+    def _all_but_last(self, tokens: jax.Array, is_key: jax.Array | None) -> list[dict]:
+        """`tokens` and `attention` after each block but the last."""
+        if self.low_memory and not self.is_initializing():
+            return [{"tokens": x} for x in self._scan_blocks(tokens, is_key)]
+        outputs = []
+        for block in self.blocks[:-1]:
+            tokens, attention = block(tokens, is_key)
+            outputs.append({"tokens": tokens, "attention": attention})
+        return outputs
+
+    def _scan_blocks(self, tokens: jax.Array, is_key: jax.Array | None) -> jax.Array:
+        """Tokens after each block but the last `[depth - 1, B, 1 + N, D]`: one loop, in which the
+        gradient finds nothing but them.
+        """
+        params = [block.variables["params"] for block in self.blocks[:-1]]
+        if not params:
+            return tokens[:0]
+        block = self.blocks[0].clone(parent=None)
+
+        @jax.checkpoint
+        def step(tokens: jax.Array, params: dict) -> tuple[jax.Array, jax.Array]:
+            tokens, _ = block.apply({"params": params}, tokens, is_key)
+            return tokens, tokens
+
+        return jax.lax.scan(step, tokens, jax.tree.map(lambda *x: jnp.stack(x), *params))[1]
+
+    def __call__(
+        self, images: jax.Array, padding: Padding | None = None, *, num_mapped: int | None = None
+    ) -> dict:
         """Encodes normalised images `[B, H, W, 3]` of any size of at least one patch.
 
         Args:
             images: the batch, with the images at the top left if it is padded.
             padding: where the images of a padded batch end; what comes out for the patches beyond
                 means nothing.
+            num_mapped: how many images, from the first on, have their patch tokens taken through
+                the last block; of the others it computes the class token alone. All by default.
 
         Returns:
-            `cls_token [B, D]` and `patch_tokens [B, N, D]` after the final LayerNorm, patches in
-            row-major order; and for block `i`, `block_i` with its raw output `tokens [B, 1 + N, D]`
-            and `attention [B, heads, 1 + N, 1 + N]`.
+            `cls_token [B, D]` and `patch_tokens [num_mapped, N, D]` after the final LayerNorm,
+            patches in row-major order; and for block `i`, `block_i` with its raw output `tokens
+            [B, 1 + N, D]` and `attention [B, heads, 1 + N, 1 + N]`, of the last block for the
+            mapped images only.
         """
         tokens = self.embed(images, padding)
         is_key = None
         if padding is not None:
             valid = padding.valid.reshape(images.shape[0], -1)  # [B, N]
             is_key = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
-        out = {}
-        for i, block in enumerate(self.blocks):
-            tokens, attention = block(tokens, is_key)
-            out[f"block_{i}"] = {"tokens": tokens, "attention": attention}
-        normed = self.norm(tokens)
-        return out | {"cls_token": normed[:, 0], "patch_tokens": normed[:, 1:]}
+        outputs = self._all_but_last(tokens, is_key)
+        tokens = outputs[-1]["tokens"] if outputs else tokens
+        num_mapped = len(images) if num_mapped is None else num_mapped
+        cls_tokens = []
+        if num_mapped:
+            mapped_key = None if is_key is None else is_key[:num_mapped]
+            mapped, attention = self.blocks[-1](tokens[:num_mapped], mapped_key)
+            outputs.append({"tokens": mapped, "attention": attention})
+            normed = self.norm(mapped)
+            patch_tokens = normed[:, 1:]
+            cls_tokens.append(normed[:, 0])
+        if num_mapped < len(images):
+            rest_key = None if is_key is None else is_key[num_mapped:]
+            rest, _ = self.blocks[-1](tokens[num_mapped:], rest_key, class_token_only=True)
+            cls_tokens.append(self.norm(rest)[:, 0])
+        out = {f"block_{i}": output for i, output in enumerate(outputs)}
+        out["cls_token"] = cls_tokens[0] if len(cls_tokens) == 1 else jnp.concatenate(cls_tokens)
+        return out | ({"patch_tokens": patch_tokens} if num_mapped else {})
