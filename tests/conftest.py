@@ -16,10 +16,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Half of the tests' time is compilation, and LLVM's optimiser half of that; what is compiled twice,
 # in this process or in the commands that tests start, comes from a cache.
 XLA_FLAGS = "--xla_backend_optimization_level=0"
-os.environ["JAX_COMPILATION_CACHE_DIR"] = CACHE = tempfile.mkdtemp(prefix="toco_jax_tests_")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
-atexit.register(shutil.rmtree, CACHE, ignore_errors=True)
-os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} --xla_force_host_platform_device_count=4"
+if "TOCO_TEST_CACHE" not in os.environ:
+    os.environ["TOCO_TEST_CACHE"] = tempfile.mkdtemp(prefix="toco_jax_tests_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["TOCO_TEST_CACHE"]
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["XLA_FLAGS"] = f"{XLA_FLAGS} --xla_force_host_platform_device_count=4"
+    atexit.register(shutil.rmtree, os.environ["TOCO_TEST_CACHE"], ignore_errors=True)
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
@@ -46,37 +48,38 @@ def voc_folder():
     return pathlib.Path(folder)
 
 
+def load_config(name):
+    """`get_config` of a file in `configs/`."""
+    path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config
+
+
+def make_tiny(config, **overrides):
+    """A configuration of VOC as a run of the procedural images that compiles in seconds."""
+    with config.ignore_type():
+        config.update_from_flattened_dict(TINY_RUN | overrides)
+    return config
+
+
 @pytest.fixture(scope="session")
 def get_config_of():
     """Function from the name of a file in `configs/` to its `get_config`."""
-
-    def load(name):
-        path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"{name}_config", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.get_config
-
-    return load
+    return load_config
 
 
 @pytest.fixture(scope="session")
-def voc_config(get_config_of):
+def voc_config():
     """`get_config` of `configs/voc.py`."""
-    return get_config_of("voc")
+    return load_config("voc")
 
 
 @pytest.fixture(scope="session")
 def tiny_config(voc_config):
-    """Function that gives a run of the procedural images small enough to compile in seconds."""
-
-    def get_config(**overrides):
-        config = voc_config()
-        with config.ignore_type():
-            config.update_from_flattened_dict(TINY_RUN | overrides)
-        return config
-
-    return get_config
+    """Function from changed values to the configuration of a tiny run."""
+    return lambda **overrides: make_tiny(voc_config(), **overrides)
 
 
 TINY_RUN = {

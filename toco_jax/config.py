@@ -9,7 +9,9 @@ from toco_jax.data import ON_ERROR
 from toco_jax.models.vit import backbone_from_name
 
 LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
-COMPUTE_DTYPES = ("float32", "bfloat16")
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
+ATTENTIONS = ("auto", "xla", "cudnn")
+SWITCH = ("auto", "on", "off")
 
 
 class ConfigError(ValueError):
@@ -94,12 +96,14 @@ def _check_sizes(config: ConfigDict) -> None:
 
 
 def _check_batch(config: ConfigDict, num_devices: int) -> None:
-    unit = num_devices * config.group_size
+    _require(config.accumulate >= 1, f"accumulate={config.accumulate} must be at least 1")
+    unit = num_devices * config.group_size * config.accumulate
     lower = max(config.batch_size // unit, 1) * unit
+    parts = f" x accumulate={config.accumulate}" if config.accumulate > 1 else ""
     _require(
         config.batch_size >= 1 and config.batch_size % unit == 0,
         f"batch_size={config.batch_size} must be a multiple of {num_devices} devices x group_size="
-        f"{config.group_size}: use {lower} or {lower + unit}",
+        f"{config.group_size}{parts}: use {lower} or {lower + unit}",
     )
 
 
@@ -122,9 +126,14 @@ def _check_values(config: ConfigDict) -> None:
         f"warmup_steps={config.warmup_steps} must be below total_steps={config.total_steps}",
     )
     _require(0 <= config.ema_momentum < 1, f"ema_momentum={config.ema_momentum} must lie in [0, 1)")
+    choices = {"compute_dtype": COMPUTE_DTYPES, "attention": ATTENTIONS, "low_memory": SWITCH}
+    for key, allowed in choices.items():
+        _require(
+            config[key] in allowed, f"{key}={config[key]!r} must be one of {', '.join(allowed)}"
+        )
     _require(
-        config.compute_dtype in COMPUTE_DTYPES,
-        f"compute_dtype={config.compute_dtype!r} must be one of {', '.join(COMPUTE_DTYPES)}",
+        config.attention != "cudnn" or config.compute_dtype != "float32",
+        "attention='cudnn' needs compute_dtype='bfloat16'",
     )
     for key in ("scale_range", "blur_sigma"):
         low, high = config.data[key]

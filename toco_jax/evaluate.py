@@ -20,9 +20,16 @@ import pathlib
 import sys
 from typing import Any
 
-import jax
-
-from toco_jax import checkpoints, protocols, refinement, runs, scoring, shares, submission
+from toco_jax import (
+    checkpoints,
+    processes,
+    protocols,
+    refinement,
+    runs,
+    scoring,
+    shares,
+    submission,
+)
 from toco_jax.checkpoints import CheckpointError
 from toco_jax.data import DataError, open_configured
 from toco_jax.protocols import CRF, NATIVE
@@ -33,6 +40,10 @@ RESULTS_FILE = "evaluation.json"
 
 class EvaluationError(ValueError):
     """An option that cannot work; the message names it and the remedy."""
+
+
+USER_ERRORS = (EvaluationError, CheckpointError, DataError, submission.SubmissionError)
+USER_ERRORS += (processes.ProcessError,)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -65,15 +76,15 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     """The command line; a user's mistake is one sentence and exit code 1."""
     options = parse_arguments(arguments)
-    if options.distributed:
-        shares.join_processes()
-    try:
-        if options.submission:
-            submit(options)
-        else:
-            evaluate(options)
-    except (EvaluationError, CheckpointError, DataError, submission.SubmissionError) as error:
-        sys.exit(f"error: {error}")
+    with processes.ends_all():
+        try:
+            processes.join(distributed=options.distributed)
+            if options.submission:
+                submit(options)
+            else:
+                evaluate(options)
+        except USER_ERRORS as error:
+            sys.exit(f"error: {error}")
 
 
 def parse_protocols(text: str | None, crop_size: int) -> tuple[str, ...]:
@@ -124,7 +135,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         count=count,
         about=json.dumps(about),
     )
-    if jax.process_index():
+    if not processes.is_first():
         return {}
     print(watch.report(len(shares.places_of_process(count))))
     results = summarize(counts, names, run, source, crf_settings(options))

@@ -4,6 +4,10 @@
 
 The run's folder (`runs/<config name>` if unset) receives checkpoints, metrics.jsonl, TensorBoard
 events, results.json and samples.png. Started again on the same folder, a run goes on where it was.
+Told to stop (SIGTERM), it saves and exits with 75: start it again.
+
+Several processes are one job with --distributed (under SLURM, on a TPU pod, in a JobSet), or with
+--coordinator=HOST:PORT --num_processes=N --process_id=I.
 """
 
 import os
@@ -14,6 +18,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from toco_jax import processes
 from toco_jax.checkpoints import CheckpointError
 from toco_jax.config import ConfigError
 from toco_jax.data import DataError
@@ -22,9 +27,13 @@ from toco_jax.train import train
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> if unset.")
+_DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the other processes of this job.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this job.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.mark_flag_as_required("config")
 
-USER_ERRORS = (CheckpointError, ConfigError, DataError, TrainingError)
+USER_ERRORS = (CheckpointError, ConfigError, DataError, TrainingError, processes.ProcessError)
 
 
 def default_workdir(config_path: str) -> pathlib.Path:
@@ -41,10 +50,20 @@ def main(_argv: list[str]) -> None:
     config = _CONFIG.value
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config_path)
-    try:
-        train(config, workdir)
-    except USER_ERRORS as error:
-        sys.exit(f"error: {error}")
+    with processes.ends_all():
+        try:
+            processes.join(
+                distributed=_DISTRIBUTED.value,
+                coordinator=_COORDINATOR.value,
+                num_processes=_NUM_PROCESSES.value,
+                process_id=_PROCESS_ID.value,
+            )
+            train(config, workdir)
+        except USER_ERRORS as error:
+            sys.exit(f"error: {error}")
+        except processes.Preempted as stopped:
+            print(f"{stopped}; the same command goes on")
+            sys.exit(processes.RESTART)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from toco_jax.cams import IGNORE_INDEX, inside_box
+from toco_jax.models.toco import IMAGE_MEAN, IMAGE_STD
 from toco_jax.ops.resize import resize
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
@@ -99,6 +100,25 @@ def refine(
 
     masks = jax.lax.fori_loop(0, num_iterations, propagate, masks)
     return jnp.moveaxis(masks, 1, -1)
+
+
+def published_image_table() -> np.ndarray:
+    """The released code's image after normalising, undoing it and truncating: uint8 `[256, 3]`.
+
+    Rounding errors make some grey levels one darker.
+    """
+    level = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+    normalized = (level - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
+    mean, std = (np.float32(255 * np.float64(v)) for v in (IMAGE_MEAN, IMAGE_STD))
+    return (normalized * std + mean).astype(np.uint8)
+
+
+def unit_image(image: jax.Array, *, truncated: bool) -> jax.Array:
+    """uint8 image `[B, H, W, 3]` to [0, 1], through `published_image_table` if `truncated`."""
+    if truncated:
+        table = jnp.asarray(published_image_table())
+        image = jnp.stack([table[image[..., c], c] for c in range(3)], axis=-1)
+    return image.astype(jnp.float32) / 255
 
 
 def refine_pseudo_label(

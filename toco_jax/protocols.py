@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
 from ml_collections import ConfigDict
 
 from toco_jax import metrics, scoring, validation
+from toco_jax.data import Part
 from toco_jax.data.pipeline import eval_batches
 from toco_jax.inference import Maps, NativeNetwork, softmax
 from toco_jax.models.toco import ToCo
-from toco_jax.sharding import AXIS, replicated
+from toco_jax.sharding import local_mesh, replicated
 from toco_jax.stopwatch import Stopwatch
 from toco_jax.streaming import finished, stream
 
@@ -42,20 +42,6 @@ def describe(
     return f"{protocol}, single scale (CAM scales {scales})"
 
 
-class Part:
-    """Some records of a source; a record source itself."""
-
-    def __init__(self, source: Any, places: list[int]):
-        self._source, self._places = source, places
-        self.class_names = source.class_names
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self._source[self._places[i]]
-
-
 def squashed_pass(
     config: ConfigDict,
     model: ToCo,
@@ -68,7 +54,7 @@ def squashed_pass(
     watch: Stopwatch,
 ) -> Results:
     """Every image squashed to `size` pixels, single scale: what training logs."""
-    mesh = Mesh(np.array(jax.local_devices()), (AXIS,), axis_types=(AxisType.Auto,))
+    mesh = local_mesh()
     batch_size = -(-batch_size // mesh.size) * mesh.size
     batches = eval_batches(
         Part(source, places),

@@ -1,7 +1,6 @@
 """The picture at the end of a run: what the network says about a few validation images."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import jax
@@ -16,20 +15,9 @@ NUM_SAMPLES = 8
 COLUMNS = ("image", "truth", "CAM", "pseudo label", "segmentation")
 
 
-class Spread:
-    """`num` records of a source, evenly spread over it; a record source itself."""
-
-    def __init__(self, source: Any, num: int):
-        self._source = source
-        places = np.linspace(0, len(source) - 1, min(num, len(source)))
-        self._places = [int(place) for place in places]
-        self.class_names = source.class_names
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, i: int) -> dict[str, Any]:
-        return self._source[self._places[i]]
+def spread(count: int, num: int = NUM_SAMPLES) -> list[int]:
+    """`num` places evenly spread over `count`, or all of them."""
+    return [int(place) for place in np.linspace(0, count - 1, min(num, count))]
 
 
 def draw(

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from toco_jax import metrics
+from toco_jax import metrics, processes
 
 Counts = dict[str, np.ndarray]
 
@@ -57,6 +57,11 @@ def from_bytes(content: bytes) -> Counts:
     """The counts of `to_bytes`."""
     with np.load(io.BytesIO(content)) as stored:
         return {name: stored[name] for name in stored.files}
+
+
+def of_all_processes(counts: Counts) -> list[Counts]:
+    """The counts of every process of this job, in their order."""
+    return [from_bytes(content) for content in processes.gather(to_bytes(counts))]
 
 
 def sweep_counts(

@@ -1,8 +1,10 @@
 """One mesh over all devices: batches split along it, everything else replicated."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -15,6 +17,11 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
+def local_mesh() -> Mesh:
+    """Mesh over the devices of this process, for work that each process does at its own pace."""
+    return Mesh(np.array(jax.local_devices()), (AXIS,), axis_types=(AxisType.Auto,))
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Placement of a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -23,6 +30,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharded(mesh: Mesh) -> NamedSharding:
     """Placement that splits the leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def split_over(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
+    """Placement that splits the longest axis that the devices divide; a copy each without one."""
+    divisible = [axis for axis, side in enumerate(shape) if side and side % mesh.size == 0]
+    if not divisible:
+        return replicated(mesh)
+    axis = max(divisible, key=lambda axis: shape[axis])
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -34,6 +50,31 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
     }
 
 
+def local_copy(tree: Any, mesh: Mesh) -> Any:
+    """Replicated arrays of a mesh over several processes as this process's own; `mesh` is its
+    `local_mesh`.
+    """
+    if jax.process_count() == 1:
+        return tree
+    own = jax.tree.map(lambda x: x.addressable_data(0), tree)
+    return jax.device_put(own, replicated(mesh))
+
+
 def data_parallel(fn: Callable, mesh: Mesh, in_specs, out_specs) -> Callable:
     """`fn` run by each device on its own share, with the mesh's axis name for its collectives."""
     return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def mean_over_parts(function: Callable, arrays: Any, num: int) -> Any:
+    """Mean of `function(part)` over `num` equal parts of the arrays' leading axis, one at a time:
+    only one part's intermediate values exist at once.
+    """
+    if num == 1:
+        return function(arrays)
+    parts = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), arrays)  # [num, B / num, ...]
+    first = jax.tree.map(lambda x: x[0], parts)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, first))
+    total, _ = jax.lax.scan(
+        lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), zeros, parts
+    )
+    return jax.tree.map(lambda x: x / num, total)

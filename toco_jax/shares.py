@@ -1,6 +1,5 @@
 """A split counted by one or several processes, each of which goes on where it was stopped."""
 
-import os
 import pathlib
 import time
 from collections.abc import Callable, Iterable
@@ -13,17 +12,6 @@ from toco_jax.protocols import Results
 from toco_jax.stopwatch import Progress
 
 _SAVE_SECONDS = 20.0
-
-
-def join_processes() -> None:
-    """Meets the other processes: by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID
-    where they are set, else by what JAX finds out about SLURM, Kubernetes or a TPU pod.
-    """
-    numbers = {
-        "num_processes": os.environ.get("JAX_NUM_PROCESSES"),
-        "process_id": os.environ.get("JAX_PROCESS_ID"),
-    }
-    jax.distributed.initialize(**{k: int(v) for k, v in numbers.items() if v is not None})
 
 
 def places_of_process(count: int) -> range:
@@ -90,19 +78,9 @@ def count_split(
 
 def _merge(counts: scoring.Counts) -> scoring.Counts:
     """The sum of the counts of all processes; the longest time."""
-    if jax.process_count() == 1:
-        return counts
-    from jax.experimental import multihost_utils
-
-    content = np.frombuffer(scoring.to_bytes(counts), np.uint8)
-    lengths = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
-    padded = np.zeros(lengths.max(), np.uint8)
-    padded[: len(content)] = content
-    gathered = np.asarray(multihost_utils.process_allgather(padded)).reshape(len(lengths), -1)
     total: scoring.Counts = {}
     seconds = []
-    for row, length in zip(gathered, lengths, strict=True):
-        other = scoring.from_bytes(row[:length].tobytes())
+    for other in scoring.of_all_processes(counts):
         seconds.append(other.pop("seconds"))
         scoring.add(total, other)
     return total | {"seconds": np.max(seconds)}

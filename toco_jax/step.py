@@ -10,17 +10,16 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from toco_jax import cams, crops, losses, optim, par
 from toco_jax.config import Phase
 from toco_jax.models.heads import ProjectionHead
-from toco_jax.models.toco import IMAGE_MEAN, IMAGE_STD, ToCo, normalize
+from toco_jax.models.toco import ToCo, normalize
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.ops.resize import resize
-from toco_jax.sharding import AXIS, data_parallel, replicated
+from toco_jax.sharding import AXIS, data_parallel, mean_over_parts, replicated, split_over
 
 # Purpose of a random stream, folded into the run's key before the step.
 _CROPS = 1
@@ -38,7 +37,18 @@ class TrainState:
 
 
 def make_model(config: ConfigDict, *, grid: int) -> ToCo:
-    """The network of a configuration; `grid` is the side of the stored positions in patches."""
+    """The network of a configuration; `grid` is the side of the stored positions in patches.
+
+    What `"auto"` means depends on the devices at hand: bfloat16 on a GPU or TPU and float32 on a
+    CPU, cuDNN's attention for bfloat16 on a GPU, and low memory on a CPU, where it also is fastest.
+    """
+    platform = jax.default_backend()
+    dtype = config.compute_dtype
+    if dtype == "auto":
+        dtype = "float32" if platform == "cpu" else "bfloat16"
+    attention, low_memory = config.attention, config.low_memory
+    if attention == "auto":
+        attention = "cudnn" if platform == "gpu" and dtype == "bfloat16" else "xla"
     return ToCo(
         backbone_from_name(config.backbone),
         num_classes=config.num_classes,
@@ -46,7 +56,9 @@ def make_model(config: ConfigDict, *, grid: int) -> ToCo:
         grid=grid,
         decoder_width=config.decoder_width,
         decoder_dilation=config.decoder_dilation,
-        dtype=jnp.dtype(config.compute_dtype),
+        dtype=jnp.dtype(dtype),
+        flash=attention == "cudnn",
+        low_memory=platform == "cpu" if low_memory == "auto" else low_memory == "on",
     )
 
 
@@ -89,23 +101,16 @@ def init_state(config: ConfigDict, params: dict, teacher_params: dict | None = N
     )
 
 
-def published_image_table() -> np.ndarray:
-    """The released code's image after normalising, undoing it and truncating: uint8 `[256, 3]`.
-
-    Rounding errors make some grey levels one darker.
+def place_state(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:
+    """A state on the devices of a mesh: a copy each, or a share each of the optimiser's moments
+    with `config.shard_optimizer`.
     """
-    level = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-    normalized = (level - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
-    mean, std = (np.float32(255 * np.float64(v)) for v in (IMAGE_MEAN, IMAGE_STD))
-    return (normalized * std + mean).astype(np.uint8)
-
-
-def par_image(image: jax.Array, *, truncated: bool) -> jax.Array:
-    """uint8 image `[B, H, W, 3]` to [0, 1], through `published_image_table` if `truncated`."""
-    if truncated:
-        table = jnp.asarray(published_image_table())
-        image = jnp.stack([table[image[..., c], c] for c in range(3)], axis=-1)
-    return image.astype(jnp.float32) / 255
+    placed = jax.tree.map(lambda _: replicated(mesh), state)
+    if config.shard_optimizer:
+        shares = jax.tree.map(lambda x: split_over(mesh, x.shape), state.opt_state)
+        placed = placed.replace(opt_state=shares)
+    # Unlike `device_put` this also places on the devices of other processes.
+    return jax.jit(lambda state: state, out_shardings=placed)(state)
 
 
 def contrast_pairs(
@@ -130,7 +135,7 @@ def contrast_pairs(
     """
     batch_size, num, *crop_shape = local_crops.shape
     local_crops = local_crops.swapaxes(0, 1).reshape(-1, *crop_shape)  # [n * B, s, s, 3]
-    local_tokens = apply("encode", normalize(local_crops))["cls_token"]
+    local_tokens = apply("encode", normalize(local_crops), num_mapped=0)["cls_token"]
     student = apply("project", jnp.concatenate([cls_tokens, local_tokens]))
     student = student.reshape(2 + num, batch_size, -1)  # [2 + n, B, E]
     teacher = ProjectionHead().apply({"params": teacher_params}, cls_tokens)
@@ -166,15 +171,15 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, max_classes: 
     def loss_fn(params, teacher_params, keys, batch, crop_origins=None):
         cls_label, valid_box = batch["cls_label"], batch["valid_box"]
 
-        def apply(method: str, *args, params=params):
-            return model.apply({"params": params}, *args, method=method)
+        def apply(method: str, *args, params=params, **kwargs):
+            return model.apply({"params": params}, *args, method=method, **kwargs)
 
-        # 1. One pass with gradient over the global views; the first is the classification input.
+        # 1. One pass with gradient over the global views; the first is the classification input,
+        # and of the second nothing but the class token is ever used.
         view1 = normalize(batch["image"])
         views = [view1, normalize(batch["view2"])] if weight("ctc") else [view1]
-        tokens = apply("encode", jnp.concatenate(views))
-        tokens1 = jax.tree.map(lambda x: x[: len(cls_label)], tokens)
-        out = apply("classify", tokens1, grid)
+        tokens = apply("encode", jnp.concatenate(views), num_mapped=len(view1))
+        out = apply("classify", tokens, grid)
         terms = {}
         if weight("cls"):
             terms["cls"] = losses.multilabel_soft_margin(out["cls_logits"], cls_label)
@@ -201,7 +206,7 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, max_classes: 
                 resize(aux_cam, grid), cls_label, token_box, bkg_thre=config.bkg_thre, **thresholds
             )
             affinity = cams.label_to_affinity(aux_label)
-            terms["ptc"] = grouped(losses.patch_token_contrast, tokens1["patch_tokens"], affinity)
+            terms["ptc"] = grouped(losses.patch_token_contrast, tokens["patch_tokens"], affinity)
             aux["pseudo_label_aux"] = aux_label
 
         # 4. Class token contrast: crops of uncertain regions against the global views.
@@ -226,14 +231,14 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, max_classes: 
         # 5. Segmentation: the refined CAM supervises the decoder, the dense energy smooths it.
         if weight("seg") or weight("reg"):
             pseudo_label = par.refine_pseudo_label(
-                par_image(batch["image"], truncated=config.as_published),
+                par.unit_image(batch["image"], truncated=config.as_published),
                 {"cam": cam, "aux_cam": aux_cam}[phase.pseudo_label_cam],
                 cls_label,
                 valid_box,
                 max_classes=max_classes,
                 **thresholds,
             )
-            seg_logits = apply("decode", tokens1, grid)
+            seg_logits = apply("decode", tokens, grid)
             full_logits = resize(seg_logits, batch["image"].shape[1:3])
             if weight("seg"):
                 terms["seg"] = grouped(losses.segmentation, full_logits, pseudo_label)
@@ -285,11 +290,15 @@ def make_train_step(
     """
     loss_fn = make_loss_fn(config, model, phase, max_classes=max_classes)
 
-    def share_grads(params, teacher_params, keys, batch, crop_origins):
+    def share_grads(params, teacher_params, *share):
         """Gradient and loss terms of this device's share, averaged over the devices."""
-        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, aux), grads = value_and_grad(params, teacher_params, keys, batch, crop_origins)
-        return jax.lax.pmean((grads, aux["terms"]), AXIS)
+
+        def part_grads(part) -> tuple[dict, dict]:
+            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+            (_, aux), grads = value_and_grad(params, teacher_params, *part)
+            return grads, aux["terms"]
+
+        return jax.lax.pmean(mean_over_parts(part_grads, share, config.accumulate), AXIS)
 
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
     all_grads = data_parallel(
@@ -301,6 +310,14 @@ def make_train_step(
         crop_key = jax.random.fold_in(jax.random.fold_in(state.key, _CROPS), state.step)
         keys = jax.random.split(crop_key, batch["image"].shape[0])
         grads, terms = all_grads(state.params, teacher_params, keys, batch, crop_origins)
-        return apply_gradients(config, state, teacher_params, grads), terms
+        state = apply_gradients(config, state, teacher_params, grads)
+        if config.shard_optimizer:
+            shares = jax.tree.map(lambda x: split_over(mesh, x.shape), state.opt_state)
+            moments = jax.lax.with_sharding_constraint(state.opt_state, shares)
+            state = state.replace(opt_state=moments)
+        return state, terms
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+    copies = replicated(mesh)
+    moments = None if config.shard_optimizer else copies
+    state = TrainState(copies, copies, copies, moments, copies)
+    return jax.jit(train_step, donate_argnums=0, out_shardings=(state, copies))

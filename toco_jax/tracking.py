@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from toco_jax.processes import is_first
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -26,7 +28,7 @@ def format_seconds(seconds: float) -> str:
 
 
 class Tracker:
-    """Writes the metrics of one run's folder.
+    """Writes the metrics of one run's folder, in the first of several processes.
 
     Lines of `metrics.jsonl` beyond `start_step` are dropped when it opens: they belong to steps
     that are about to be run again.
@@ -36,6 +38,9 @@ class Tracker:
         self._path = workdir / METRICS_FILE
         self._total_steps = total_steps
         self._mark = (start_step, time.perf_counter())
+        self._file = self._board = None
+        if not is_first():
+            return
         if self._path.exists():
             self._keep_until(start_step)
         self._file = self._path.open("a")
@@ -52,6 +57,8 @@ class Tracker:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line and one TensorBoard point per value."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -80,8 +87,9 @@ class Tracker:
 
     def close(self) -> None:
         """Flushes both files."""
-        self._file.close()
-        self._board.close()
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
 
 
 class StepLog:

@@ -11,25 +11,31 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from toco_jax import checkpoints, pretrained, samples, validation
+from toco_jax import checkpoints, pretrained, processes, samples, scoring, validation
+from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
-from toco_jax.data import open_configured, shapes
+from toco_jax.data import Part, open_configured, shapes
 from toco_jax.data.pipeline import eval_batches, train_batches
 from toco_jax.models.vit import backbone_from_name
-from toco_jax.sharding import make_mesh, replicated, shard_batch
-from toco_jax.step import TrainState, init_params, init_state, make_model, make_train_step
+from toco_jax.sharding import local_copy, local_mesh, make_mesh, shard_batch
+from toco_jax.step import (
+    TrainState,
+    init_params,
+    init_state,
+    make_model,
+    make_train_step,
+    place_state,
+)
 from toco_jax.tracking import StepLog, Tracker, format_seconds
 
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.png"
-CLASSES_FILE = "classes.json"
-# Keys that may differ when a run goes on: they do not change what it computes.
-FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root")
-FREE_KEYS += ("data.num_threads", "data.on_error")
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains a network, or goes on where a killed run stopped; returns its results.
+
+    Several processes call it alike, with one folder for all; the first one writes.
 
     Args:
         config: the configuration, see `configs/voc.py`.
@@ -40,6 +46,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         DataError: a broken data set.
         CheckpointError: the folder holds another run.
         TrainingError: a loss is not finite.
+        Preempted: SIGTERM came; the state is saved.
     """
     validate(config, jax.device_count())
     if (workdir / RESULTS_FILE).exists():
@@ -49,12 +56,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         return json.loads((workdir / RESULTS_FILE).read_text())
     began = time.perf_counter()
     source, val_source = open_sources(config)
-    claim_workdir(workdir, config)
-    claim_classes(workdir, source.class_names)
+    folder.claim(workdir, config, source.class_names)
 
     mesh = make_mesh()
     model, state = start_state(config)
-    state = jax.device_put(state, replicated(mesh))
+    state = place_state(config, state, mesh)
     store = checkpoints.Checkpoints(workdir)
     meta = {"seconds": 0.0, "evaluation": None}
     if store.latest_step is not None:
@@ -67,8 +73,44 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         return make_train_step(config, model, mesh, phase, max_classes=source.max_classes + 1)
 
     step = int(state.step)
-    evaluator = Evaluator(config, model, mesh, val_source)
-    batches = train_batches(
+    evaluator = Evaluator(config, model, val_source)
+    batches = open_batches(config, source, step)
+    tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
+    with closing(batches), closing(tracker), closing(store), processes.Preemption() as preemption:
+        log = StepLog(tracker, config.batch_size)
+        while step < config.total_steps:
+            batch = next(batches)
+            names, skipped = batch.pop("name"), batch.pop("skipped", None)
+            batch = shard_batch(batch, mesh)
+            # The batch is all that goes to the devices, and logged numbers all that comes back.
+            with jax.transfer_guard("disallow"):
+                state, terms = step_of(phase_at(config, step))(state, batch)
+            step += 1
+            if skipped is not None:
+                terms = terms | {"skipped": skipped.sum()}
+            log.add(step, names, terms)
+
+            last, stopping = step == config.total_steps, preemption.stops(step)
+            showing = last or step % config.log_every == 0
+            evaluating = last or step % config.eval_every == 0
+            saving = evaluating or stopping or step % config.save_every == 0
+            if showing or saving:
+                log.flush(show=showing)
+            if evaluating:
+                meta["evaluation"] = evaluator(state, tracker)
+                tracker.restart_clock(step)
+            if saving:
+                meta["seconds"] = time.perf_counter() - began
+                seg_miou = meta["evaluation"]["seg_miou"] if evaluating else None
+                store.save(state, meta=meta, seg_miou=seg_miou)
+            if stopping and not last:
+                raise processes.Preempted(f"stopped and saved at step {step} of {workdir}")
+    return finish(config, workdir, evaluator, state, meta)
+
+
+def open_batches(config: ConfigDict, source: Any, step: int):
+    """This process's share of the training batches from a step on."""
+    return train_batches(
         source,
         seed=config.seed,
         start_step=step,
@@ -79,33 +121,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         scale_range=tuple(config.data.scale_range),
         blur_sigma=tuple(config.data.blur_sigma),
         on_error=config.data.get("on_error", "raise"),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
     )
-    tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
-    with closing(batches), closing(tracker), closing(store):
-        log = StepLog(tracker, config.batch_size)
-        while step < config.total_steps:
-            batch = next(batches)
-            names, skipped = batch.pop("name"), batch.pop("skipped", None)
-            state, terms = step_of(phase_at(config, step))(state, shard_batch(batch, mesh))
-            step += 1
-            if skipped is not None:
-                terms = terms | {"skipped": skipped.sum()}
-            log.add(step, names, terms)
-
-            last = step == config.total_steps
-            showing = last or step % config.log_every == 0
-            evaluating = last or step % config.eval_every == 0
-            saving = evaluating or step % config.save_every == 0
-            if showing or saving:
-                log.flush(show=showing)
-            if evaluating:
-                meta["evaluation"] = evaluator(state, tracker)
-                tracker.restart_clock(step)
-            if saving:
-                meta["seconds"] = time.perf_counter() - began
-                seg_miou = meta["evaluation"]["seg_miou"] if evaluating else None
-                store.save(state, meta=meta, seg_miou=seg_miou)
-    return finish(config, workdir, evaluator, state, meta)
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -136,45 +154,6 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     return source, val_source
 
 
-def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Makes the run's folder, or checks that it holds a run of the same configuration."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    if not (workdir / checkpoints.CONFIG_FILE).exists():
-        checkpoints.save_config(workdir, config)
-        return
-    old, new = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
-    changed = [
-        f"{key} ({old.get(key)} there, {new.get(key)} now)"
-        for key in sorted(old.keys() | new.keys())
-        if key not in FREE_KEYS and old.get(key) != new.get(key)
-    ]
-    if changed:
-        raise checkpoints.CheckpointError(
-            f"{workdir} holds a run with other values: {', '.join(changed)}; use another --workdir "
-            "or the same values"
-        )
-
-
-def claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
-    """Writes the classes in label order, or checks that the run has the same ones."""
-    path = workdir / CLASSES_FILE
-    if not path.exists():
-        checkpoints.write_atomically(path, json.dumps(list(class_names), indent=1) + "\n")
-    elif json.loads(path.read_text()) != list(class_names):
-        raise checkpoints.CheckpointError(
-            f"{path} lists other classes than the data has now; use another --workdir or the same "
-            "data"
-        )
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        nested = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        flat |= {prefix + key: value} if nested is None else nested
-    return flat
-
-
 def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
     """The network and its state before the first step, from `config.init`."""
     spec = backbone_from_name(config.backbone)
@@ -198,21 +177,24 @@ def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
 
 
 class Evaluator:
-    """Scores states on the validation split and draws what they predict."""
+    """Scores states on the validation split and draws what they predict.
 
-    def __init__(self, config: ConfigDict, model, mesh, source):
-        self.config, self.mesh, self.source = config, mesh, source
-        self.eval_step = validation.make_eval_step(config, model, mesh)
+    The processes share the split, each at its own pace on its own devices.
+    """
 
-    def predictions(self, params: dict, source, limit: int = 0):
-        """Predictions of a validation source's images, in order."""
+    def __init__(self, config: ConfigDict, model, source):
+        self.config, self.source, self.mesh = config, source, local_mesh()
+        self.eval_step = validation.make_eval_step(config, model, self.mesh)
+
+    def predictions(self, params: dict, places: list[int]):
+        """Predictions of the validation images at these places, in order."""
         batches = eval_batches(
-            source,
-            batch_size=self.config.batch_size,
+            Part(self.source, places),
+            batch_size=self.config.batch_size // jax.process_count(),
             size=self.config.crop_size,
             num_threads=self.config.data.num_threads,
-            limit=limit,
         )
+        params = local_copy(params, self.mesh)
         return validation.predictions(
             self.eval_step, params, batches, self.mesh, bkg_thre=self.config.bkg_thre
         )
@@ -220,9 +202,15 @@ class Evaluator:
     def __call__(self, state: TrainState, tracker: Tracker) -> dict[str, Any]:
         """Scores a state, prints the table, notes the means."""
         limit = self.config.eval_batches * self.config.batch_size
-        results, _ = validation.score(
-            self.predictions(state.params, self.source, limit), class_names=self.source.class_names
-        )
+        images = min(limit, len(self.source)) if limit else len(self.source)
+        own = list(range(jax.process_index(), images, jax.process_count()))
+        num_labels = len(self.source.class_names) + 1
+        total: scoring.Counts = {}
+        for counts in scoring.of_all_processes(
+            validation.count(self.predictions(state.params, own), num_labels)
+        ):
+            scoring.add(total, counts)
+        results = validation.summarize(total, class_names=self.source.class_names)
         step = int(state.step)
         protocol = validation.protocol_name(self.config)
         title = f"step {step}, {self.config.data.val_split}: {protocol}"
@@ -234,9 +222,8 @@ class Evaluator:
 
     def draw_samples(self, state: TrainState, path: pathlib.Path) -> None:
         """Writes a picture of a few validation images spread over the split."""
-        chosen = samples.Spread(self.source, samples.NUM_SAMPLES)
         picture = samples.draw(
-            list(self.predictions(state.params, chosen)),
+            list(self.predictions(state.params, samples.spread(len(self.source)))),
             class_names=self.source.class_names,
             high_thre=self.config.high_thre,
             low_thre=self.config.low_thre,
@@ -249,7 +236,8 @@ def finish(
     config: ConfigDict, workdir: pathlib.Path, evaluator: Evaluator, state: TrainState, meta: dict
 ) -> dict[str, Any]:
     """Writes the picture and the results of a run that has reached its last step."""
-    evaluator.draw_samples(state, workdir / SAMPLES_FILE)
+    if processes.is_first():
+        evaluator.draw_samples(state, workdir / SAMPLES_FILE)
     results = meta["evaluation"] | {
         "protocol": validation.protocol_name(config),
         "step": int(state.step),
@@ -266,5 +254,7 @@ def finish(
         f"{', '.join(scores)} after {format_seconds(results['seconds'])}; "
         f"{workdir / RESULTS_FILE}, {workdir / SAMPLES_FILE}"
     )
-    checkpoints.write_atomically(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+    if processes.is_first():
+        checkpoints.write_atomically(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+    processes.barrier("finished")
     return results

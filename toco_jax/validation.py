@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from toco_jax import metrics
+from toco_jax import metrics, scoring
 from toco_jax.cams import cam_to_label, multi_scale_cams
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.sharding import batch_sharded, replicated, shard_batch
@@ -110,7 +110,7 @@ def predictions(
     with ThreadPoolExecutor(max_workers=4) as pool:
         for batch in batches:
             outputs = eval_step(params, shard_batch({"image": batch["image"]}, mesh)["image"])
-            local = {name: _local_rows(value) for name, value in outputs.items()}
+            local = jax.device_get(outputs)
             records = [
                 {"name": name, "mask": mask, "image": batch["image"][i]}
                 | {"cls_label": batch["cls_label"][i]}
@@ -120,37 +120,32 @@ def predictions(
             yield from pool.map(_predict_one, records, rows, [bkg_thre] * len(records))
 
 
-def _local_rows(value: jax.Array) -> np.ndarray:
-    """The rows of a batch-sharded array that belong to this process, in order."""
-    shards = sorted(value.addressable_shards, key=lambda shard: shard.index[0].start or 0)
-    return np.concatenate([np.asarray(shard.data) for shard in shards])
-
-
-def score(
-    stream: Iterable[Prediction], *, class_names: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Streamed scores of predictions.
-
-    Returns:
-        The results in percent: `seg_miou`, `cam_miou`, `aux_cam_miou`, `cls_f1`, `images`, and per
-        predictor `<name>_iou`, a dict of class name to IoU or None for an absent class; and the
-        confusion matrices by predictor. Without any labelled pixel the mIoU are None too.
-    """
-    num_labels = len(class_names) + 1
-    confusion = {name: np.zeros((num_labels, num_labels), np.int64) for name in PREDICTORS}
-    f1 = []
+def count(stream: Iterable[Prediction], num_labels: int) -> scoring.Counts:
+    """Confusion matrices by predictor, and `f1`: the sum over the images and their number."""
+    counts = {name: np.zeros((num_labels, num_labels), np.int64) for name in PREDICTORS}
+    counts["f1"] = np.zeros(2)
     for prediction in stream:
         mask = prediction.record["mask"]
         for name in PREDICTORS:
-            confusion[name] += metrics.confusion_matrix(mask, prediction.labels[name], num_labels)
-        f1.append(metrics.multilabel_f1(prediction.record["cls_label"], prediction.classes))
-    results = {"images": len(f1), "cls_f1": 100 * float(np.mean(f1)) if f1 else None}
+            counts[name] += metrics.confusion_matrix(mask, prediction.labels[name], num_labels)
+        f1 = metrics.multilabel_f1(prediction.record["cls_label"], prediction.classes)
+        counts["f1"] += (float(f1), 1)
+    return counts
+
+
+def summarize(counts: scoring.Counts, *, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """Scores in percent of what was counted: `seg_miou`, `cam_miou`, `aux_cam_miou`, `cls_f1`,
+    `images`, and per predictor `<name>_iou`, a dict of class name to IoU or None for an absent
+    class. Without any labelled pixel the mIoU are None too.
+    """
+    total, images = counts["f1"]
+    results = {"images": int(images), "cls_f1": 100 * float(total / images) if images else None}
     names = ("background", *class_names)
     for name in PREDICTORS:
-        summary = metrics.scores(confusion[name])
+        summary = metrics.scores(counts[name])
         results[f"{name}_miou"] = _percent(summary["miou"])
         results[f"{name}_iou"] = dict(zip(names, map(_percent, summary["iou"]), strict=True))
-    return results, confusion
+    return results
 
 
 def _percent(fraction: float) -> float | None:

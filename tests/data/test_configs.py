@@ -3,7 +3,7 @@ import json
 import pytest
 from data.conftest import load_config
 
-from toco_jax import data, train
+from toco_jax import data, train, workdir
 from toco_jax.checkpoints import CheckpointError
 from toco_jax.config import ConfigError, phase_at, validate
 from toco_jax.data import DataError
@@ -79,11 +79,12 @@ def test_the_number_of_classes_is_found_out(config):
 
 
 def test_the_classes_are_written_to_the_run(tmp_path):
-    train.claim_classes(tmp_path, ("cat", "dog"))
-    assert json.loads((tmp_path / train.CLASSES_FILE).read_text()) == ["cat", "dog"]
-    train.claim_classes(tmp_path, ("cat", "dog"))
+    config = load_config("folder")
+    workdir.claim(tmp_path, config, ("cat", "dog"))
+    assert json.loads((tmp_path / workdir.CLASSES_FILE).read_text()) == ["cat", "dog"]
+    workdir.claim(tmp_path, config, ("cat", "dog"))
     with pytest.raises(CheckpointError, match="lists other classes than the data has now; use ano"):
-        train.claim_classes(tmp_path, ("cat", "yak"))
+        workdir.claim(tmp_path, config, ("cat", "yak"))
 
 
 def test_configured_keys_reach_the_source(config, photos):

@@ -84,6 +84,20 @@ def open_source(
     return open_it(root, split, masks=masks, **chosen)
 
 
+class Part:
+    """Some records of a source; a record source itself."""
+
+    def __init__(self, source: Any, places: Sequence[int]):
+        self._source, self._places = source, places
+        self.class_names = source.class_names
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self._source[self._places[i]]
+
+
 def open_configured(config: Any, *, part: str, masks: bool, **options):
     """Opens the split of a run's configuration that `part` ("train" or "val") names.
 

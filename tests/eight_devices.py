@@ -1,0 +1,84 @@
+"""The tiny step on one device and on eight: a program of its own, because the number of virtual
+devices is settled when JAX starts. `test_sharding.py` reads what it writes to the file it is given.
+
+    python tests/eight_devices.py FILE
+"""
+
+import pathlib
+import pickle
+import sys
+import tempfile
+
+import jax
+import numpy as np
+from conftest import load_config, make_tiny
+
+from toco_jax import checkpoints, step
+from toco_jax.config import phase_at
+from toco_jax.sharding import make_mesh, shard_batch
+
+STEPS = 10
+BATCH = 16
+
+
+def make_batch(seed: int, size: int) -> dict[str, np.ndarray]:
+    """Random views and labels of `size` images."""
+    rng = np.random.default_rng(seed)
+    names = ("image", "view2", "local")
+    views = {name: rng.integers(0, 256, (size, 32, 32, 3), np.uint8) for name in names}
+    return views | {
+        "cls_label": rng.integers(0, 2, (size, 4)).astype(np.float32),
+        "valid_box": np.tile(np.int32([0, 32, 4, 32]), (size, 1)),
+    }
+
+
+def saved_and_restored(state: step.TrainState, like: step.TrainState) -> step.TrainState:
+    """A state written from its devices and read onto those of `like`."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = checkpoints.Checkpoints(pathlib.Path(folder))
+        store.save(state, meta={})
+        restored, _ = store.restore(like)
+        store.close()
+    return restored
+
+
+def main(out: pathlib.Path) -> None:
+    """Ten steps on each mesh, then one more from the other mesh's checkpoint."""
+    config = make_tiny(load_config("voc")(), batch_size=BATCH, group_size=2)
+    model = step.make_model(config, grid=4)
+    params = jax.tree.map(np.asarray, step.init_params(model, jax.random.key(0)))
+    batches = [make_batch(seed, BATCH) for seed in range(STEPS + 1)]
+    phase = phase_at(config, 5)
+    found = {"parameter_bytes": sum(x.nbytes for x in jax.tree.leaves(params))}
+    states, run_step, moments = {}, {}, {}
+    for num in (1, 8):
+        mesh = make_mesh(num)
+        train_step = step.make_train_step(config, model, mesh, phase, max_classes=5)
+        state = step.place_state(config, step.init_state(config, params), mesh)
+        compiled = train_step.lower(state, shard_batch(batches[0], mesh)).compile()
+        found[f"hlo_{num}"] = compiled.as_text()
+
+        def run_step_of(state, batch, mesh=mesh, compiled=compiled):
+            batch = shard_batch(batch, mesh)
+            with jax.transfer_guard("disallow"):
+                return compiled(state, batch)
+
+        found[f"terms_{num}"] = []
+        for i, batch in enumerate(batches[:STEPS]):
+            state, terms = run_step_of(state, batch)
+            found[f"terms_{num}"].append(jax.device_get(terms))
+            if i == 0:
+                moments[num] = jax.device_get(state.opt_state[1].mu)
+                found[f"first_params_{num}"] = jax.device_get(state.params)
+        states[num], run_step[num] = state, run_step_of
+    found["moments"] = moments
+    crossed = {
+        num: saved_and_restored(states[other], like=states[num]) for num, other in ((1, 8), (8, 1))
+    }
+    for num in (1, 8):
+        found[f"crossed_{num}"] = jax.device_get(run_step[num](crossed[num], batches[STEPS])[1])
+    pathlib.Path(out).write_bytes(pickle.dumps(found))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))
