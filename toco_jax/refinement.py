@@ -1,23 +1,35 @@
 """What refines an evaluation's maps: the dense CRF beside the network, pseudo labels from CAMs."""
 
+import collections
 import functools
 import multiprocessing
 import os
 import pathlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from toco_jax.inference import Size, softmax
 from toco_jax.mask_files import write_mask
 from toco_jax.ops.crf import dense_crf
+from toco_jax.ops.gaussian import GaussianKernel, gaussian_kernel
 from toco_jax.par import refine_pseudo_label
 
 Crf = Callable[..., np.ndarray]
+# Calls that a device runs at a time.
+_CRF_BATCH = 4
+# Read by a worker when it starts: a thread pool in each would fight for the cores, and half of the
+# time outside the iterations would go into memory that is handed out in small pages.
+_WORKER_ENVIRONMENT = {
+    "XLA_FLAGS": (" ", "--xla_cpu_multi_thread_eigen=false"),
+    "GLIBC_TUNABLES": (":", "glibc.malloc.hugetlb=1"),
+}
 # Of CAM seeds: narrower in space and in colour than for segmentation (paper, section 4.1).
 SEED_CRF = {"gaussian_xy": 3.0, "gaussian_weight": 3.0}
 SEED_CRF |= {"bilateral_xy": 36.0, "bilateral_rgb": 3.0, "bilateral_weight": 4.0}
@@ -34,16 +46,103 @@ def refine_probs(
         frame: size that both are padded to, so that few programs are compiled.
         **settings: of `ops.crf.dense_crf`.
     """
+    refined = _jitted_crf(_key_of(settings))(*_crf_arrays(image, probs, frame, settings))
+    return np.asarray(refined)[: image.shape[0], : image.shape[1]]
+
+
+def _key_of(settings: dict[str, Any]) -> tuple:
+    return tuple(sorted(settings.items()))
+
+
+def _crf_arrays(
+    image: np.ndarray, probs: np.ndarray, frame: Size, settings: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, GaussianKernel | None]:
+    """Image and probabilities in the frame, their size, the spatial kernel of that size."""
     height, width = image.shape[:2]
     pad = ((0, frame[0] - height), (0, frame[1] - width), (0, 0))
-    refine = _jitted_crf(tuple(sorted(settings.items())))
-    refined = refine(np.pad(image, pad), np.pad(probs, pad), size=np.int32([height, width]))
-    return np.asarray(refined)[:height, :width]
+    used = dense_crf.__kwdefaults__ | settings
+    kernel = None
+    if not used["exact_gaussian"]:
+        kernel = gaussian_of_size((height, width), frame, used["gaussian_xy"])
+    return np.pad(image, pad), np.pad(probs, pad), np.int32([height, width]), kernel
+
+
+@functools.lru_cache(maxsize=32)
+def gaussian_of_size(size: Size, frame: Size, sigma: float) -> GaussianKernel:
+    """The CRF's spatial kernel, made once for the images of a size."""
+    return _jitted_gaussian(frame, sigma)(np.int32(size))
+
+
+@functools.cache
+def _jitted_gaussian(frame: Size, sigma: float) -> Callable:
+    return jax.jit(lambda size: gaussian_kernel(frame, size, sigma))
 
 
 @functools.cache
 def _jitted_crf(settings: tuple) -> Callable:
-    return jax.jit(functools.partial(dense_crf, **dict(settings)))
+    def refine(image, probs, size, kernel):
+        return dense_crf(image, probs, size=size, gaussian=kernel, **dict(settings))
+
+    return jax.jit(refine)
+
+
+@functools.cache
+def _jitted_batch(settings: tuple) -> Callable:
+    """Refines the first `count` of the calls whose arrays it gets."""
+
+    def refine(calls: tuple, count: jax.Array) -> tuple[jax.Array, ...]:
+        batch = jax.tree.map(lambda *arrays: jnp.stack(arrays), *calls)
+
+        def refine_one(i: jax.Array, refined: jax.Array) -> jax.Array:
+            arrays = jax.tree.map(lambda array: array[i], batch)
+            return refined.at[i].set(_jitted_crf(settings)(*arrays))
+
+        return tuple(lax.fori_loop(0, count, refine_one, jnp.zeros_like(batch[1])))
+
+    return jax.jit(refine)
+
+
+@contextmanager
+def device_crf(frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
+    """`crf(image, probs, **settings)` like `refine_probs`, to be called by several threads.
+
+    One thread feeds the default device. Calls that came while it was busy, and that have frame,
+    classes and settings in common, go to it together.
+
+    Args:
+        frame_of: size of an image to the size it is padded to.
+    """
+    waiting: dict[tuple, collections.deque] = {}
+
+    def run_batch(key: tuple) -> None:
+        # Each call submits one of these; it may find that an earlier one took its call along.
+        count = min(len(waiting[key]), _CRF_BATCH)
+        batch = [waiting[key].popleft() for _ in range(count)]
+        if not batch:
+            return
+        try:
+            calls = [jax.device_put(arrays) for arrays, _ in batch]
+            calls += [calls[-1]] * (_CRF_BATCH - count)
+            refined = _jitted_batch(key[0])(tuple(calls), count)
+            results = [np.asarray(array) for array in refined[:count]]
+        except BaseException as error:
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
+
+    def crf(image: np.ndarray, probs: np.ndarray, **settings: float) -> np.ndarray:
+        height, width = image.shape[:2]
+        frame, future = frame_of((height, width)), Future()
+        key = _key_of(settings), frame, probs.shape[2], image.dtype, probs.dtype
+        arrays = _crf_arrays(image, probs, frame, settings)
+        waiting.setdefault(key, collections.deque()).append((arrays, future))
+        feeder.submit(run_batch, key)
+        return future.result()[:height, :width]
+
+    with ThreadPoolExecutor(1) as feeder:
+        yield crf
 
 
 def _refine_in_worker(image, probs, frame: Size, settings: dict[str, Any]) -> np.ndarray:
@@ -67,27 +166,27 @@ def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
         frame_of: size of an image to the size it is padded to.
     """
     if jax.default_backend() != "cpu":
-        yield lambda image, probs, **settings: refine_probs(
-            image, probs, frame_of(image.shape[:2]), **settings
-        )
+        with device_crf(frame_of) as crf:
+            yield crf
         return
 
     def crf(image: np.ndarray, probs: np.ndarray, **settings: float) -> np.ndarray:
         frame = frame_of(image.shape[:2])
         return pool.submit(_refine_in_worker, image, probs, frame, settings).result()
 
-    # Read by XLA when a worker starts it: a thread pool in each would fight for the cores.
-    flags = os.environ.get("XLA_FLAGS")
-    os.environ["XLA_FLAGS"] = f"{flags or ''} --xla_cpu_multi_thread_eigen=false"
+    before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
+    for name, (separator, setting) in _WORKER_ENVIRONMENT.items():
+        os.environ[name] = separator.join(filter(None, (before[name], setting)))
     pool = ProcessPoolExecutor(num, multiprocessing.get_context("spawn"), initializer=_enter_worker)
     try:
         yield crf
     finally:
         pool.shutdown(cancel_futures=True)
-        if flags is None:
-            del os.environ["XLA_FLAGS"]
-        else:
-            os.environ["XLA_FLAGS"] = flags
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def par_labels(

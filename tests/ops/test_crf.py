@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toco_jax.ops import crf
 from toco_jax.ops.crf import dense_crf
+from toco_jax.ops.gaussian import gaussian_kernel
 from toco_jax.ops.permutohedral import (
     bilateral_points,
     filter_values,
@@ -102,23 +102,14 @@ def test_exact_gaussian(case, bilateral_matrix):
     np.testing.assert_allclose(out, expected, atol=2e-5)
 
 
-@jax.jit
-def gaussian_both_ways(given, inside):
-    height, width = inside.shape
-    points, bounds = spatial_points(height, width, sigma_xy=1.0)
-    valid = inside.reshape(height * width)
-    sizes = [3 * height * width]
-    lattice = with_lattice(points, bounds, lambda lattice: lattice, valid=valid, sizes=sizes)
-    return crf._stencil_message(inside, 1.0)(given), crf._lattice_message(lattice)(given)
-
-
-@pytest.mark.parametrize(("height", "size"), [(40, (37, 19)), (40, (11, 21)), (9, (9, 20))])
-def test_stencil_equals_the_lattice(height, size):
-    inside = crf._inside(height, 21, size)
-    given = np.random.default_rng(1).uniform(0, 1, (height * 21, 2)).astype(np.float32)
-    stencil, lattice = gaussian_both_ways(given, inside)
-    valid = np.asarray(inside).reshape(-1)
-    np.testing.assert_allclose(stencil[valid], lattice[valid], atol=2e-5)
+def test_a_kernel_at_hand_is_used(case):
+    image, probs = case
+    kernel = jax.jit(lambda: gaussian_kernel((HEIGHT, WIDTH), (HEIGHT, WIDTH), 3.0))()
+    run = jax.jit(partial(dense_crf, iterations=2, gaussian_xy=3.0, gaussian_weight=2.0, **KERNELS))
+    expected = np.asarray(run(image, probs))
+    np.testing.assert_allclose(run(image, probs, gaussian=kernel), expected, atol=1e-6)
+    absent = kernel._replace(weights=jnp.zeros_like(kernel.weights))
+    assert np.abs(run(image, probs, gaussian=absent) - expected).max() > 0.05
 
 
 def test_top_k_keeps_the_likeliest_classes(case, bilateral_matrix):

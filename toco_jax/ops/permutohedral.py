@@ -13,8 +13,9 @@ away from it (relative L2) after the best rescaling. Weights in the literature a
 lattice, so it is reproduced here to float32 precision.
 
 The number of vertices depends on the data, at most d + 1 for each point. `with_lattice` compiles
-its work for a few table sizes and picks the smallest that fits when it runs. Batch it with
-`jax.lax.map`: under `vmap` every size would run.
+its work for a table that photographs do not fill and for one that holds all, `filter_values` for a
+few sizes below, and the smallest that fits is picked when they run. Batch them with `jax.lax.map`:
+under `vmap` every size would run.
 """
 
 import math
@@ -26,21 +27,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from toco_jax.ops.vertex_table import INSIDE, find_neighbours, insert, number_rows, take
+
 # Tables shorter than this cost so little that they are not worth compiling a branch for.
-_SMALLEST_TABLE = 16384
+_SMALLEST_TABLE = 8192
 
 
 class Lattice(NamedTuple):
-    """A lattice over N points, with room for S vertices; row S of a table is the missing vertex.
+    """A lattice over N points. A table of values has a row for each vertex; row 0 is for none.
 
-    vertices: int32 [d + 1, N], the row of each vertex of each point's simplex, in [0, S).
+    vertices: int32 [d + 1, N], the rows of the vertices of each point's simplex.
     weights: float32 [d + 1, N], barycentric weights; they sum to 1, or are 0 for invalid points.
-    neighbours: int32 [d + 1, 2, S + 1], both neighbours of each row along each axis, or S.
+    neighbours: int32 [d + 1, 2, R], the rows of both neighbours of each row along each axis, or 0.
+    count: int32 [], the number of vertices, less than R.
     """
 
     vertices: jax.Array
     weights: jax.Array
     neighbours: jax.Array
+    count: jax.Array
 
 
 def bilateral_filter(
@@ -106,54 +111,66 @@ def with_lattice(
         run: traced once for each table size; must return the same shapes for all of them.
         valid: bool [N]; points that are False create no vertex and get and give nothing.
         sizes: increasing vertex counts to compile for; the last must hold all that may occur.
-            By default N / 3, 4 N / 3 and (d + 1) N: photographs need 0.06 to 1 N, noise 2 to 5 N.
+            By default N and (d + 1) N: photographs need 0.06 to 1 N, noise 2 to 5 N.
 
     Raises:
         ValueError: int32 cannot number the lattice vertices within `bounds`.
     """
     dim, num = points.shape
-    offset, falls = _key_code(bounds)
-    key, weights = _embed(points, offset, falls)
+    offset, falls, _ = key_code(bounds)
+    key, weights = embed(points, offset, falls)
     if valid is not None:
         key = jnp.where(valid, key, key[:, jnp.argmax(valid)][:, None])
         weights = jnp.where(valid, weights, 0)
     key = key.reshape((dim + 1) * num)  # [(d + 1) * N]
-    table, first = _insert(key)
-    new = first == jnp.arange(key.size, dtype=jnp.int32)
-    count = jnp.cumsum(new.astype(jnp.int32))
-    row = _take(count, first) - 1  # rows are numbered in order of appearance: neighbours stay close
+    table, first = insert(key)
+    row, count = number_rows(first)
     vertices = row.reshape(dim + 1, num)  # [d + 1, N]
 
     if sizes is None:
-        sizes = [s for s in (num // 3, 4 * num // 3) if s >= _SMALLEST_TABLE] + [(dim + 1) * num]
+        sizes = [num, (dim + 1) * num] if num >= _SMALLEST_TABLE else [(dim + 1) * num]
 
     def branch(size: int) -> Callable[[], Any]:
         def run_with_size() -> Any:
-            neighbours = _find_neighbours(size, falls, key, row, count[-1], table)
-            return run(Lattice(vertices, weights, neighbours))
+            neighbours = find_neighbours(size, falls, key, row, count, table)
+            return run(Lattice(vertices, weights, neighbours, count))
 
         return run_with_size
 
+    return _smallest_that_fits(count, sizes, branch)
+
+
+def _smallest_that_fits(
+    count: jax.Array, sizes: Sequence[int], branch: Callable[[int], Callable[[], Any]]
+) -> Any:
     if len(sizes) == 1:
         return branch(sizes[0])()
-    fits = jnp.sum(count[-1] > jnp.array(sizes[:-1], jnp.int32), dtype=jnp.int32)
-    return lax.switch(fits, [branch(size) for size in sizes])
+    choice = jnp.sum(count > jnp.array(sizes[:-1], jnp.int32), dtype=jnp.int32)
+    return lax.switch(choice, [branch(size) for size in sizes])
 
 
 def filter_values(lattice: Lattice, values: jax.Array) -> jax.Array:
     """Splat, blur and slice: float32 [N, K] -> [N, K]."""
-    num_axes, _, rows = lattice.neighbours.shape
-    channels = values.shape[1]
+    num, most = values.shape[0], lattice.neighbours.shape[2] - 1
+    sizes = [most]
+    if most <= num:
+        smaller = (most * part // 16 for part in (4, 6, 9))
+        sizes = [size for size in smaller if size >= _SMALLEST_TABLE] + [most]
+    return _smallest_that_fits(
+        lattice.count, sizes, lambda size: lambda: _filter_with_rows(lattice, values, size + 1)
+    )
+
+
+def _filter_with_rows(lattice: Lattice, values: jax.Array, rows: int) -> jax.Array:
+    num_axes, channels = lattice.vertices.shape[0], values.shape[1]
 
     def splat(axis: jax.Array, table: jax.Array) -> jax.Array:
         update = lattice.weights[axis][:, None] * values
-        return table.at[lattice.vertices[axis]].add(
-            update, mode="promise_in_bounds", wrap_negative_indices=False
-        )
+        return table.at[lattice.vertices[axis]].add(update, **INSIDE)
 
     def blur(axis: jax.Array, table: jax.Array) -> jax.Array:
-        lower, upper = lattice.neighbours[axis]
-        return table + 0.5 * (_take(table, lower) + _take(table, upper))
+        lower, upper = lattice.neighbours[axis, :, :rows]
+        return table + 0.5 * (take(table, lower) + take(table, upper))
 
     # Loops, because XLA would fuse the unrolled steps and compute the early ones many times over.
     table = lax.fori_loop(0, num_axes, splat, jnp.zeros((rows, channels), jnp.float32))
@@ -162,18 +179,21 @@ def filter_values(lattice: Lattice, values: jax.Array) -> jax.Array:
     table = jnp.pad(table, ((0, 0), (0, padding)))
     table = lax.fori_loop(0, num_axes, blur, table)[:, :channels]
     out = sum(
-        _take(table, lattice.vertices[axis]) * lattice.weights[axis][:, None]
+        take(table, lattice.vertices[axis]) * lattice.weights[axis][:, None]
         for axis in range(num_axes)
     )
-    return out * np.float32(1 / (1 + 2.0 ** (1 - num_axes)))
+    return out * lattice_gain(num_axes)
 
 
-def _take(array: jax.Array, index: jax.Array) -> jax.Array:
-    return array.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+def lattice_gain(num_axes: int) -> np.float32:
+    """What the result of splat, blur and slice is multiplied by."""
+    return np.float32(1 / (1 + 2.0 ** (1 - num_axes)))
 
 
-def _key_code(bounds: Sequence[tuple[float, float]]) -> tuple[int, list[int]]:
-    """The key of a vertex is `offset - sum_j falls[j] * (coordinate j div (d + 1))`, j = 0 .. d.
+def key_code(bounds: Sequence[tuple[float, float]]) -> tuple[int, list[int], int]:
+    """Offset, falls and the number of keys for features within `bounds`.
+
+    The key of a vertex is `offset - sum_j falls[j] * (coordinate j div (d + 1))`, j = 0 .. d.
 
     The coordinates of a vertex are equal modulo d + 1 and sum to zero, so the d differences between
     coordinate 0 and the others, in multiples of d + 1, name it: the key is the mixed-radix number
@@ -200,10 +220,10 @@ def _key_code(bounds: Sequence[tuple[float, float]]) -> tuple[int, list[int]]:
             f"features that span {span} standard deviations need {total} lattice keys, more than "
             "int32 holds; use larger sigmas or a smaller image"
         )
-    return offset, [-sum(falls), *falls]
+    return offset, [-sum(falls), *falls], total
 
 
-def _embed(points: jax.Array, offset: int, falls: list[int]) -> tuple[jax.Array, jax.Array]:
+def embed(points: jax.Array, offset: int, falls: list[int]) -> tuple[jax.Array, jax.Array]:
     """Keys int32 [d + 1, N] and barycentric weights float32 [d + 1, N] of the points' simplices."""
     dim, num = points.shape
     side = dim + 1
@@ -242,71 +262,3 @@ def _embed(points: jax.Array, offset: int, falls: list[int]) -> tuple[jax.Array,
 
     # A loop, because XLA would otherwise repeat all of the above for each of the d + 1 vertices.
     return lax.map(vertex, jnp.arange(side))
-
-
-def _slot(key: jax.Array, table: jax.Array) -> jax.Array:
-    bits = table.size.bit_length() - 1
-    mixed = key.astype(jnp.uint32) * np.uint32(2654435769)
-    return (mixed >> np.uint32(32 - bits)).astype(jnp.int32)
-
-
-def _insert(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Hash table of the distinct keys, and the first occurrence of each key: int32 [P].
-
-    A slot of the table holds the index of a key, or P while empty. All keys try their slots at
-    once; those that find another key there go on to their next slot. Equal keys move together.
-    """
-    num = key.size
-    index = jnp.arange(num, dtype=jnp.int32)
-    table = jnp.full(1 << (2 * num - 1).bit_length(), num, jnp.int32)
-    slot = _slot(key, table)
-
-    def put(state: tuple) -> tuple:
-        table, slot, _, step = state
-        free = _take(table, slot) == num
-        table = table.at[slot].min(
-            jnp.where(free, index, num), mode="promise_in_bounds", wrap_negative_indices=False
-        )
-        lost = _take(key, _take(table, slot)) != key
-        return table, jnp.where(lost, _next(slot, step, table), slot), lost, step + 1
-
-    state = put((table, slot, None, jnp.int32(1)))
-    table, slot, _, _ = lax.while_loop(lambda state: jnp.any(state[2]), put, state)
-    return table, _take(table, slot)
-
-
-def _next(slot: jax.Array, step: jax.Array, table: jax.Array) -> jax.Array:
-    """The next slot to try: growing steps reach every slot of a table of 2^n."""
-    return (slot + step) & (table.size - 1)
-
-
-def _find_neighbours(
-    size: int, falls: list[int], key: jax.Array, row: jax.Array, count: jax.Array, table: jax.Array
-) -> jax.Array:
-    """Neighbour rows of the first `count` <= `size` vertices: int32 [d + 1, 2, size + 1]."""
-    num = key.size
-    index = jnp.arange(size + 1, dtype=jnp.int32)
-    exists = index < count
-    vertex_key = jnp.zeros(size + 1, jnp.int32).at[row].set(key)
-
-    def along(fall: jax.Array) -> jax.Array:
-        wanted = vertex_key + fall
-
-        def look(slot: jax.Array) -> jax.Array:
-            found = _take(table, slot)
-            return exists & (found < num) & (_take(key, jnp.minimum(found, num - 1)) != wanted)
-
-        def probe(state: tuple) -> tuple:
-            slot, missed, step = state
-            slot = jnp.where(missed, _next(slot, step, table), slot)
-            return slot, look(slot), step + 1
-
-        slot = _slot(wanted, table)
-        state = (slot, look(slot), jnp.int32(1))
-        slot, _, _ = lax.while_loop(lambda state: jnp.any(state[1]), probe, state)
-        found = _take(table, slot)
-        upper = jnp.where(exists & (found < num), _take(row, jnp.minimum(found, num - 1)), size)
-        lower = jnp.full(size + 1, size, jnp.int32).at[upper].set(index).at[size].set(size)
-        return jnp.stack([lower, upper])
-
-    return lax.map(along, jnp.array(falls, jnp.int32))
