@@ -1,38 +1,396 @@
+"""Each sub-command at a tiny size, and the arithmetic behind the numbers."""
+
 import json
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from toco_jax import benchmark
+from toco_jax.benchmark import attention, flop_count, measure, parts, photos, scaling, workload
+from toco_jax.benchmark.__main__ import main
+from toco_jax.benchmark.__main__ import parse as parse_arguments
+from toco_jax.sharding import AXIS, data_parallel, make_mesh
 
 
-def test_pipeline_writes_a_table_and_json(tmp_path, capsys):
-    path = tmp_path / "pipeline.json"
-    arguments = ["--images", "2", "--size", "64", "--repeats", "1", "--json", str(path)]
-    benchmark.main(["pipeline", *arguments])
-    content = json.loads(path.read_text())
-    ours, uint8, published = content["rows"]
+@pytest.fixture(scope="module")
+def tiny_file(tiny_config, tmp_path_factory):
+    """A configuration file of a run that compiles in seconds."""
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n\n\n"
+        f"def get_config():\n    return ConfigDict({tiny_config().to_dict()!r})\n"
+    )
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Runs a sub-command; its tables, as written to JSON."""
+
+    def command(*arguments):
+        path = tmp_path / "benchmark.json"
+        main([*map(str, arguments), "--repeats", "1", "--json", str(path)])
+        content = json.loads(path.read_text())
+        assert content["command"] == arguments[0]
+        assert content["hardware"]["platform"] == "cpu" and content["hardware"]["devices"] == 4
+        assert content["hardware"]["jax"] == jax.__version__
+        printed = " ".join(capsys.readouterr().out.split())
+        assert "hardware" in printed and content["hardware"]["device"] in printed
+        return content["tables"]
+
+    return command
+
+
+@pytest.fixture
+def run_tiny(run, tiny_file):
+    """Runs a sub-command on the tiny training step."""
+
+    def command(name, *arguments):
+        sizes = [
+            "--backbone",
+            "width=16,depth=1,heads=2,patch=8",
+            "--set=aux_layer=-1",
+            "--size",
+            32,
+        ]
+        return run(name, "--config", tiny_file, *sizes, *arguments)
+
+    return command
+
+
+# A phase without CAMs, which compiles in a few seconds.
+CLASSIFIER_ONLY = [f"--set=loss_weights.{term}=((0, 0.0), (2, 0.1))" for term in ("ptc", "ctc")]
+
+SHARDED_STEP = ("--set=shard_optimizer=True", "--phase", "first", *CLASSIFIER_ONLY)
+
+
+def test_step_and_its_parts(run_tiny, monkeypatch):
+    monkeypatch.setattr(measure.matrix_rate, "__kwdefaults__", {"size": 64, "repeats": 1})
+    # The compiled step refuses a state that is not placed as it was told.
+    tables = run_tiny("step", "--breakdown", *SHARDED_STEP)
+    (step,), rows = tables["training step"], tables["parts of the step, each by itself"]
+    assert (step["batch size"], step["dtype"], step["phase"]) == (4, "float32", "first")
+    assert step["images/s"] == pytest.approx(4 / step["seconds per step"])
+    assert step["images/s per device"] == pytest.approx(step["images/s"] / 4)
+    rate = step["FLOP per step and device"] / step["seconds per step"]
+    assert step["FLOP/s per device"] == pytest.approx(rate) and rate > 0
+    share = 100 * rate / step["FLOP/s of a matrix product"]
+    assert step["% of the matrix product"] == pytest.approx(share)
+    assert step["peak memory per device, MiB (planned)"] > 0
+    *each, total, whole = rows
+    assert [row["part"] for row in each] == ["encoder, global views, gradient", "optimiser"]
+    assert min(row["ms"] for row in each) > 0
+    assert sum(row["ms"] for row in each) == pytest.approx(total["ms"])
+    assert whole["ms"] == pytest.approx(1000 * step["seconds per step"])
+    assert whole["% of the step"] == pytest.approx(100)
+
+
+def test_parts_of_all_terms(tiny_config):
+    config = tiny_config(batch_size=2, group_size=2)
+    model, phase = workload.make_model(config), workload.phase_of(config, "all")
+    state, batch = workload.abstract_inputs(config, model, make_mesh(1))
+
+    def outputs(state, batch):
+        made = parts.make_parts(config, model, phase, state, batch, max_classes=3)
+        return {name: part(*inputs) for name, (part, inputs) in made.items()}
+
+    made = jax.eval_shape(outputs, state, batch)
+    grads, tokens = made.pop("encoder, global views, gradient")
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, state.params)
+    assert tokens["cls_token"].shape == (4, 16) and tokens["patch_tokens"].shape == (2, 16, 16)
+    assert [x.shape for x in made.pop("CAMs of all scales")] == [(2, 32, 32, 4)] * 2
+    assert made.pop("patch token contrast").shape == (2, 16, 16)
+    grads, of_cls_tokens = made.pop("local crops and projections, gradient")
+    assert of_cls_tokens.shape == (4, 16) and set(grads) == set(state.params)
+    assert made.pop("PAR").shape == (2, 32, 32)
+    logits, _ = made.pop("decoder and segmentation loss, gradient")
+    assert logits.shape == (2, 32, 32, 5)
+    energy, grad = made.pop("dense energy (lattice)")
+    assert energy.shape == () and grad.shape == logits.shape
+    updated = made.pop("optimiser")
+    assert jax.tree.map(jnp.shape, updated) == jax.tree.map(jnp.shape, state)
+    assert not made
+
+
+def test_flops_only(run_tiny):
+    (row,) = run_tiny("step", "--flops_only", *SHARDED_STEP)["training step"]
+    # The block's linear layers, one way; the gradient is twice as much.
+    linear = 2 * 17 * 12 * 16**2
+    assert 3 * linear < row["FLOP per step and device"] < 6 * linear
+    # There is no loop in this phase, so that XLA sees all of it; it counts more than products.
+    assert 1 < row["FLOP by XLA, loops once"] / row["FLOP per step and device"] < 100
+    assert "seconds per step" not in row
+
+
+def products_of(function, *shapes):
+    inputs = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return flop_count.product_flops(jax.jit(function).trace(*inputs))
+
+
+def test_products_are_counted_as_often_as_they_are_computed():
+    product = 2 * 8**3
+    square = (8, 8)
+    assert products_of(lambda x: jnp.einsum("bij,bkj->bik", x, x), (3, 4, 5)) == 2 * 3 * 4 * 4 * 5
+    looped = products_of(lambda x: jax.lax.fori_loop(0, 7, lambda _, y: y @ x, x), square)
+    assert looped == 7 * product
+    assert products_of(lambda x: ((x @ x), x)[1], square) == 0
+    branches = [lambda x: x, lambda x: x @ x, lambda x: x @ x @ x]
+    assert products_of(lambda x: jax.lax.switch(jnp.int32(x[0, 0]), branches, x), square) == (
+        2 * product
+    )
+    # One way, once more, and two products for the gradient.
+
+    @jax.checkpoint
+    def layer(x, y):
+        return jnp.sum(jnp.sin(x @ y))
+
+    again = jax.value_and_grad(layer, (0, 1))
+    assert products_of(again, square, square) == 4 * product
+
+
+def test_products_of_a_convolution_and_of_one_device():
+    def convolve(images, kernel):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=layout
+        )
+
+    per_image = 2 * 6 * 5 * 3 * 3 * 2 * 7
+    assert products_of(convolve, (4, 6, 5, 2), (3, 3, 2, 7)) == 4 * per_image
+    images, kernel = PartitionSpec(AXIS), PartitionSpec()
+    split = data_parallel(convolve, make_mesh(4), (images, kernel), images)
+    assert products_of(split, (4, 6, 5, 2), (3, 3, 2, 7)) == per_image
+
+
+def test_compile_times(run_tiny):
+    folder = jax.config.jax_compilation_cache_dir
+    ((title, rows),) = run_tiny("compile", "--phase", "first", *CLASSIFIER_ONLY).items()
+    assert "width=16,depth=1,heads=2,patch=8, 32 px, float32, 4 devices" in title
+    (row,) = rows
+    assert row["phase"] == "first" and row["FLOP per device"] > 0
+    assert min(row["trace s"], row["lower s"], row["compile s"]) > 0
+    assert 0 < row["compile, cached s"] < row["compile s"]
+    assert jax.config.jax_compilation_cache_dir == folder
+
+
+def test_scaling_counts_the_gradients(run_tiny, tiny_config):
+    sizes = {"backbone": "width=16,depth=1,heads=2,patch=8", "aux_layer": -1}
+    config = tiny_config(**sizes)
+    shapes = workload.abstract_inputs(config, workload.make_model(config), make_mesh())[0].params
+    # The gradients of the other parts are zeros in this phase and never sent.
+    trained = [shapes[part] for part in ("encoder", "classifier", "aux_classifier")]
+    terms = 4 * len(("cls", "cls_aux", "total"))
+    exchanged = sum(4 * x.size for x in jax.tree.leaves(trained)) + terms
+
+    tables = run_tiny("scaling", "--devices", 1, 4, "--link_gbytes", "25,100", *CLASSIFIER_ONLY)
+    counted, plan = tables.values()
+    assert [(row["devices"], row["batch size"]) for row in counted] == [(1, 1), (4, 4)]
+    # On the CPU XLA leaves a collective of one device in the program.
+    assert [row["all-reduce"] for row in counted] == [exchanged] * 2
+    for kind in ("all-gather", "reduce-scatter", "all-to-all"):
+        assert [row[kind] for row in counted] == [0, 0]
+    assert {row["parameter bytes"] for row in counted} == {
+        sum(4 * x.size for x in jax.tree.leaves(shapes))
+    }
+    assert "measured on one device" in list(tables)[1]
+    assert [row["devices"] for row in plan] == [8, 16, 32, 64, 128, 256]
+    milliseconds = 1000 * 2 * 7 / 8 * exchanged / 25e9
+    assert plan[0]["25 GB/s: ms"] == pytest.approx(milliseconds)
+    assert plan[0]["100 GB/s: ms"] == pytest.approx(milliseconds / 4)
+
+
+def test_share_of_a_given_step():
+    row = scaling.plan_row(2, {"all-reduce": 10**9}, 3.0, [1.0])
+    assert row["1 GB/s: ms"] == pytest.approx(1000)
+    assert row["1 GB/s: % of step"] == pytest.approx(25)
+
+
+HLO = """
+  %ar = f32[10,20]{1,0} all-reduce(%a), replica_groups={{0,1}}, to_apply=%add
+  %pair = (f32[3]{0}, bf16[4,2]{1,0}) all-reduce(%b, %c), to_apply=%add
+  %start = f32[7]{0} all-reduce-start(%d), to_apply=%add
+  %done = f32[7]{0} all-reduce-done(%start)
+  %gs = (f32[2]{0}, f32[8]{0}) all-gather-start(%e), dimensions={0}
+  %gd = f32[8]{0} all-gather-done(%gs)
+  %rs = pred[5]{0} reduce-scatter(%f), dimensions={0}
+  %count = s32[] all-reduce(%g), metadata={op_name="psum"}
+  %sum = f32[100]{0} add(%ar, %all-reduce.3)
+"""
+
+
+def test_exchanged_bytes_of_a_program():
+    assert scaling.exchanged_bytes(HLO) == {
+        "all-reduce": 4 * 200 + 4 * 3 + 2 * 8 + 4 * 7 + 4,
+        "all-gather": 4 * 8,
+        "reduce-scatter": 5,
+        "all-to-all": 0,
+    }
+    with pytest.raises(ValueError, match="token"):
+        scaling.exchanged_bytes("  %x = token[] all-reduce(%a)")
+
+
+def test_ring_of_two():
+    # Each sends half of what it has, then half of the sum.
+    assert scaling.ring_seconds({"all-reduce": 10**9}, 2, 1.0) == pytest.approx(1.0)
+    # A sharded optimiser exchanges as much: gradients scattered, parameters gathered.
+    parted = {"reduce-scatter": 10**9 // 2, "all-gather": 10**9}
+    assert scaling.ring_seconds(parted, 2, 1.0) == pytest.approx(1.0)
+
+
+def test_lattice(run):
+    rows, (share,) = run("lattice", "--size", 32, "--channels", 2).values()
+    assert [row["part"] for row in rows] == ["build", "apply", "build and apply"]
+    assert all(row["ms"] > 0 and row["CPU ms"] > 0 for row in rows)
+    assert 32 < share["vertices"] <= 6 * 32**2
+    assert share["vertices per pixel"] == pytest.approx(share["vertices"] / 32**2)
+
+
+def test_crf(run):
+    sizes = ["--height", 32, "--width", 48, "--classes", 5, "--iterations", 2, "--batch", 2]
+    ((title, rows),) = run("crf", *sizes, "--top_k", 4).items()
+    assert "32 x 48, 5 classes, 2 iterations, batch 2" in title
+    exact, approximate = rows
+    assert exact["labels changed"] == 0 and approximate["labels changed"] < 0.1
+    assert approximate["classes"] == "top 4" and min(r["s per image"] for r in rows) > 0
+
+
+def test_par(run):
+    ((title, rows),) = run("par", "--size", 16, "--channels", 2, 3, "--batch", 2).items()
+    assert "16 x 16, batch 2" in title
+    assert [row["maps"] for row in rows] == [2, 3]
+    assert all(row["ms per image"] > 0 for row in rows)
+
+
+def test_attention(run, monkeypatch):
+    monkeypatch.setattr(measure.matrix_rate, "__kwdefaults__", {"size": 64, "repeats": 1})
+    sizes = ["--tokens", 5, "--width", 16, "--heads", 2, "--batch", 3]
+    ((title, rows),) = run("attention", *sizes).items()
+    assert "width 16, 2 heads, batch 3, float32" in title
+    assert [(row["tokens"], row["pass"]) for row in rows] == [(5, "forward"), (5, "gradient")]
+    # There is no cuDNN here.
+    assert {row["implementation"] for row in rows} == {"xla"}
+    assert all(row["ms"] > 0 and row["% of a matrix product"] > 0 for row in rows)
+
+
+def test_attention_flops_are_those_of_its_products():
+    layer = attention.Attention(2, jnp.float32)
+    x = jnp.ones((3, 40, 32))
+    params = layer.init(jax.random.key(0), x)["params"]
+    counted = measure.flops(attention.passes(layer)[0].lower(params, x).compile())
+    # XLA also counts the softmax and the biases.
+    assert 1 < counted / attention.layer_flops(3, 40, 32) < 1.2
+
+
+def test_pipeline(run):
+    ((title, rows),) = run("pipeline", "--images", 2, "--size", 64).items()
+    assert "64 px views of 500 x 375 JPEGs" in title
+    ours, uint8, published = rows
     assert ours["times ours"] == 1 and min(published["times ours"], uint8["times ours"]) > 1
-    for row in content["rows"]:
+    for row in rows:
         assert row["ms per image"] == pytest.approx(1000 / row["images per CPU-second"])
-    assert "64 px views of 500 x 375 JPEGs" in " ".join(capsys.readouterr().out.split())
+
+
+def test_flops_of_a_matrix_product():
+    compiled = jax.jit(jnp.matmul).lower(jnp.ones((32, 64)), jnp.ones((64, 16))).compile()
+    assert measure.flops(compiled) == 2 * 32 * 64 * 16
+
+
+def test_matrix_rate(monkeypatch):
+    monkeypatch.setattr(measure, "medians", lambda works, *, repeats: {"product": 0.5})
+    assert measure.matrix_rate(jnp.float32, size=100) == 2 * 100**3 / 0.5
+
+
+def test_peak_bytes_hold_arguments_and_result():
+    compiled = jax.jit(lambda x: x + 1).lower(jnp.ones(1000, jnp.float32)).compile()
+    peak, source = measure.peak_bytes(compiled)
+    assert source == "planned" and 8000 <= peak < 9000
 
 
 def test_medians_takes_turns_after_a_warm_up():
     calls, clock = [], iter((5.0, 1.0, 7.0, 2.0, 6.0, 9.0))
     works = {name: lambda name=name: calls.append(name) for name in "ab"}
 
-    def measure(work):
+    def timed(work):
         work()
         return next(clock)
 
-    assert benchmark.medians(works, repeats=3, measure=measure) == {"a": 6.0, "b": 2.0}
+    assert measure.medians(works, repeats=3, measure=timed) == {"a": 6.0, "b": 2.0}
     assert "".join(calls) == "ab" + "ababab"
 
 
-def test_the_test_files_are_500_by_375():
-    import cv2
-    import numpy as np
+def test_medians_of_a_measure_of_two_numbers():
+    clock = iter([(1.0, 30.0), (3.0, 10.0), (2.0, 20.0)])
+    found = measure.medians({"a": lambda: None}, repeats=3, measure=lambda work: next(clock))
+    assert found == {"a": [2.0, 20.0]}
 
-    for content in benchmark.jpegs(2):
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(3, "3"), (0.01234, "0.0123"), (4321.5, "4,322"), (2.5e9, "2.500e+09")]
+)
+def test_cells(value, text):
+    assert measure.shown(value) == text
+
+
+def test_photos_are_like_photographs():
+    import cv2
+
+    image = photos.photo(0, 60, 80)
+    assert image.shape == (60, 80, 3) and image.dtype == np.uint8
+    assert np.array_equal(image, photos.photo(0, 60, 80))
+    assert not np.array_equal(image, photos.photo(1, 60, 80))
+    for content in photos.jpegs(2):
         assert cv2.imdecode(np.frombuffer(content, np.uint8), 1).shape == (375, 500, 3)
         assert 50_000 < len(content) < 200_000
+
+
+def test_an_image_file_in_place_of_made_up_ones(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(photos.jpegs(1)[0])
+    images = photos.sized(path, 30, 40, count=2)
+    assert images.shape == (2, 30, 40, 3) and np.array_equal(*images)
+    assert not np.array_equal(images[0], photos.sized(None, 30, 40)[0])
+
+
+def test_set_overrides_any_key(tiny_file):
+    options = ["--set", "loss_weights.ptc=((0, 0.0),)", "--set", "learning_rate=1e-4"]
+    args = parse_arguments(["step", "--config", str(tiny_file), *options, "--size", "48"])
+    config = workload.configuration(args, num_devices=2)
+    assert config.loss_weights.ptc == ((0, 0.0),) and config.learning_rate == 1e-4
+    assert config.crop_size == 48 and config.batch_size == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "data.no_such=1"], "no key 'data.no_such'"),
+        (["--set", "seed.more=1"], "no key 'seed.more'"),
+        (["--set", "batch_size"], "no key 'batch_size'"),
+        (["--set", "seed=text"], "seed=text"),
+        (["--size", "33"], "crop_size=33"),
+        (["--config", "nowhere.py"], "--config=nowhere.py is no file"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tiny_file, options, message):
+    arguments = ["step", "--config", str(tiny_file), *options]
+    with pytest.raises(SystemExit, match="error: ") as stopped:
+        main(arguments)
+    assert message in str(stopped.value)
+
+
+def test_batch_is_what_training_gets(tiny_config):
+    config = tiny_config(batch_size=6)
+    batch = workload.make_batch(config)
+    for name in ("image", "view2", "local"):
+        assert batch[name].shape == (6, 32, 32, 3) and batch[name].dtype == np.uint8
+    assert set(np.unique(batch["cls_label"])) == {0, 1}
+    assert (batch["cls_label"].sum(axis=1) >= 1).all()
+    y0, y1, x0, x1 = batch["valid_box"].T
+    assert (y0 >= 0).all() and (y0 < y1).all() and (y1 <= 32).all() and (x0 < x1).all()
+
+
+def test_unknown_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["fly"])
+    assert "step" in capsys.readouterr().err

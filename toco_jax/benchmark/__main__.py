@@ -1,0 +1,70 @@
+"""The command line."""
+
+import argparse
+import importlib
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import jax
+
+from toco_jax import benchmark
+from toco_jax.benchmark import measure
+from toco_jax.config import ConfigError
+
+# Sub-commands and the modules of this package that do them.
+COMMANDS = {
+    "step": "step",
+    "lattice": "lattice",
+    "crf": "crf",
+    "par": "par",
+    "attention": "attention",
+    "compile": "compilation",
+    "scaling": "scaling",
+    "pipeline": "pipeline",
+}
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """A sub-command's options with its `command` and, as `run`, what does it."""
+    program = "python -m toco_jax.benchmark"
+    top = argparse.ArgumentParser(
+        prog=program,
+        description=benchmark.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("command", choices=COMMANDS)
+    command = top.parse_args(arguments[:1]).command
+    module = importlib.import_module(f"toco_jax.benchmark.{COMMANDS[command]}")
+    options = argparse.ArgumentParser(
+        prog=f"{program} {command}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.set_defaults(command=command, run=module.run)
+    options.add_argument(
+        "--repeats", type=int, default=5, help="rounds after the warm-up (default: %(default)s)"
+    )
+    options.add_argument("--json", type=pathlib.Path, help="write the tables to this file")
+    module.add_arguments(options)
+    return options.parse_args(arguments[1:])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one sub-command; a user's mistake is one sentence and exit code 1."""
+    args = parse(sys.argv[1:] if arguments is None else arguments)
+    if getattr(args, "virtual_devices", 0):
+        jax.config.update("jax_num_cpu_devices", args.virtual_devices)
+    try:
+        tables = args.run(args)
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    measure.show("hardware", [measure.hardware()])
+    for title, rows in tables.items():
+        measure.show(title, rows)
+    if args.json:
+        measure.save(args.json, args.command, tables)
+
+
+if __name__ == "__main__":
+    main()

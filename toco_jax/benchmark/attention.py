@@ -1,0 +1,80 @@
+"""The encoder's attention layer, projections included, by implementation and number of tokens.
+
+`xla` writes the attention map to memory; `cudnn`, on a GPU in bfloat16 or float16, does not.
+197, 785 and 1765 are the tokens of 224, 448 and 672 pixels.
+"""
+
+import argparse
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from toco_jax.benchmark.measure import Tables, matrix_rate, medians
+from toco_jax.models.vit import Attention
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    command.add_argument(
+        "--tokens",
+        type=int,
+        nargs="+",
+        default=[197, 785, 1765],
+        help="numbers of tokens to try (default: %(default)s)",
+    )
+    command.add_argument(
+        "--width", type=int, default=768, help="token width (default: %(default)s)"
+    )
+    command.add_argument(
+        "--heads", type=int, default=12, help="attention heads (default: %(default)s)"
+    )
+    command.add_argument("--batch", type=int, help="images (default: 1 on a CPU, elsewhere 16)")
+    command.add_argument("--dtype", help="(default: float32 on a CPU, elsewhere bfloat16)")
+
+
+def layer_flops(batch: int, tokens: int, width: int) -> int:
+    """FLOPs of one forward pass: four projections, then the map and the sum over it."""
+    return batch * (8 * tokens * width**2 + 4 * tokens**2 * width)
+
+
+def run(args: argparse.Namespace) -> Tables:
+    """Milliseconds forward and with the gradient, and the share of a matrix product's rate."""
+    on_cpu = jax.default_backend() == "cpu"
+    batch = args.batch or (1 if on_cpu else 16)
+    dtype = jnp.dtype(args.dtype or ("float32" if on_cpu else "bfloat16"))
+    has_cudnn = jax.default_backend() == "gpu" and dtype.itemsize == 2
+    layers = {"xla": Attention(args.heads, dtype)}
+    if has_cudnn:
+        layers["cudnn"] = Attention(args.heads, dtype, flash=True)
+    rate = matrix_rate(dtype)
+    rows = []
+    for tokens in args.tokens:
+        x = jax.random.normal(jax.random.key(tokens), (batch, tokens, args.width), dtype)
+        params = layers["xla"].init(jax.random.key(0), x[:, :1])["params"]
+        works = {}
+        for name, layer in layers.items():
+            forward, gradient = passes(layer)
+            works[name, "forward"] = functools.partial(forward, params, x)
+            works[name, "gradient"] = functools.partial(gradient, params, x)
+        seconds = medians(works, repeats=args.repeats)
+        forward_flops = layer_flops(batch, tokens, args.width)
+        for (name, part), value in seconds.items():
+            work = forward_flops * (1 if part == "forward" else 3)
+            row = {"tokens": tokens, "implementation": name, "pass": part, "ms": 1000 * value}
+            rows.append(row | {"% of a matrix product": 100 * work / value / rate})
+    size = f"width {args.width}, {args.heads} heads, batch {batch}, {dtype.name}"
+    return {f"attention layer, {size}": rows}
+
+
+def passes(layer: Attention) -> tuple[Callable, Callable]:
+    """Jitted `(params, x)` to the output, and to the gradient with respect to both."""
+
+    def forward(params: dict, x: jax.Array) -> jax.Array:
+        return layer.apply({"params": params}, x)[0]
+
+    def loss(params: dict, x: jax.Array) -> jax.Array:
+        return jnp.sum(forward(params, x).astype(jnp.float32) ** 2)
+
+    return jax.jit(forward), jax.jit(jax.grad(loss, argnums=(0, 1)))

@@ -1,0 +1,96 @@
+"""Seconds to trace, lower and compile the training step, with and without the persistent cache.
+
+The compilation that is timed fills a cache of its own in a temporary folder, and `cached` reads it
+from there, as a second process would. The user's cache is left alone.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+
+from toco_jax.benchmark import workload
+from toco_jax.benchmark.flop_count import product_flops
+from toco_jax.benchmark.measure import Row, Tables
+from toco_jax.sharding import make_mesh
+from toco_jax.step import make_train_step
+
+_ENTRY_LIMITS = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    workload.add_arguments(command)
+    command.add_argument(
+        "--phase",
+        choices=workload.PHASES,
+        nargs="+",
+        default=["first", "all"],
+        help="loss terms (default: %(default)s)",
+    )
+
+
+def run(args: argparse.Namespace) -> Tables:
+    """One row a phase."""
+    mesh = make_mesh()
+    config = workload.configuration(args, num_devices=mesh.size)
+    model = workload.make_model(config)
+    inputs = workload.abstract_inputs(config, model, mesh)
+    rows = []
+    for name in args.phase:
+        phase = workload.phase_of(config, name)
+        settings = {"max_classes": workload.MAX_CLASSES}
+
+        def make_step(phase=phase, settings=settings) -> Callable:
+            return make_train_step(config, model, mesh, phase, **settings)
+
+        rows.append({"phase": name, **compile_times(make_step, inputs)})
+    size = f"{config.backbone}, {config.crop_size} px, {model.dtype.name}, {mesh.size} devices"
+    return {f"compiling the training step, {size}": rows}
+
+
+def compile_times(make_step: Callable[[], Callable], inputs: tuple) -> Row:
+    """Seconds of each stage. Both compilations start from memory caches that are empty."""
+    row: Row = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        began = time.perf_counter()
+        result = work()
+        row[name] = time.perf_counter() - began
+        return result
+
+    with own_cache():
+        jax.clear_caches()
+        traced = timed("trace s", lambda: make_step().trace(*inputs))
+        lowered = timed("lower s", traced.lower)
+        timed("compile s", lowered.compile)
+        jax.clear_caches()
+        again = make_step().lower(*inputs)
+        timed("compile, cached s", again.compile)
+    return row | {"FLOP per device": float(product_flops(traced))}
+
+
+@contextmanager
+def own_cache() -> Iterator[None]:
+    """A persistent cache in a temporary folder, empty at first, that keeps everything."""
+    before = {name: getattr(jax.config, name) for name in _ENTRY_LIMITS}
+    before["jax_compilation_cache_dir"] = jax.config.jax_compilation_cache_dir
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for name, value in _ENTRY_LIMITS.items():
+                jax.config.update(name, value)
+            jax.config.update("jax_compilation_cache_dir", folder)
+            compilation_cache.reset_cache()
+            yield
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+            compilation_cache.reset_cache()

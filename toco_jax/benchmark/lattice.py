@@ -1,0 +1,69 @@
+"""The bilateral filter of the dense energy: building the lattice, and filtering with it.
+
+Sigmas are those of training. On a CPU the CPU time is what one core needs for an image; set
+XLA_FLAGS=--xla_cpu_multi_thread_eigen=false or pin the process to see the same on the clock.
+"""
+
+import argparse
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from toco_jax.benchmark.measure import Tables, medians, wall_and_cpu_seconds
+from toco_jax.benchmark.photos import sized
+from toco_jax.ops.permutohedral import (
+    Lattice,
+    bilateral_filter,
+    bilateral_points,
+    filter_values,
+    with_lattice,
+)
+
+_SIGMAS = {"sigma_rgb": 15.0, "sigma_xy": 50.0}
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    command.add_argument("--image", type=pathlib.Path, help="a photograph (default: made up)")
+    command.add_argument(
+        "--size", type=int, default=224, help="side of the image (default: %(default)s)"
+    )
+    command.add_argument(
+        "--channels", type=int, default=21, help="maps that are filtered (default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> Tables:
+    """Milliseconds of building, applying and both."""
+    image = jnp.asarray(sized(args.image, args.size, args.size)[0])
+    values = jax.random.uniform(jax.random.key(0), (args.size, args.size, args.channels))
+    flat = values.reshape(-1, args.channels)  # [N, K]
+    points, bounds = bilateral_points(image, **_SIGMAS)
+
+    def contents(lattice: Lattice) -> tuple:
+        # In shapes that do not depend on the lattice's size.
+        neighbours = jnp.sum(lattice.neighbours, dtype=jnp.int32)
+        return lattice.vertices, lattice.weights, neighbours
+
+    build = jax.jit(lambda points: with_lattice(points, bounds, contents))
+    vertices = len(np.unique(build(points)[0]))
+    lattice = jax.jit(
+        lambda points: with_lattice(points, bounds, lambda lattice: lattice, sizes=[vertices])
+    )(points)
+    apply = jax.jit(filter_values)
+    whole = jax.jit(lambda image, values: bilateral_filter(image, values, **_SIGMAS))
+    works = {
+        "build": lambda: build(points),
+        "apply": lambda: apply(lattice, flat),
+        "build and apply": lambda: whole(image, values),
+    }
+    seconds = medians(works, repeats=args.repeats, measure=wall_and_cpu_seconds)
+    rows = [
+        {"part": name, "ms": 1000 * wall, "CPU ms": 1000 * cpu}
+        for name, (wall, cpu) in seconds.items()
+    ]
+    title = f"bilateral filter, {args.size} x {args.size}, {args.channels} maps"
+    share = {"vertices": vertices, "vertices per pixel": vertices / len(flat)}
+    return {title: rows, "lattice": [share]}

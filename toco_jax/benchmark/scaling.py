@@ -1,0 +1,137 @@
+"""What the devices exchange in a training step, counted, and what that costs on paper.
+
+Bytes are those of the collectives in the compiled step, for meshes of 1 to all devices at hand
+(`--virtual_devices 4` makes a CPU four). The time is that of a ring over links of a given speed in
+each direction, without latency and without overlap with the arithmetic: a bound on the bandwidth's
+part, and no measurement. `--batch_size` is one device's share here, the same on every mesh.
+"""
+
+import argparse
+import re
+
+import jax
+
+from toco_jax.benchmark import workload
+from toco_jax.benchmark.measure import Row, Tables, medians
+from toco_jax.benchmark.step import Runner
+from toco_jax.sharding import make_mesh
+from toco_jax.step import make_train_step
+
+PLANNED = (8, 16, 32, 64, 128, 256)
+# Of an asynchronous pair the second has the result alone.
+_COLLECTIVE = re.compile(
+    r" = (?P<shapes>\S.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all)(?:-done)?\("
+)
+_SHAPE = re.compile(r"([a-z]+)(\d*)\[([\d,]*)\]")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """The options of this sub-command."""
+    workload.add_arguments(command)
+    command.add_argument(
+        "--phase",
+        choices=workload.PHASES,
+        default="first",
+        help="loss terms (default: %(default)s)",
+    )
+    command.add_argument("--virtual_devices", type=int, default=0, help="CPU devices to pretend")
+    command.add_argument(
+        "--devices", type=int, nargs="+", help="sizes of meshes (default: 1, 2, 4 ... all)"
+    )
+    command.add_argument(
+        "--link_gbytes",
+        type=lambda text: [float(part) for part in text.split(",")],
+        default=[25.0, 100.0, 450.0],
+        help="speeds of a device's link in GB/s, with commas between (default: %(default)s)",
+    )
+    command.add_argument(
+        "--step_seconds", type=float, help="of a device's share (default: measured on one device)"
+    )
+
+
+def run(args: argparse.Namespace) -> Tables:
+    """What was counted on the meshes at hand, and the plan."""
+    available = jax.device_count()
+    sizes = args.devices or [n for n in (2**i for i in range(10)) if n <= available]
+    counted, steps, gradient_bytes = [], {}, 0
+    for num in sizes:
+        config, state, compiled = steps[num] = compile_on(args, num)
+        gradient_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.params))
+        counted.append(
+            {"devices": num, "batch size": config.batch_size, "parameter bytes": gradient_bytes}
+            | exchanged_bytes(compiled.as_text())
+        )
+    if args.step_seconds:
+        seconds, source = args.step_seconds, "given"
+    else:
+        config, _, compiled = steps[1] if 1 in steps else compile_on(args, 1)
+        inputs = workload.make_inputs(config, workload.make_model(config), make_mesh(1))
+        works = {"step": Runner(compiled, *inputs)}
+        seconds, source = medians(works, repeats=args.repeats)["step"], "measured on one device"
+    exchanged = {kind: counted[-1][kind] for kind in ring_factors(2)}
+    if not any(exchanged.values()):
+        # XLA has dropped what one device would exchange with itself.
+        exchanged["all-reduce"] = gradient_bytes
+    plan = [plan_row(num, exchanged, seconds, args.link_gbytes) for num in PLANNED]
+    title = f"on paper: a step of {seconds:.3g} s ({source}), {args.phase} phase"
+    return {"bytes in the compiled step, per device": counted, title: plan}
+
+
+def compile_on(args: argparse.Namespace, num_devices: int) -> tuple:
+    """Configuration, abstract state and compiled step on the first devices, each with its share."""
+    mesh = make_mesh(num_devices)
+    config = workload.configuration(args, num_devices=1)
+    config.batch_size *= num_devices
+    model = workload.make_model(config)
+    phase = workload.phase_of(config, args.phase)
+    train_step = make_train_step(config, model, mesh, phase, max_classes=workload.MAX_CLASSES)
+    inputs = workload.abstract_inputs(config, model, mesh)
+    return config, inputs[0], train_step.lower(*inputs).compile()
+
+
+def exchanged_bytes(hlo: str) -> dict[str, int]:
+    """Bytes of the results of each kind of collective in a compiled program's text.
+
+    Raises:
+        ValueError: a shape whose element type has no size in its name.
+    """
+    totals = dict.fromkeys(ring_factors(2), 0)
+    for found in _COLLECTIVE.finditer(hlo):
+        for kind, bits, sides in _SHAPE.findall(found["shapes"]):
+            if not bits and kind != "pred":
+                raise ValueError(f"a collective of {kind}[{sides}], whose size is not known")
+            size = max(int(bits or 8) // 8, 1)
+            for side in filter(None, sides.split(",")):
+                size *= int(side)
+            totals[found["kind"]] += size
+    return totals
+
+
+def ring_factors(num_devices: int) -> dict[str, float]:
+    """Bytes that each device sends in a ring, over the bytes of the collective's result."""
+    rest = num_devices - 1
+    return {
+        "all-reduce": 2 * rest / num_devices,
+        "all-gather": rest / num_devices,
+        "reduce-scatter": float(rest),
+        "all-to-all": rest / num_devices,
+    }
+
+
+def ring_seconds(exchanged: dict[str, int], num_devices: int, gbytes: float) -> float:
+    """Time of all collectives in a ring of links of `gbytes` GB/s in each direction."""
+    factors = ring_factors(num_devices)
+    sent = sum(factors[kind] * size for kind, size in exchanged.items())
+    return sent / (gbytes * 1e9)
+
+
+def plan_row(
+    num_devices: int, exchanged: dict[str, int], step_seconds: float, links: list[float]
+) -> Row:
+    """Milliseconds of the exchange and its share of the step, for each link."""
+    row: Row = {"devices": num_devices}
+    for gbytes in links:
+        seconds = ring_seconds(exchanged, num_devices, gbytes)
+        share = 100 * seconds / (step_seconds + seconds)
+        row |= {f"{gbytes:g} GB/s: ms": 1000 * seconds, f"{gbytes:g} GB/s: % of step": share}
+    return row

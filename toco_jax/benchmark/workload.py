@@ -1,0 +1,153 @@
+"""The training step as the benchmarks run it: a configuration, random weights, made-up batches."""
+
+import argparse
+import ast
+import importlib.util
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from toco_jax import step
+from toco_jax.benchmark.photos import photo
+from toco_jax.config import ConfigError, Phase, phase_at, validate
+from toco_jax.models.toco import ToCo
+from toco_jax.sharding import batch_sharded, replicated, shard_batch, split_over
+
+# Classes in an image, background included, as many as training on VOC allows for.
+MAX_CLASSES = 7
+PHASES = ("all", "first")
+
+
+def add_arguments(command: argparse.ArgumentParser) -> None:
+    """Options that choose the workload."""
+    command.add_argument(
+        "--config",
+        default="configs/voc.py",
+        help="configuration file, FILE[:variant] (default: %(default)s)",
+    )
+    command.add_argument(
+        "--backbone",
+        help="encoder (default: deit_tiny on a CPU, elsewhere that of --config)",
+    )
+    command.add_argument(
+        "--size", type=int, help="side of the views (default: 224 on a CPU, elsewhere 448)"
+    )
+    command.add_argument(
+        "--batch_size", type=int, help="images of all devices (default: group_size a device)"
+    )
+    command.add_argument("--dtype", help="compute dtype (default: the configuration's)")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any key of the configuration, such as accumulate=4; may be repeated",
+    )
+
+
+def load_config(path: str) -> ConfigDict:
+    """The configuration of `FILE[:variant]`."""
+    name, _, variant = path.partition(":")
+    if not pathlib.Path(name).is_file():
+        raise ConfigError(f"--config={name} is no file: give one such as configs/voc.py")
+    spec = importlib.util.spec_from_file_location("benchmarked_config", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variant) if variant else module.get_config()
+
+
+def override(config: ConfigDict, assignment: str) -> None:
+    """Sets `KEY=VALUE`, the value in Python's notation or a bare word.
+
+    Raises:
+        ConfigError: no such key, or a value of another type.
+    """
+    key, equals, text = assignment.partition("=")
+    *parents, name = key.split(".")
+    place: Any = config
+    for parent in parents:
+        place = place.get(parent) if isinstance(place, ConfigDict) else None
+    if not equals or not isinstance(place, ConfigDict) or name not in place:
+        raise ConfigError(f"--set {assignment}: no key {key!r}; use one of {', '.join(config)}")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    try:
+        place[name] = value
+    except TypeError as error:
+        raise ConfigError(f"--set {assignment}: {error}") from error
+
+
+def configuration(args: argparse.Namespace, *, num_devices: int) -> ConfigDict:
+    """The validated configuration that the options ask for."""
+    config = load_config(args.config)
+    on_cpu = jax.default_backend() == "cpu"
+    config.backbone = args.backbone or ("deit_tiny" if on_cpu else config.backbone)
+    config.crop_size = args.size or (224 if on_cpu else 448)
+    config.compute_dtype = args.dtype or config.compute_dtype
+    for assignment in args.set:
+        override(config, assignment)
+    config.batch_size = args.batch_size or config.group_size * config.accumulate * num_devices
+    validate(config, num_devices)
+    return config
+
+
+def make_model(config: ConfigDict) -> ToCo:
+    """The network, with stored positions for the size of the views."""
+    patch = step.backbone_from_name(config.backbone).patch
+    return step.make_model(config, grid=config.crop_size // patch)
+
+
+def phase_of(config: ConfigDict, name: str) -> Phase:
+    """The phase a run begins with, or the one with all terms that it ends with."""
+    return phase_at(config, 0 if name == "first" else config.total_steps - 1)
+
+
+def make_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+    """A batch of made-up photographs of one to three classes, a margin of each being padding."""
+    num, size = config.batch_size, config.crop_size
+    rng = np.random.default_rng(0)
+    cls_label = np.zeros((num, config.num_classes), np.float32)
+    for row in cls_label:
+        row[rng.choice(config.num_classes, rng.integers(1, 4), replace=False)] = 1
+    views = np.stack([photo(seed, size, size) for seed in range(3 * num)])
+    image, view2, local = np.split(views, 3)
+    margin = rng.integers(0, size // 8, (num, 1))
+    valid_box = np.concatenate([margin, size - margin] * 2, axis=1).astype(np.int32)
+    return {
+        "image": image,
+        "view2": view2,
+        "local": local,
+        "cls_label": cls_label,
+        "valid_box": valid_box,
+    }
+
+
+def make_inputs(config: ConfigDict, model: ToCo, mesh: Mesh) -> tuple[step.TrainState, dict]:
+    """State and batch on the devices of a mesh."""
+    params = jax.jit(lambda key: step.init_params(model, key))(jax.random.key(config.seed))
+    state = step.place_state(config, step.init_state(config, params), mesh)
+    return state, shard_batch(make_batch(config), mesh)
+
+
+def abstract_inputs(config: ConfigDict, model: ToCo, mesh: Mesh) -> tuple[step.TrainState, dict]:
+    """Shapes, types and placements of `make_inputs`, without the memory."""
+
+    def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    def init(key: jax.Array) -> step.TrainState:
+        return step.init_state(config, step.init_params(model, key))
+
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    state = jax.tree.map(lambda x: placed(x, replicated(mesh)), shapes)
+    if config.shard_optimizer:
+        moments = jax.tree.map(lambda x: placed(x, split_over(mesh, x.shape)), shapes.opt_state)
+        state = state.replace(opt_state=moments)
+    batch = jax.tree.map(lambda x: placed(x, batch_sharded(mesh)), make_batch(config))
+    return state, batch
