@@ -54,6 +54,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
             f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --workdir"
         )
         return json.loads((workdir / RESULTS_FILE).read_text())
+    with processes.Preemption() as preemption:
+        return train_until_stopped(config, workdir, preemption)
+
+
+def train_until_stopped(
+    config: ConfigDict, workdir: pathlib.Path, preemption: processes.Preemption
+) -> dict[str, Any]:
+    """`train` for a validated configuration of a run that is not finished."""
     began = time.perf_counter()
     source, val_source = open_sources(config)
     folder.claim(workdir, config, source.class_names)
@@ -76,7 +84,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     evaluator = Evaluator(config, model, val_source)
     batches = open_batches(config, source, step)
     tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
-    with closing(batches), closing(tracker), closing(store), processes.Preemption() as preemption:
+    with closing(batches), closing(tracker), closing(store):
         log = StepLog(tracker, config.batch_size)
         while step < config.total_steps:
             batch = next(batches)
