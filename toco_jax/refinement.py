@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from toco_jax import huge_pages
 from toco_jax.inference import Size, softmax
 from toco_jax.mask_files import write_mask
 from toco_jax.ops.crf import dense_crf
@@ -28,7 +29,7 @@ _CRF_BATCH = 4
 # time outside the iterations would go into memory that is handed out in small pages.
 _WORKER_ENVIRONMENT = {
     "XLA_FLAGS": (" ", "--xla_cpu_multi_thread_eigen=false"),
-    "GLIBC_TUNABLES": (":", "glibc.malloc.hugetlb=1"),
+    huge_pages.VARIABLE: (":", huge_pages.VALUE),
 }
 # Of CAM seeds: narrower in space and in colour than for segmentation (paper, section 4.1).
 SEED_CRF = {"gaussian_xy": 3.0, "gaussian_weight": 3.0}

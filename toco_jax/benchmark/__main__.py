@@ -11,6 +11,7 @@ import jax
 from toco_jax import benchmark
 from toco_jax.benchmark import measure
 from toco_jax.config import ConfigError
+from toco_jax.huge_pages import restart_with_huge_pages
 
 # Sub-commands and the modules of this package that do them.
 COMMANDS = {
@@ -67,4 +68,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    # As training does.
+    restart_with_huge_pages()
     main()

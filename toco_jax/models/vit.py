@@ -5,6 +5,7 @@ The encoder of ToCo (paper, section 3.1). Nothing that a caller leaves unused co
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -205,9 +206,9 @@ class ViT(nn.Module):
             with patch 16); it is resized to the input's grid by bicubic interpolation.
         dtype: compute dtype of the matrix products; parameters and statistics stay float32.
         flash: attention by cuDNN, for bfloat16 on a GPU; padded images go without.
-        low_memory: keep only the tokens between the blocks for the gradient, and compute what is
-            inside a block again: much less memory for a third more work. Blocks then return no
-            attention.
+        low_memory: one loop over the blocks that keeps the results of their linear layers for the
+            gradient and computes everything else again: a fraction of the memory and of the
+            compilation, for little more work. Blocks then return no attention.
     """
 
     backbone: Backbone
@@ -274,15 +275,16 @@ class ViT(nn.Module):
         return outputs
 
     def _scan_blocks(self, tokens: jax.Array, is_key: jax.Array | None) -> jax.Array:
-        """Tokens after each block but the last `[depth - 1, B, 1 + N, D]`: one loop, in which the
-        gradient finds nothing but them.
-        """
+        """Tokens after each block but the last, `[depth - 1, B, 1 + N, D]`."""
         params = [block.variables["params"] for block in self.blocks[:-1]]
         if not params:
             return tokens[:0]
         block = self.blocks[0].clone(parent=None)
 
-        @jax.checkpoint
+        # The attention maps, which outgrow everything else, are products with batch dimensions.
+        keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+
+        @functools.partial(jax.checkpoint, policy=keep)
         def step(tokens: jax.Array, params: dict) -> tuple[jax.Array, jax.Array]:
             tokens, _ = block.apply({"params": params}, tokens, is_key)
             return tokens, tokens
