@@ -46,7 +46,8 @@ def make_model(config: ConfigDict, *, grid: int) -> ToCo:
     dtype = config.compute_dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
-    attention, low_memory = config.attention, config.low_memory
+    # Older runs have neither key.
+    attention, low_memory = config.get("attention", "auto"), config.get("low_memory", "auto")
     if attention == "auto":
         attention = "cudnn" if platform == "gpu" and dtype == "bfloat16" else "xla"
     return ToCo(
