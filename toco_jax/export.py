@@ -62,6 +62,10 @@ def export_run(
     from toco_jax import checkpoints, step
 
     config, state = checkpoints.load_run(run)
+    # One program for every platform: nothing in it may depend on the devices at hand.
+    config.attention = "xla"
+    if config.compute_dtype == "auto":
+        config.compute_dtype = "float32"
     grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
     model = step.make_model(config, grid=grid)
     scales = tuple(config.cam_scales) if multiscale else None

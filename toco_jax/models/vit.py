@@ -316,19 +316,20 @@ class ViT(nn.Module):
             is_key = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
         outputs = self._all_but_last(tokens, is_key)
         tokens = outputs[-1]["tokens"] if outputs else tokens
-        num_mapped = len(images) if num_mapped is None else num_mapped
-        cls_tokens = []
-        if num_mapped:
-            mapped_key = None if is_key is None else is_key[:num_mapped]
-            mapped, attention = self.blocks[-1](tokens[:num_mapped], mapped_key)
+        # Slices, because a number of images may be symbolic: `[:None]` is all of them.
+        some, others = slice(num_mapped), slice(num_mapped, None)
+        cls_tokens, patch_tokens = [], None
+        if num_mapped != 0:
+            mapped_key = None if is_key is None else is_key[some]
+            mapped, attention = self.blocks[-1](tokens[some], mapped_key)
             outputs.append({"tokens": mapped, "attention": attention})
             normed = self.norm(mapped)
             patch_tokens = normed[:, 1:]
             cls_tokens.append(normed[:, 0])
-        if num_mapped < len(images):
-            rest_key = None if is_key is None else is_key[num_mapped:]
-            rest, _ = self.blocks[-1](tokens[num_mapped:], rest_key, class_token_only=True)
+        if num_mapped is not None and num_mapped < len(images):
+            rest_key = None if is_key is None else is_key[others]
+            rest, _ = self.blocks[-1](tokens[others], rest_key, class_token_only=True)
             cls_tokens.append(self.norm(rest)[:, 0])
         out = {f"block_{i}": output for i, output in enumerate(outputs)}
         out["cls_token"] = cls_tokens[0] if len(cls_tokens) == 1 else jnp.concatenate(cls_tokens)
-        return out | ({"patch_tokens": patch_tokens} if num_mapped else {})
+        return out if patch_tokens is None else out | {"patch_tokens": patch_tokens}
