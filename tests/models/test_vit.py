@@ -146,7 +146,7 @@ def loss_of(model):
     """A function of parameters and images that needs every token."""
 
     def loss(variables, image):
-        out = model.apply(variables, image)
+        out = model.apply(variables, image, blocks=(0,))
         return jnp.sum(out["patch_tokens"] ** 2) + jnp.sum(out["block_0"]["tokens"] ** 3)
 
     return loss
@@ -160,6 +160,16 @@ def test_low_memory_is_the_same_function(vit):
     )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs)
     assert "attention" not in frugal.apply(variables, image)["block_0"]
+
+
+def test_only_the_blocks_asked_for_come_back(vit):
+    model, variables, image = vit
+    whole = model.apply(variables, image)
+    for low_memory in (False, True):
+        some = model.clone(low_memory=low_memory).apply(variables, image, blocks=(1, 2))
+        assert sorted(some) == ["block_1", "block_2", "cls_token", "patch_tokens"]
+        for name in ("block_1", "block_2"):
+            np.testing.assert_allclose(some[name]["tokens"], whole[name]["tokens"], atol=1e-5)
 
 
 def test_low_memory_keeps_less_for_the_gradient():

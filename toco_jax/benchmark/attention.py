@@ -1,6 +1,7 @@
 """The encoder's attention layer, projections included, by implementation and number of tokens.
 
-`xla` writes the attention map to memory; `cudnn`, on a GPU in bfloat16 or float16, does not.
+`xla` writes the attention maps to memory, `low_memory` one head's at a time where they are large,
+and `cudnn`, on a GPU in bfloat16 or float16, none.
 197, 785 and 1765 are the tokens of 224, 448 and 672 pixels.
 """
 
@@ -12,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from toco_jax.benchmark.measure import Tables, matrix_rate, medians
-from toco_jax.models.vit import Attention
+from toco_jax.models.attention import Attention
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -45,7 +46,10 @@ def run(args: argparse.Namespace) -> Tables:
     batch = args.batch or (1 if on_cpu else 16)
     dtype = jnp.dtype(args.dtype or ("float32" if on_cpu else "bfloat16"))
     has_cudnn = jax.default_backend() == "gpu" and dtype.itemsize == 2
-    layers = {"xla": Attention(args.heads, dtype)}
+    layers = {
+        "xla": Attention(args.heads, dtype),
+        "low_memory": Attention(args.heads, dtype, low_memory=True),
+    }
     if has_cudnn:
         layers["cudnn"] = Attention(args.heads, dtype, flash=True)
     rate = matrix_rate(dtype)

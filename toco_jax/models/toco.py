@@ -61,10 +61,12 @@ class ToCo(nn.Module):
         them (default: all) `patch_tokens` and `aux_patch_tokens` `[num_mapped, N, D]`; the last
         without the final LayerNorm.
         """
-        out = self.encoder(images, padding, num_mapped=num_mapped)
         if num_mapped == 0:
-            return {"cls_token": out["cls_token"]}
+            return {
+                "cls_token": self.encoder(images, padding, num_mapped=0, blocks=())["cls_token"]
+            }
         aux_block = range(self.backbone.depth)[self.aux_layer]
+        out = self.encoder(images, padding, num_mapped=num_mapped, blocks=(aux_block,))
         return {
             "cls_token": out["cls_token"],
             "patch_tokens": out["patch_tokens"],

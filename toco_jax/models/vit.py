@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toco_jax.models.attention import KEPT, Attention, Linear
 from toco_jax.ops.resize import resize
 
 
@@ -93,63 +94,6 @@ class Padding(NamedTuple):
     columns: jax.Array
 
 
-def _attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
-    """Softmax attention over `[B, heads, N, d]`, of the keys `is_key [B, N]` only where it is
-    given; the probabilities are float32.
-    """
-    logits = jnp.einsum("bhqd,bhkd->bhqk", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
-    if is_key is not None:
-        logits = jnp.where(is_key[:, None, None, :], logits, -jnp.inf)
-    attention = jax.nn.softmax(logits, axis=-1)
-    return jnp.einsum("bhqk,bhkd->bhqd", attention.astype(v.dtype), v), attention
-
-
-def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """The first result of `_attend` by cuDNN, which never writes the probabilities to memory."""
-    batch, _, num_tokens, _ = q.shape
-    # JAX refuses the gradient of odd lengths: they get one more token that takes no part.
-    odd = num_tokens % 2
-    pad = ((0, 0), (0, odd), (0, 0), (0, 0))
-    q, k, v = (jnp.pad(x.swapaxes(1, 2), pad) for x in (q, k, v))  # [B, N + odd, heads, d]
-    lengths = jnp.full((batch,), num_tokens, jnp.int32) if odd else None
-    out = jax.nn.dot_product_attention(
-        *(q, k, v),
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation="cudnn",
-    )
-    return out[:, :num_tokens].swapaxes(1, 2)
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention: `[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, N]`; with
-    `class_token_only` to `[B, 1, D]` and `[B, heads, 1, N]`.
-    """
-
-    heads: int
-    dtype: jnp.dtype
-    flash: bool = False
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        batch, num_tokens, width = x.shape
-        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, num_tokens, 3, self.heads, -1)  # [B, N, 3, heads, d]
-        q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
-        if class_token_only:
-            q = q[:, :, :1]
-        # The compiler drops the map, and all that only it needs, where nobody asks for it.
-        out, attention = _attend(q, k, v, is_key)
-        if self.flash and is_key is None and not class_token_only:
-            out = _flash(q, k, v)
-        out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
-        return nn.Dense(width, dtype=self.dtype, name="proj")(out), attention
-
-
 def gelu(x: jax.Array) -> jax.Array:
     """Exact GELU. Through erf, which compiles and runs in about half the time of the erfc form."""
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
@@ -162,9 +106,9 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = nn.Dense(4 * x.shape[-1], dtype=self.dtype, name="fc1")(x)
+        hidden = Linear(4 * x.shape[-1], dtype=self.dtype, name="fc1")(x)
         hidden = gelu(hidden)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        return Linear(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
 
 
 def layer_norm(eps: float, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
@@ -182,12 +126,14 @@ class Block(nn.Module):
     norm_eps: float
     dtype: jnp.dtype
     flash: bool = False
+    low_memory: bool = False
 
     @nn.compact
     def __call__(
         self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
     ) -> tuple[jax.Array, jax.Array]:
-        out, attention = Attention(self.heads, self.dtype, self.flash, name="attn")(
+        kind = (self.heads, self.dtype, self.flash, self.low_memory)
+        out, attention = Attention(*kind, name="attn")(
             layer_norm(self.norm_eps, self.dtype, "norm1")(x),
             is_key,
             class_token_only=class_token_only,
@@ -225,7 +171,7 @@ class ViT(nn.Module):
         )
         self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
         self.pos_embed = self.param("pos_embed", self._init_positions)
-        sizes = (spec.heads, spec.norm_eps, self.dtype, self.flash)
+        sizes = (spec.heads, spec.norm_eps, self.dtype, self.flash, self.low_memory)
         self.blocks = [Block(*sizes) for _ in range(spec.depth)]
         self.norm = layer_norm(spec.norm_eps, self.dtype)
 
@@ -264,35 +210,55 @@ class ViT(nn.Module):
         tokens = jnp.concatenate([cls_token, patches], axis=1)
         return tokens + self._positions(height, width, padding).astype(self.dtype)
 
-    def _all_but_last(self, tokens: jax.Array, is_key: jax.Array | None) -> list[dict]:
-        """`tokens` and `attention` after each block but the last."""
+    def _all_but_last(
+        self, tokens: jax.Array, is_key: jax.Array | None, wanted: tuple[int, ...]
+    ) -> tuple[jax.Array, dict[int, dict]]:
+        """Tokens before the last block, and `tokens` and `attention` after each of the `wanted`."""
         if self.low_memory and not self.is_initializing():
-            return [{"tokens": x} for x in self._scan_blocks(tokens, is_key)]
-        outputs = []
-        for block in self.blocks[:-1]:
+            return self._scan_blocks(tokens, is_key, wanted)
+        outputs = {}
+        for i, block in enumerate(self.blocks[:-1]):
             tokens, attention = block(tokens, is_key)
-            outputs.append({"tokens": tokens, "attention": attention})
-        return outputs
+            if i in wanted:
+                outputs[i] = {"tokens": tokens, "attention": attention}
+        return tokens, outputs
 
-    def _scan_blocks(self, tokens: jax.Array, is_key: jax.Array | None) -> jax.Array:
-        """Tokens after each block but the last, `[depth - 1, B, 1 + N, D]`."""
+    def _scan_blocks(
+        self, tokens: jax.Array, is_key: jax.Array | None, wanted: tuple[int, ...]
+    ) -> tuple[jax.Array, dict[int, dict]]:
+        """`_all_but_last` without the attention."""
         params = [block.variables["params"] for block in self.blocks[:-1]]
         if not params:
-            return tokens[:0]
+            return tokens, {}
         block = self.blocks[0].clone(parent=None)
 
-        # The attention maps, which outgrow everything else, are products with batch dimensions.
-        keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        @functools.partial(
+            jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT)
+        )
+        def one_block(tokens: jax.Array, params: dict) -> jax.Array:
+            return block.apply({"params": params}, tokens, is_key)[0]
 
-        @functools.partial(jax.checkpoint, policy=keep)
-        def step(tokens: jax.Array, params: dict) -> tuple[jax.Array, jax.Array]:
-            tokens, _ = block.apply({"params": params}, tokens, is_key)
-            return tokens, tokens
+        def step(carry: tuple, block: tuple) -> tuple[tuple, None]:
+            tokens, kept = carry
+            index, params = block
+            tokens = one_block(tokens, params)
+            # Stacked, the tokens of all blocks would be written and only some of them ever read.
+            kept = {i: jnp.where(index == i, tokens, old) for i, old in kept.items()}
+            return (tokens, kept), None
 
-        return jax.lax.scan(step, tokens, jax.tree.map(lambda *x: jnp.stack(x), *params))[1]
+        stacked = jax.tree.map(lambda *x: jnp.stack(x), *params)
+        blocks = (jnp.arange(len(params)), stacked)
+        kept = {i: tokens for i in wanted if i < len(params)}
+        (tokens, kept), _ = jax.lax.scan(step, (tokens, kept), blocks)
+        return tokens, {i: {"tokens": x} for i, x in kept.items()}
 
     def __call__(
-        self, images: jax.Array, padding: Padding | None = None, *, num_mapped: int | None = None
+        self,
+        images: jax.Array,
+        padding: Padding | None = None,
+        *,
+        num_mapped: int | None = None,
+        blocks: tuple[int, ...] | None = None,
     ) -> dict:
         """Encodes normalised images `[B, H, W, 3]` of any size of at least one patch.
 
@@ -302,27 +268,31 @@ class ViT(nn.Module):
                 means nothing.
             num_mapped: how many images, from the first on, have their patch tokens taken through
                 the last block; of the others it computes the class token alone. All by default.
+            blocks: numbers of the blocks whose outputs come back, all by default. Without
+                `low_memory` those that nobody uses cost nothing.
 
         Returns:
             `cls_token [B, D]` and `patch_tokens [num_mapped, N, D]` after the final LayerNorm,
-            patches in row-major order; and for block `i`, `block_i` with its raw output `tokens
-            [B, 1 + N, D]` and `attention [B, heads, 1 + N, 1 + N]`, of the last block for the
-            mapped images only.
+            patches in row-major order; and for each of `blocks`, `block_i` with its raw output
+            `tokens [B, 1 + N, D]` and `attention [B, heads, 1 + N, 1 + N]`, of the last block for
+            the mapped images only.
         """
         tokens = self.embed(images, padding)
         is_key = None
         if padding is not None:
             valid = padding.valid.reshape(images.shape[0], -1)  # [B, N]
             is_key = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
-        outputs = self._all_but_last(tokens, is_key)
-        tokens = outputs[-1]["tokens"] if outputs else tokens
+        last = self.backbone.depth - 1
+        wanted = tuple(range(last + 1)) if blocks is None else blocks
+        tokens, outputs = self._all_but_last(tokens, is_key, wanted)
         # Slices, because a number of images may be symbolic: `[:None]` is all of them.
         some, others = slice(num_mapped), slice(num_mapped, None)
         cls_tokens, patch_tokens = [], None
         if num_mapped != 0:
             mapped_key = None if is_key is None else is_key[some]
             mapped, attention = self.blocks[-1](tokens[some], mapped_key)
-            outputs.append({"tokens": mapped, "attention": attention})
+            if last in wanted:
+                outputs[last] = {"tokens": mapped, "attention": attention}
             normed = self.norm(mapped)
             patch_tokens = normed[:, 1:]
             cls_tokens.append(normed[:, 0])
@@ -330,6 +300,6 @@ class ViT(nn.Module):
             rest_key = None if is_key is None else is_key[others]
             rest, _ = self.blocks[-1](tokens[others], rest_key, class_token_only=True)
             cls_tokens.append(self.norm(rest)[:, 0])
-        out = {f"block_{i}": output for i, output in enumerate(outputs)}
+        out = {f"block_{i}": output for i, output in outputs.items()}
         out["cls_token"] = cls_tokens[0] if len(cls_tokens) == 1 else jnp.concatenate(cls_tokens)
         return out if patch_tokens is None else out | {"patch_tokens": patch_tokens}

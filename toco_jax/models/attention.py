@@ -1,0 +1,111 @@
+"""Multi-head self-attention, plain, by cuDNN, or one head at a time."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+# What the gradient keeps where it computes most things again: results of the linear layers, and of
+# attention where it costs much.
+KEPT = "kept"
+
+# Bytes of an image's attention maps from which on `low_memory` takes one head at a time. Smaller
+# ones fit a processor's cache together.
+_LARGE_MAPS = 4 * 2**20
+
+
+class Linear(nn.Dense):
+    """A linear layer whose result `KEPT` names."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D]` to `[..., features]`."""
+        return checkpoint_name(super().__call__(x), KEPT)
+
+
+def _attend(
+    q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+    """Softmax attention over `[..., N, d]`, of the keys `is_key [..., N]` only where it is given;
+    the probabilities `[..., N, N]` are float32.
+    """
+    logits = jnp.einsum("...qd,...kd->...qk", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+    if is_key is not None:
+        logits = jnp.where(is_key[..., None, :], logits, -jnp.inf)
+    attention = jax.nn.softmax(logits, axis=-1)
+    return jnp.einsum("...qk,...kd->...qd", attention.astype(v.dtype), v), attention
+
+
+def _one_by_one(q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None) -> jax.Array:
+    """The first result of `_attend` over `[B, heads, N, d]`, one head of one image at a time and
+    its map computed again for the gradient, so that no more than one map exists at a time.
+    """
+
+    def one(head: tuple) -> jax.Array:
+        return _attend(*head)[0]
+
+    if is_key is not None:
+        is_key = jnp.broadcast_to(is_key, k.shape[:-1])  # [B, heads, N]
+    arrays = (q, k, v, is_key)
+    heads = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)  # [B * heads, ...]
+    return checkpoint_name(jax.lax.map(jax.checkpoint(one), heads).reshape(q.shape), KEPT)
+
+
+def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """The first result of `_attend` over `[B, heads, N, d]` by cuDNN, which never writes the
+    probabilities to memory.
+    """
+    batch, _, num_tokens, _ = q.shape
+    # JAX refuses the gradient of odd lengths: they get one more token that takes no part.
+    odd = num_tokens % 2
+    pad = ((0, 0), (0, odd), (0, 0), (0, 0))
+    q, k, v = (jnp.pad(x.swapaxes(1, 2), pad) for x in (q, k, v))  # [B, N + odd, heads, d]
+    lengths = jnp.full((batch,), num_tokens, jnp.int32) if odd else None
+    out = jax.nn.dot_product_attention(
+        *(q, k, v),
+        query_seq_lengths=lengths,
+        key_value_seq_lengths=lengths,
+        implementation="cudnn",
+    )
+    return out[:, :num_tokens].swapaxes(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention.
+
+    Attributes:
+        heads: number of heads, a divisor of the width D.
+        dtype: compute dtype of the matrix products.
+        flash: by cuDNN, for bfloat16 or float16 on a GPU, where all tokens are keys.
+        low_memory: one head at a time where the maps are large.
+    """
+
+    heads: int
+    dtype: jnp.dtype
+    flash: bool = False
+    low_memory: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """`[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, N]`; with `class_token_only` to
+        `[B, 1, D]` and `[B, heads, 1, N]`. Only tokens of `is_key [B, N]` are looked at where it is
+        given.
+        """
+        batch, num_tokens, width = x.shape
+        qkv = Linear(3 * width, dtype=self.dtype, name="qkv")(x)
+        qkv = qkv.reshape(batch, num_tokens, 3, self.heads, -1)  # [B, N, 3, heads, d]
+        q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
+        if class_token_only:
+            q = q[:, :, :1]
+        if is_key is not None:
+            is_key = is_key[:, None]  # [B, 1, N]
+        # The compiler drops the map, and all that only it needs, where nobody asks for it.
+        out, attention = _attend(q, k, v, is_key)
+        map_bytes = 4 * self.heads * q.shape[2] * num_tokens
+        if self.flash and is_key is None and not class_token_only:
+            out = _flash(q, k, v)
+        elif self.low_memory and map_bytes > _LARGE_MAPS:
+            out = _one_by_one(q, k, v, is_key)
+        out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
+        return Linear(width, dtype=self.dtype, name="proj")(out), attention
