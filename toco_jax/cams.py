@@ -23,6 +23,7 @@ def multi_scale_cams(
     *,
     scales: tuple[float, ...],
     unscaled: tuple[jax.Array, jax.Array] | None = None,
+    class_ids: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """CAMs summed over scales, each the maximum of the image and its mirror image.
 
@@ -31,10 +32,17 @@ def multi_scale_cams(
         images: normalised images `[B, H, W, 3]`.
         scales: factors of the image size; sizes are rounded down.
         unscaled: `cam_fn(images)` where the caller has it already; saves that pass of scale 1.
+        class_ids: the classes wanted of each image, see `of_classes`; all by default.
 
     Returns:
-        `cam, aux_cam [B, H, W, C]` float32, every class of every image in [0, 1).
+        `cam, aux_cam [B, H, W, C]` float32, every class of every image in [0, 1); `[B, H, W, K]`
+        with `class_ids`.
     """
+
+    def full(cam: jax.Array) -> jax.Array:
+        wanted = cam if class_ids is None else of_classes(cam, class_ids)
+        return resize(wanted.astype(jnp.float32), size)
+
     size = images.shape[1:3]
     totals = [0.0, 0.0]
     for scale in scales:
@@ -46,10 +54,31 @@ def multi_scale_cams(
             pair = cam_fn(jnp.concatenate([scaled, mirrored]))
             straight, flipped = zip(*(jnp.split(cam, 2) for cam in pair), strict=True)
         for i, (cam, cam_of_mirror) in enumerate(zip(straight, flipped, strict=True)):
-            cam_full = resize(cam.astype(jnp.float32), size)
-            mirror_full = resize(jnp.flip(cam_of_mirror, axis=2).astype(jnp.float32), size)
-            totals[i] += jax.nn.relu(jnp.maximum(cam_full, mirror_full))
+            mirror_full = full(jnp.flip(cam_of_mirror, axis=2))
+            totals[i] += jax.nn.relu(jnp.maximum(full(cam), mirror_full))
     return normalize_cam(totals[0]), normalize_cam(totals[1])
+
+
+def present_classes(cls_label: jax.Array, num: int) -> jax.Array:
+    """Classes that hold all of `cls_label [B, C]`, if no image has more than `num` of them.
+
+    Returns:
+        `[B, min(num, C)]` int32 in 0..C-1, those of the image first, in ascending order.
+    """
+    return jax.lax.top_k(cls_label, min(num, cls_label.shape[1]))[1]
+
+
+def of_classes(cam: jax.Array, class_ids: jax.Array) -> jax.Array:
+    """The classes `class_ids [B, K]` of each image's `cam [B, H, W, C]`: `[B, H, W, K]`."""
+    return jnp.take_along_axis(cam, class_ids[:, None, None, :], axis=-1)
+
+
+def to_class_labels(label: jax.Array, class_ids: jax.Array) -> jax.Array:
+    """Labels `[B, H, W]` that count `class_ids [B, K]` from 1 to labels that count all classes."""
+    label_of = jnp.pad(class_ids + 1, ((0, 0), (1, 0))).astype(jnp.int32)  # [B, 1 + K]
+    flat = label.reshape(len(label), -1)  # [B, H * W]
+    named = jnp.take_along_axis(label_of, jnp.where(flat == IGNORE_INDEX, 0, flat), axis=1)
+    return jnp.where(label == IGNORE_INDEX, IGNORE_INDEX, named.reshape(label.shape))
 
 
 def normalize_cam(cam: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toco_jax import cams
 from toco_jax.cams import IGNORE_INDEX, inside_box
 from toco_jax.models.toco import IMAGE_MEAN, IMAGE_STD
 from toco_jax.ops.resize import resize
@@ -147,12 +148,33 @@ def refine_pseudo_label(
         `[B, H, W]` int32: a class where the high run says so, 0 where both runs say background,
         255 elsewhere and outside the box.
     """
+    class_ids = cams.present_classes(cls_label, max_classes - 1)  # [B, K]
+    if class_ids.shape[1] == cls_label.shape[1]:
+        return _refine_scores(image, cam, cls_label, valid_box, high_thre, low_thre)
+    label = _refine_scores(
+        image,
+        cams.of_classes(cam, class_ids),
+        jnp.take_along_axis(cls_label, class_ids, axis=1),
+        valid_box,
+        high_thre,
+        low_thre,
+    )
+    return cams.to_class_labels(label, class_ids)
+
+
+def _refine_scores(
+    image: jax.Array,
+    cam: jax.Array,
+    cls_label: jax.Array,
+    valid_box: jax.Array,
+    high_thre: float,
+    low_thre: float,
+) -> jax.Array:
+    """`refine_pseudo_label` at the cost of all classes."""
     size = image.shape[1:3]
     half = (size[0] // 2, size[1] // 2)
-    present, class_id = jax.lax.top_k(cls_label, min(max_classes - 1, cls_label.shape[1]))
-    scores = jnp.take_along_axis(cam, class_id[:, None, None, :], axis=-1)
-    scores = resize(scores.astype(jnp.float32), half)
-    is_present = present[:, None, None, :] > 0
+    scores = resize(cam.astype(jnp.float32), half)
+    is_present = cls_label[:, None, None, :] > 0
 
     def class_probs(background_score: float) -> jax.Array:
         logits = jnp.where(is_present, scores, -jnp.inf)
@@ -161,11 +183,6 @@ def refine_pseudo_label(
 
     runs = jnp.concatenate([class_probs(high_thre), class_probs(low_thre)], axis=-1)
     refined = resize(refine(resize(image.astype(jnp.float32), half), runs), size)
-    label_of = jnp.pad(class_id + 1, ((0, 0), (1, 0))).astype(jnp.int32)  # [B, max_classes]
-    high, low = (
-        jnp.take_along_axis(label_of[:, None, :], run.argmax(axis=-1).reshape(len(run), 1, -1), -1)
-        for run in jnp.split(refined, 2, axis=-1)
-    )
-    high, low = high.reshape(cam.shape[:3]), low.reshape(cam.shape[:3])  # [B, H, W]
+    high, low = (run.argmax(axis=-1).astype("int32") for run in jnp.split(refined, 2, axis=-1))
     label = jnp.where(high > 0, high, jnp.where(low > 0, IGNORE_INDEX, 0))
     return jnp.where(inside_box(valid_box, size), label, IGNORE_INDEX)

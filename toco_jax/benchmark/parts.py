@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from toco_jax import cams, crops, losses, par, step
+from toco_jax import cams, crops, losses, objective, par, step
 from toco_jax.config import Phase
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.ops.resize import resize
@@ -44,29 +44,31 @@ def make_parts(
         return parts[name][0](*inputs)
 
     params = state.params
-    label, box = batch["cls_label"], batch["valid_box"]
+    box = batch["valid_box"]
+    class_ids = cams.present_classes(batch["cls_label"], max_classes - 1)  # [B, K]
+    present = jnp.take_along_axis(batch["cls_label"], class_ids, axis=1)  # [B, K]
     thresholds = {"high_thre": config.high_thre, "low_thre": config.low_thre}
     encode = encoder_pass(model, views=("image", "view2") if phase.weight("ctc") else ("image",))
     _, tokens = run("encoder, global views, gradient", encode, params, batch)
     if any(phase.weight(term) for term in ("ptc", "ctc", "seg", "reg")):
         scales = cam_passes(config, model)
-        cam, aux_cam = run("CAMs of all scales", scales, params, batch, tokens)
+        cam, aux_cam = run("CAMs of all scales", scales, params, batch, tokens, class_ids)
     if phase.weight("ptc"):
         contrast = patch_contrast(config, model)
-        run("patch token contrast", contrast, tokens["patch_tokens"], aux_cam, label, box)
+        run("patch token contrast", contrast, tokens["patch_tokens"], aux_cam, present, box)
     if phase.weight("ctc"):
         contrast = class_contrast(config, model)
         inputs = (params, state.teacher_params, tokens["cls_token"], batch["local"], aux_cam)
-        run("local crops and projections, gradient", contrast, *inputs, label, state.key)
+        run("local crops and projections, gradient", contrast, *inputs, present, state.key)
     if phase.weight("seg") or phase.weight("reg"):
 
         def refine(image, cam, cls_label, valid_box):
-            image = image.astype(jnp.float32) / 255
+            image = par.unit_image(image, truncated=config.as_published)
             settings = thresholds | {"max_classes": max_classes}
             return par.refine_pseudo_label(image, cam, cls_label, valid_box, **settings)
 
         chosen = {"cam": cam, "aux_cam": aux_cam}[phase.pseudo_label_cam]
-        pseudo_label = run("PAR", refine, batch["image"], chosen, label, box)
+        pseudo_label = run("PAR", refine, batch["image"], chosen, present, box)
         logits, _ = run(
             "decoder and segmentation loss, gradient",
             decoder_pass(config, model),
@@ -98,17 +100,15 @@ def encoder_pass(model: ToCo, *, views: tuple[str, ...]) -> Callable:
 
 
 def cam_passes(config: ConfigDict, model: ToCo) -> Callable:
-    """`(params, batch, tokens)` to both CAMs."""
+    """`(params, batch, tokens, class_ids)` to both CAMs."""
     grid = (config.crop_size // model.backbone.patch,) * 2
 
-    def function(params: dict, batch: dict, tokens: dict) -> tuple[jax.Array, jax.Array]:
+    def function(
+        params: dict, batch: dict, tokens: dict, class_ids: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         out = model.apply({"params": params}, tokens, grid, method="classify")
-        return cams.multi_scale_cams(
-            lambda images: model.apply({"params": params}, images, method="cams"),
-            normalize(batch["image"]),
-            scales=tuple(config.cam_scales),
-            unscaled=(out["cam"], out["aux_cam"]),
-        )
+        images = normalize(batch["image"])
+        return objective.class_maps(config, model, params, images, out, class_ids)
 
     return function
 
@@ -127,11 +127,8 @@ def patch_contrast(config: ConfigDict, model: ToCo) -> Callable:
             high_thre=config.high_thre,
             low_thre=config.low_thre,
         )
-        split = [
-            x.reshape(-1, config.group_size, *x.shape[1:])  # [G, g, ...]
-            for x in (patch_tokens, cams.label_to_affinity(label))
-        ]
-        return jax.vmap(losses.patch_token_contrast)(*split).mean()
+        pairs = (patch_tokens, cams.label_to_affinity(label))
+        return objective.by_group(config, losses.patch_token_contrast, *pairs)
 
     return jax.grad(loss)
 
@@ -150,7 +147,7 @@ def class_contrast(config: ConfigDict, model: ToCo) -> Callable:
         def apply(method: str, *args, **kwargs):
             return model.apply({"params": params}, *args, method=method, **kwargs)
 
-        pairs = step.contrast_pairs(apply, teacher_params, cls_tokens, local_crops, positive)
+        pairs = objective.contrast_pairs(apply, teacher_params, cls_tokens, local_crops, positive)
         return losses.class_token_contrast(*pairs, temperature=config.temperature)
 
     return jax.grad(loss, argnums=(0, 2))

@@ -15,7 +15,7 @@ from toco_jax import step
 from toco_jax.benchmark.photos import photo
 from toco_jax.config import ConfigError, Phase, phase_at, validate
 from toco_jax.models.toco import ToCo
-from toco_jax.sharding import batch_sharded, replicated, shard_batch, split_over
+from toco_jax.sharding import batch_sharded, shard_batch
 
 # Classes in an image, background included, as many as training on VOC allows for.
 MAX_CLASSES = 7
@@ -145,9 +145,6 @@ def abstract_inputs(config: ConfigDict, model: ToCo, mesh: Mesh) -> tuple[step.T
         return step.init_state(config, step.init_params(model, key))
 
     shapes = jax.eval_shape(init, jax.random.key(0))
-    state = jax.tree.map(lambda x: placed(x, replicated(mesh)), shapes)
-    if config.shard_optimizer:
-        moments = jax.tree.map(lambda x: placed(x, split_over(mesh, x.shape)), shapes.opt_state)
-        state = state.replace(opt_state=moments)
+    state = jax.tree.map(placed, shapes, step.state_placement(config, shapes, mesh))
     batch = jax.tree.map(lambda x: placed(x, batch_sharded(mesh)), make_batch(config))
     return state, batch
