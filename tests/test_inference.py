@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from reference_weights import reference_state_dict
 
-from toco_jax.inference import SEG_SCALES, Buckets, NativeNetwork
+from toco_jax.inference import SEG_SCALES, Buckets, NativeNetwork, resize_map
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.models.vit import BACKBONES, Backbone
 from toco_jax.pretrained import params_from_reference
@@ -76,6 +76,7 @@ def test_images_below_a_patch_are_enlarged(tiny):
     np.testing.assert_array_equal(dot.seg[0], filled.seg[0])
     assert dot.seg_logits().shape == (1, 1, 4)
     assert np.isfinite(dot.cam_of("cam", np.array([0, 2]))).all()
+    assert filled.cam_of("cam", np.array([], int)).shape == (4, 4, 0)
 
 
 def test_batches_do_not_mix_images(tiny):
@@ -86,6 +87,15 @@ def test_batches_do_not_mix_images(tiny):
     for image, maps in zip(images, together, strict=True):
         (single,) = run(network, [image])
         np.testing.assert_allclose(maps.seg_logits(), single.seg_logits(), atol=1e-5)
+
+
+def test_maps_of_more_classes_than_opencv_has_channels():
+    values = np.random.default_rng(0).standard_normal((3, 4, 300), np.float32)
+    whole = resize_map(values, (7, 9))
+    assert whole.shape == (7, 9, 300)
+    for channel in (0, 127, 128, 255, 256, 299):
+        (alone,) = np.moveaxis(resize_map(values[..., [channel]], (7, 9)), -1, 0)
+        np.testing.assert_allclose(whole[..., channel], alone, rtol=0, atol=1e-6)
 
 
 def test_nine_shapes_for_all_photos():

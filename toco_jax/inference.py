@@ -12,18 +12,19 @@ from collections.abc import Callable, Iterable, Sequence
 import cv2
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh
 
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.models.vit import Padding
 from toco_jax.ops.resize import interpolation_matrix
-from toco_jax.sharding import AXIS, batch_sharded, replicated
+from toco_jax.sharding import batch_sharded, mesh_of, replicated
 
 SEG_SCALES = (1.0, 1.25, 1.5)
 # The longer and the shorter side of most photos in VOC, for a network trained at 448 pixels.
 _LONG, _SHORT, _TRAINED_AT = 500, 375, 448
 # Images beyond that are padded to multiples of this many patches.
 _COARSE = 8
+# OpenCV's images have at most this many channels.
+_CV_CHANNELS = 128
 
 Size = tuple[int, int]
 
@@ -120,8 +121,14 @@ class Maps:
 
 def resize_map(values: np.ndarray, size: Size) -> np.ndarray:
     """Bilinear `[h, w, C]` to `[H, W, C]`; on the host, because images come in every size."""
-    out = cv2.resize(values, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return out.reshape(*size, values.shape[-1])
+    parts = [
+        cv2.resize(values[..., c : c + _CV_CHANNELS], size[::-1], interpolation=cv2.INTER_LINEAR)
+        for c in range(0, values.shape[-1], _CV_CHANNELS)
+    ]
+    parts = [part.reshape(*size, -1) for part in parts]  # [H, W, <= 128]
+    if not parts:
+        return np.zeros((*size, 0), values.dtype)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -167,7 +174,7 @@ class NativeNetwork:
         devices: Sequence[jax.Device] | None = None,
     ):
         devices = jax.local_devices() if devices is None else devices
-        self._mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+        self._mesh = mesh_of(devices)
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         self._model = model
         self._params = jax.device_put(params, replicated(self._mesh))

@@ -1,6 +1,6 @@
 """One mesh over all devices: batches split along it, everything else replicated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,15 +11,19 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 AXIS = "data"
 
 
-def make_mesh(num_devices: int | None = None) -> Mesh:
-    """Mesh of one axis over the first `num_devices` devices of all processes (default: all)."""
-    devices = jax.devices()[:num_devices]
+def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
+    """Mesh of one axis over these devices."""
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+
+
+def make_mesh(num_devices: int | None = None) -> Mesh:
+    """Mesh over the first `num_devices` devices of all processes (default: all)."""
+    return mesh_of(jax.devices()[:num_devices])
 
 
 def local_mesh() -> Mesh:
     """Mesh over the devices of this process, for work that each process does at its own pace."""
-    return Mesh(np.array(jax.local_devices()), (AXIS,), axis_types=(AxisType.Auto,))
+    return mesh_of(jax.local_devices())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

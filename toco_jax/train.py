@@ -15,7 +15,7 @@ from toco_jax import checkpoints, pretrained, processes, samples, scoring, valid
 from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
 from toco_jax.data import Part, open_configured, shapes
-from toco_jax.data.pipeline import eval_batches, train_batches
+from toco_jax.data.pipeline import configured_batches, eval_batches
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.sharding import local_copy, local_mesh, make_mesh, shard_batch
 from toco_jax.step import (
@@ -82,7 +82,8 @@ def train_until_stopped(
 
     step = int(state.step)
     evaluator = Evaluator(config, model, val_source)
-    batches = open_batches(config, source, step)
+    share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    batches = configured_batches(source, config, start_step=step, **share)
     tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
     with closing(batches), closing(tracker), closing(store):
         log = StepLog(tracker, config.batch_size)
@@ -114,24 +115,6 @@ def train_until_stopped(
             if stopping and not last:
                 raise processes.Preempted(f"stopped and saved at step {step} of {workdir}")
     return finish(config, workdir, evaluator, state, meta)
-
-
-def open_batches(config: ConfigDict, source: Any, step: int):
-    """This process's share of the training batches from a step on."""
-    return train_batches(
-        source,
-        seed=config.seed,
-        start_step=step,
-        batch_size=config.batch_size,
-        crop_size=config.crop_size,
-        as_published=config.as_published,
-        num_threads=config.data.num_threads,
-        scale_range=tuple(config.data.scale_range),
-        blur_sigma=tuple(config.data.blur_sigma),
-        on_error=config.data.get("on_error", "raise"),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -20,12 +19,11 @@ from rich.table import Table
 
 from toco_jax import metrics, scoring
 from toco_jax.cams import cam_to_label, multi_scale_cams
+from toco_jax.inference import resize_map
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.sharding import batch_sharded, replicated, shard_batch
 
 PREDICTORS = ("cam", "aux_cam", "seg")
-# OpenCV resizes at most 512 channels at a time.
-_CV_CHANNELS = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Prediction:
 
 
 def protocol_name(config: ConfigDict) -> str:
-    """How the scores of `score` were taken, in words."""
+    """How the scores of `summarize` were taken, in words."""
     scales = ", ".join(f"{scale:g}" for scale in config.cam_scales)
     return f"{config.crop_size}, single scale (CAM scales {scales})"
 
@@ -75,22 +73,12 @@ def make_eval_step(config: ConfigDict, model: ToCo, mesh: Mesh) -> Callable:
     )
 
 
-def _resize_map(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bilinear `[h, w, C]` to `[H, W, C]`; on the host, because labels come in every size."""
-    parts = [
-        cv2.resize(values[..., c : c + _CV_CHANNELS], size[::-1], interpolation=cv2.INTER_LINEAR)
-        for c in range(0, values.shape[-1], _CV_CHANNELS)
-    ]
-    parts = [part.reshape(*size, -1) for part in parts]  # [H, W, <= 128]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
-
-
 def _predict_one(record: dict, outputs: dict[str, np.ndarray], bkg_thre: float) -> Prediction:
     size = record["mask"].shape
-    seg_logits = _resize_map(outputs["seg_logits"], size)
+    seg_logits = resize_map(outputs["seg_logits"], size)
     labels = {"seg": seg_logits.argmax(axis=-1).astype(np.int32)}
     for name in ("cam", "aux_cam"):
-        cam = _resize_map(outputs[name], size)
+        cam = resize_map(outputs[name], size)
         labels[name] = cam_to_label(cam[None], record["cls_label"][None], bkg_thre=bkg_thre)[0]
     return Prediction(record, labels, outputs["cam"], outputs["cls_logits"] > 0)
 

@@ -1,12 +1,12 @@
 """Small data sets, made afresh for each test that wants to break one."""
 
-import importlib.util
 import pathlib
 
 import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import load_config
 
 RECORDS = {"2007_000001": ("cat",), "2007_000002": ("dog", "person"), "2007_000003": ("cat", "dog")}
 VAL = ("2007_000002",)
@@ -64,12 +64,8 @@ def photos(tmp_path) -> pathlib.Path:
     return root
 
 
-def load_config(name: str):
+def small_config(name: str):
     """The configuration of `configs/<name>.py`, with tiny crops."""
-    path = pathlib.Path(__file__).parents[2] / "configs" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = load_config(name)()
     config.crop_size, config.local_crop_size, config.data.num_threads = 32, 16, 2
     return config

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from data.conftest import load_config, write_mask
+from data.conftest import small_config, write_mask
 
 from toco_jax.data import DataError, check, open_configured, pipeline
 
@@ -250,7 +250,7 @@ def assert_named(config, message):
 
 
 def configured(name, root):
-    config = load_config(name)
+    config = small_config(name)
     config.data.root = str(root)
     return config
 

@@ -7,7 +7,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from data.conftest import load_config, write_mask
+from data.conftest import small_config, write_mask
 
 from toco_jax.data import check, check_report, open_configured
 
@@ -18,7 +18,7 @@ def run(config):
 
 @pytest.fixture
 def config(photos):
-    config = load_config("folder")
+    config = small_config("folder")
     config.data.root = str(photos)
     return config
 
@@ -71,7 +71,7 @@ def test_clean_lists_can_be_trained_on(config, photos):
 
 
 def test_clean_lists_of_a_devkit(devkit):
-    config = load_config("voc")
+    config = small_config("voc")
     config.data.root = str(devkit)
     (devkit / "JPEGImages" / "2007_000001.jpg").write_bytes(b"")
     splits, problems = run(config)
@@ -105,7 +105,7 @@ def test_classes_that_do_not_fit(config, photos):
 
 
 def test_masks_of_training_images_may_be_missing(devkit):
-    config = load_config("voc")
+    config = small_config("voc")
     config.data.root = str(devkit)
     names = devkit / "ImageSets" / "Segmentation" / "train_aug.txt"
     names.write_text("2007_000001\n2007_000003\n")

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from data.conftest import load_config
+from data.conftest import small_config
 
 from toco_jax import data, train, workdir
 from toco_jax.checkpoints import CheckpointError
@@ -11,15 +11,15 @@ from toco_jax.data import DataError
 
 @pytest.mark.parametrize("name", ["voc", "coco", "folder"])
 def test_configs_are_valid_and_have_the_same_keys(name):
-    config = load_config(name)
+    config = small_config(name)
     validate(config, 1)
-    voc = load_config("voc")
+    voc = small_config("voc")
     assert set(config) == set(voc) and set(config.data) == set(voc.data)
     assert config.data.source == name
 
 
 def test_coco_goes_in_stages():
-    config = load_config("coco")
+    config = small_config("coco")
     early, middle, late = {"cls", "cls_aux"}, {"seg", "reg"}, {"ptc", "ctc"}
     for step, terms, cam in (
         (0, early, "aux_cam"),
@@ -53,7 +53,7 @@ def test_coco_goes_in_stages():
     ],
 )
 def test_data_keys_are_checked(key, value, message):
-    config = load_config("folder")
+    config = small_config("folder")
     config.data[key] = value
     with pytest.raises(ConfigError, match=message):
         validate(config, 1)
@@ -61,7 +61,7 @@ def test_data_keys_are_checked(key, value, message):
 
 @pytest.fixture
 def config(photos):
-    config = load_config("folder")
+    config = small_config("folder")
     config.data.root = str(photos)
     return config
 
@@ -79,7 +79,7 @@ def test_the_number_of_classes_is_found_out(config):
 
 
 def test_the_classes_are_written_to_the_run(tmp_path):
-    config = load_config("folder")
+    config = small_config("folder")
     workdir.claim(tmp_path, config, ("cat", "dog"))
     assert json.loads((tmp_path / workdir.CLASSES_FILE).read_text()) == ["cat", "dog"]
     workdir.claim(tmp_path, config, ("cat", "dog"))

@@ -6,7 +6,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from data.conftest import load_config
+from data.conftest import small_config
 
 from toco_jax.data import open_configured, show
 
@@ -33,7 +33,7 @@ class Halves:
 def test_records_are_those_of_training(photos):
     from toco_jax.data.pipeline import train_batches
 
-    config = load_config("folder")
+    config = small_config("folder")
     config.data.root = str(photos)
     source = open_configured(config, part="train", masks=False)
     shown = show.first_records(source, config, count=3, start_step=2)
@@ -60,7 +60,7 @@ def test_undecided_regions_are_the_valid_box():
 
 def test_frames_and_flags_are_where_the_crops_are(monkeypatch):
     """Foreground on the right: crops there are green, crops on the left red."""
-    config = load_config("voc")
+    config = small_config("voc")
     config.num_local_crops, config.local_crop_size = 2, 8
     regions = np.zeros((1, 32, 32), np.int32)
     regions[:, :, 16:] = 1
@@ -124,7 +124,7 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
     from toco_jax.data import DataError
     from toco_jax.models.toco import normalize
 
-    config = load_config("voc")
+    config = small_config("voc")
     config.backbone, config.num_classes, config.decoder_width = (
         "width=16,depth=3,heads=2,patch=8",
         3,

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from data.conftest import load_config
+from data.conftest import small_config
 
 from toco_jax import data
 from toco_jax.data import DataError, check, open_configured, pipeline, prepare
@@ -89,7 +89,7 @@ def test_a_folder_without_masks_and_of_mixed_formats(tmp_path, capsys):
 
 
 def test_the_check_reads_records(devkit_records):
-    config = load_config("voc")
+    config = small_config("voc")
     config.data.source, config.data.root = "tfds", devkit_records[1]
     splits, problems = check.check(config, threads=2, show=lambda _, states: list(states))
     assert not any(problem.fatal for problem in problems)

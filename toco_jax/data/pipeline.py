@@ -4,7 +4,7 @@ A training stream is a pure function of (seed, step): it does not depend on the 
 processes, and starts anywhere with nothing to restore. Batch k of all processes, concatenated in
 process order, is the global batch k.
 
-Both functions return an iterator with `close()`, which stops its threads; leaving the program
+All functions return an iterator with `close()`, which stops its threads; leaving the program
 without it is safe too. What goes wrong with a record is raised by `next()` as it is; after that the
 iterator is of no further use.
 """
@@ -102,6 +102,30 @@ def train_batches(
 
     endless = grain.MapDataset.range(sys.maxsize // batch_size)
     return _iterate(endless.map(record_at), share, num_threads, _stack)
+
+
+def configured_batches(source: Any, config: Any, *, start_step: int, **options) -> Iterator[Batch]:
+    """The `train_batches` of a run's configuration, from a step on.
+
+    Args:
+        source: record source.
+        config: a configuration with the keys of `configs/voc.py`; `data.on_error` may be missing,
+            as in runs made before there was any.
+        start_step: number of global batches to leave out.
+        **options: of `train_batches`, over what the configuration says.
+    """
+    data = config.data
+    chosen = {
+        "seed": config.seed,
+        "batch_size": config.batch_size,
+        "crop_size": config.crop_size,
+        "as_published": config.as_published,
+        "num_threads": data.num_threads,
+        "scale_range": tuple(data.scale_range),
+        "blur_sigma": tuple(data.blur_sigma),
+        "on_error": data.get("on_error", "raise"),
+    }
+    return train_batches(source, start_step=start_step, **(chosen | options))
 
 
 def eval_batches(

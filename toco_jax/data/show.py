@@ -23,7 +23,7 @@ from PIL import Image
 
 from toco_jax import cams, crops, drawing
 from toco_jax.data import DataError, open_configured
-from toco_jax.data.pipeline import train_batches
+from toco_jax.data.pipeline import configured_batches
 from toco_jax.models.toco import normalize
 
 BOX, POSITIVE, NEGATIVE = (255, 220, 0), (0, 200, 60), (230, 30, 30)
@@ -33,16 +33,8 @@ _CELL = 260
 
 def first_records(source: Any, config: ConfigDict, *, count: int, start_step: int = 0) -> dict:
     """The views of the first records of a run from a step on, as arrays of `count` rows."""
-    batches = train_batches(
-        source,
-        seed=config.seed,
-        start_step=start_step,
-        batch_size=config.batch_size,
-        crop_size=config.crop_size,
-        as_published=config.as_published,
-        num_threads=0,
-        scale_range=tuple(config.data.scale_range),
-        blur_sigma=tuple(config.data.blur_sigma),
+    batches = configured_batches(
+        source, config, start_step=start_step, num_threads=0, on_error="raise"
     )
     taken = list(itertools.islice(batches, -(-count // config.batch_size)))
     batches.close()
