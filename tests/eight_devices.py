@@ -57,6 +57,7 @@ def main(out: pathlib.Path) -> None:
         state = step.place_state(config, step.init_state(config, params), mesh)
         compiled = train_step.lower(state, shard_batch(batches[0], mesh)).compile()
         found[f"hlo_{num}"] = compiled.as_text()
+        found["state_leaves"] = len(jax.tree.leaves(state))
 
         def run_step_of(state, batch, mesh=mesh, compiled=compiled):
             batch = shard_batch(batch, mesh)

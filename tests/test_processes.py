@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from conftest import TINY_RUN, XLA_FLAGS
 
 from toco_jax import processes
 from toco_jax.train import train
+from toco_jax.workdir import CLASSES_FILE
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 STEPS = {"total_steps": 10, "save_every": 5, "log_every": 1}
@@ -47,13 +49,17 @@ class Job:
             for i in range(2)
         ]
 
-    def wait_for_step(self, step: int) -> None:
-        """Waits until a step is in the metrics, or a process has ended."""
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Waits for something that the first process does, or for its end."""
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and self.processes[0].poll() is None:
-            if any(line["step"] >= step for line in losses(self.workdir)):
+            if condition():
                 return
             time.sleep(0.02)
+
+    def wait_for_step(self, step: int) -> None:
+        """Waits until a step is in the metrics, or the first process has ended."""
+        self.wait_until(lambda: any(line["step"] >= step for line in losses(self.workdir)))
 
     def ends(self, seconds: float = 240) -> tuple[list[int], list[str]]:
         """Exit codes and output of both."""
@@ -70,6 +76,14 @@ def losses(workdir: pathlib.Path) -> list[dict]:
 
 def test_stopped_killed_and_finished_run_is_that_of_one_process(tiny_config, tmp_path):
     shared, alone = tmp_path / "shared", tmp_path / "alone"
+
+    # The first process leads the others; without it the second has to end too.
+    led = Job(shared)
+    led.wait_until((shared / CLASSES_FILE).exists)
+    assert [process.poll() for process in led.processes] == [None, None]
+    led.processes[0].kill()
+    codes, printed = led.ends(60)
+    assert codes[0] == -signal.SIGKILL and codes[1] not in (0, processes.RESTART), printed
 
     told = Job(shared)
     told.wait_for_step(2)

@@ -83,6 +83,12 @@ def test_devices_exchange_gradients_and_scalars_only(found):
     assert not re.search(r"\b(infeed|outfeed)\(|is_host_transfer=true", found["hlo_8"])
 
 
+def test_every_array_of_the_state_is_updated_in_place(found):
+    # XLA says which result lies in which argument; the state comes first in both.
+    aliases = re.findall(r"\{(\d+)\}: \((\d+), \{\}, \w+-alias\)", found["hlo_8"])
+    assert aliases == [(str(i), str(i)) for i in range(found["state_leaves"])]
+
+
 @pytest.fixture(scope="module")
 def four(tiny_config):
     """Function from changes of a configuration to one step of 16 images on four devices."""
