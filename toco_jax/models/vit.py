@@ -153,8 +153,9 @@ class ViT(nn.Module):
         dtype: compute dtype of the matrix products; parameters and statistics stay float32.
         flash: attention by cuDNN, for bfloat16 on a GPU; padded images go without.
         low_memory: one loop over the blocks that keeps the results of their linear layers for the
-            gradient and computes everything else again: a fraction of the memory and of the
-            compilation, for little more work. Blocks then return no attention.
+            gradient and computes everything else again, with one attention head at a time where
+            the maps are large: a fraction of the memory and of the compilation, for little more
+            work. All blocks but the last then return no attention.
     """
 
     backbone: Backbone
@@ -238,18 +239,18 @@ class ViT(nn.Module):
         def one_block(tokens: jax.Array, params: dict) -> jax.Array:
             return block.apply({"params": params}, tokens, is_key)[0]
 
-        def step(carry: tuple, block: tuple) -> tuple[tuple, None]:
+        def step(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
             tokens, kept = carry
-            index, params = block
+            index, params = numbered
             tokens = one_block(tokens, params)
             # Stacked, the tokens of all blocks would be written and only some of them ever read.
             kept = {i: jnp.where(index == i, tokens, old) for i, old in kept.items()}
             return (tokens, kept), None
 
         stacked = jax.tree.map(lambda *x: jnp.stack(x), *params)
-        blocks = (jnp.arange(len(params)), stacked)
+        numbered = (jnp.arange(len(params)), stacked)
         kept = {i: tokens for i in wanted if i < len(params)}
-        (tokens, kept), _ = jax.lax.scan(step, (tokens, kept), blocks)
+        (tokens, kept), _ = jax.lax.scan(step, (tokens, kept), numbered)
         return tokens, {i: {"tokens": x} for i, x in kept.items()}
 
     def __call__(
