@@ -151,28 +151,17 @@ def refine_pseudo_label(
         255 elsewhere and outside the box.
     """
     class_ids = cams.present_classes(cls_label, max_classes - 1)  # [B, K]
-    if class_ids.shape[1] == cls_label.shape[1]:
-        return _refine_scores(image, cam, cls_label, valid_box, high_thre, low_thre)
-    label = _refine_scores(
-        image,
-        cams.of_classes(cam, class_ids),
-        jnp.take_along_axis(cls_label, class_ids, axis=1),
-        valid_box,
-        high_thre,
-        low_thre,
-    )
-    return cams.to_class_labels(label, class_ids)
-
-
-def _refine_scores(
-    image: jax.Array,
-    cam: jax.Array,
-    cls_label: jax.Array,
-    valid_box: jax.Array,
-    high_thre: float,
-    low_thre: float,
-) -> jax.Array:
-    """`refine_pseudo_label` at the cost of all classes."""
+    if class_ids.shape[1] < cls_label.shape[1]:
+        label = refine_pseudo_label(
+            image,
+            cams.of_classes(cam, class_ids),
+            jnp.take_along_axis(cls_label, class_ids, axis=1),
+            valid_box,
+            high_thre=high_thre,
+            low_thre=low_thre,
+            max_classes=max_classes,
+        )
+        return cams.to_class_labels(label, class_ids)
     size = image.shape[1:3]
     half = (size[0] // 2, size[1] // 2)
     scores = resize(cam.astype(jnp.float32), half)

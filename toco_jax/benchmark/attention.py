@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from toco_jax.benchmark.measure import Tables, matrix_rate, medians
-from toco_jax.models.attention import Attention
+from toco_jax.models.block import Attention
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""Multi-head self-attention, plain, by cuDNN, or one head at a time."""
+"""The transformer block; its attention plain, by cuDNN, or one head at a time."""
 
 import flax.linen as nn
 import jax
@@ -109,3 +109,52 @@ class Attention(nn.Module):
             out = _one_by_one(q, k, v, is_key)
         out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
         return Linear(width, dtype=self.dtype, name="proj")(out), attention
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU. Through erf, which compiles and runs in about half the time of the erfc form."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact GELU between them."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        hidden = Linear(4 * x.shape[-1], dtype=self.dtype, name="fc1")(x)
+        hidden = gelu(hidden)
+        return Linear(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+
+
+def layer_norm(eps: float, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
+    """LayerNorm with float32 two-pass statistics, returned in `dtype`."""
+    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=dtype, name=name)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block; returns the tokens and the attention map.
+
+    With `class_token_only` the other tokens are only looked at: `[B, 1, D]` comes back.
+    """
+
+    heads: int
+    norm_eps: float
+    dtype: jnp.dtype
+    flash: bool = False
+    low_memory: bool = False
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        kind = (self.heads, self.dtype, self.flash, self.low_memory)
+        out, attention = Attention(*kind, name="attn")(
+            layer_norm(self.norm_eps, self.dtype, "norm1")(x),
+            is_key,
+            class_token_only=class_token_only,
+        )
+        x = x[:, : out.shape[1]] + out
+        x = x + Mlp(self.dtype, name="mlp")(layer_norm(self.norm_eps, self.dtype, "norm2")(x))
+        return x, attention

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toco_jax.models import attention
-from toco_jax.models.attention import Attention
+from toco_jax.models import block
+from toco_jax.models.block import Attention
 
 PLAIN = Attention(heads=2, dtype=jnp.float32)
 FRUGAL = PLAIN.clone(low_memory=True)
@@ -14,7 +14,7 @@ FRUGAL = PLAIN.clone(low_memory=True)
 
 @pytest.fixture
 def tokens(monkeypatch):
-    monkeypatch.setattr(attention, "_LARGE_MAPS", 0)
+    monkeypatch.setattr(block, "_LARGE_MAPS", 0)
     x = jax.random.normal(jax.random.key(0), (2, 9, 8))
     return x, PLAIN.init(jax.random.key(1), x)
 
@@ -53,5 +53,5 @@ def test_one_head_at_a_time_never_holds_all_maps(tokens):
 
 def test_small_maps_are_taken_together(tokens, monkeypatch):
     x, variables = tokens
-    monkeypatch.setattr(attention, "_LARGE_MAPS", 4 * 2 * 9 * 9)
+    monkeypatch.setattr(block, "_LARGE_MAPS", 4 * 2 * 9 * 9)
     assert "2x2x9x9" in jax.jit(FRUGAL.apply).trace(variables, x).lower().as_text()
