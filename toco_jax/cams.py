@@ -59,13 +59,15 @@ def multi_scale_cams(
     return normalize_cam(totals[0]), normalize_cam(totals[1])
 
 
-def present_classes(cls_label: jax.Array, num: int) -> jax.Array:
+def present_classes(cls_label: jax.Array, num: int) -> tuple[jax.Array, jax.Array]:
     """Classes that hold all of `cls_label [B, C]`, if no image has more than `num` of them.
 
     Returns:
-        `[B, min(num, C)]` int32 in 0..C-1, those of the image first, in ascending order.
+        `class_ids [B, min(num, C)]` int32 in 0..C-1, those of the image first, in ascending order,
+        and the labels of these classes, of the same shape.
     """
-    return jax.lax.top_k(cls_label, min(num, cls_label.shape[1]))[1]
+    present, class_ids = jax.lax.top_k(cls_label, min(num, cls_label.shape[1]))
+    return class_ids, present
 
 
 def of_classes(cam: jax.Array, class_ids: jax.Array) -> jax.Array:

@@ -125,8 +125,7 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, max_classes: 
         # 2. Multi-scale CAMs of the final and the intermediate layer, without gradient, of the
         # classes that an image may hold; labels count these until they are handed out.
         if any(weight(term) for term in ("ptc", "ctc", "seg", "reg")):
-            class_ids = cams.present_classes(cls_label, max_classes - 1)  # [B, K]
-            present = jnp.take_along_axis(cls_label, class_ids, axis=1)  # [B, K]
+            class_ids, present = cams.present_classes(cls_label, max_classes - 1)  # [B, K] each
             cam, aux_cam = class_maps(config, model, params, view1, out, class_ids)
             aux |= {"cam": cam, "aux_cam": aux_cam, "class_ids": class_ids}
 

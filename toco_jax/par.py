@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from toco_jax import cams
-from toco_jax.cams import IGNORE_INDEX, inside_box
 from toco_jax.models.toco import IMAGE_MEAN, IMAGE_STD
 from toco_jax.ops.resize import resize
 
@@ -150,12 +149,12 @@ def refine_pseudo_label(
         `[B, H, W]` int32: a class where the high run says so, 0 where both runs say background,
         255 elsewhere and outside the box.
     """
-    class_ids = cams.present_classes(cls_label, max_classes - 1)  # [B, K]
+    class_ids, present = cams.present_classes(cls_label, max_classes - 1)  # [B, K] each
     if class_ids.shape[1] < cls_label.shape[1]:
         label = refine_pseudo_label(
             image,
             cams.of_classes(cam, class_ids),
-            jnp.take_along_axis(cls_label, class_ids, axis=1),
+            present,
             valid_box,
             high_thre=high_thre,
             low_thre=low_thre,
@@ -175,5 +174,5 @@ def refine_pseudo_label(
     runs = jnp.concatenate([class_probs(high_thre), class_probs(low_thre)], axis=-1)
     refined = resize(refine(resize(image.astype(jnp.float32), half), runs), size)
     high, low = (run.argmax(axis=-1).astype("int32") for run in jnp.split(refined, 2, axis=-1))
-    label = jnp.where(high > 0, high, jnp.where(low > 0, IGNORE_INDEX, 0))
-    return jnp.where(inside_box(valid_box, size), label, IGNORE_INDEX)
+    label = jnp.where(high > 0, high, jnp.where(low > 0, cams.IGNORE_INDEX, 0))
+    return jnp.where(cams.inside_box(valid_box, size), label, cams.IGNORE_INDEX)

@@ -45,8 +45,7 @@ def make_parts(
 
     params = state.params
     box = batch["valid_box"]
-    class_ids = cams.present_classes(batch["cls_label"], max_classes - 1)  # [B, K]
-    present = jnp.take_along_axis(batch["cls_label"], class_ids, axis=1)  # [B, K]
+    class_ids, present = cams.present_classes(batch["cls_label"], max_classes - 1)  # [B, K] each
     thresholds = {"high_thre": config.high_thre, "low_thre": config.low_thre}
     encode = encoder_pass(model, views=("image", "view2") if phase.weight("ctc") else ("image",))
     _, tokens = run("encoder, global views, gradient", encode, params, batch)

@@ -61,12 +61,11 @@ class ToCo(nn.Module):
         them (default: all) `patch_tokens` and `aux_patch_tokens` `[num_mapped, N, D]`; the last
         without the final LayerNorm.
         """
-        if num_mapped == 0:
-            return {
-                "cls_token": self.encoder(images, padding, num_mapped=0, blocks=())["cls_token"]
-            }
         aux_block = range(self.backbone.depth)[self.aux_layer]
-        out = self.encoder(images, padding, num_mapped=num_mapped, blocks=(aux_block,))
+        blocks = () if num_mapped == 0 else (aux_block,)
+        out = self.encoder(images, padding, num_mapped=num_mapped, blocks=blocks)
+        if num_mapped == 0:
+            return {"cls_token": out["cls_token"]}
         return {
             "cls_token": out["cls_token"],
             "patch_tokens": out["patch_tokens"],
