@@ -15,7 +15,7 @@ from eight_devices import STEPS, make_batch
 
 from toco_jax import step
 from toco_jax.config import phase_at
-from toco_jax.sharding import make_mesh, mean_over_parts, shard_batch, split_over
+from toco_jax.sharding import make_mesh, shard_batch, split_over
 
 TESTS = pathlib.Path(__file__).parent
 COLLECTIVE = re.compile(
@@ -141,13 +141,6 @@ def test_what_no_device_count_divides_is_copied():
     assert split_over(mesh, (3, 8, 12)).spec == jax.sharding.PartitionSpec(None, None, "data")
     assert split_over(mesh, (3, 5)).is_fully_replicated
     assert split_over(mesh, ()).is_fully_replicated
-
-
-def test_mean_over_parts():
-    numbers = np.arange(12, dtype=np.float32).reshape(6, 2)
-    for num in (1, 2, 3):
-        mean = mean_over_parts(lambda part: {"m": part["x"].mean(0)}, {"x": numbers}, num)
-        np.testing.assert_allclose(mean["m"], [5, 6])
 
 
 def test_teacher_moves_towards_the_student_before_the_update(tiny_config):

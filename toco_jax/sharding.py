@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -67,18 +66,3 @@ def local_copy(tree: Any, mesh: Mesh) -> Any:
 def data_parallel(fn: Callable, mesh: Mesh, in_specs, out_specs) -> Callable:
     """`fn` run by each device on its own share, with the mesh's axis name for its collectives."""
     return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-
-
-def mean_over_parts(function: Callable, arrays: Any, num: int) -> Any:
-    """Mean of `function(part)` over `num` equal parts of the arrays' leading axis, one at a time:
-    only one part's intermediate values exist at once.
-    """
-    if num == 1:
-        return function(arrays)
-    parts = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), arrays)  # [num, B / num, ...]
-    first = jax.tree.map(lambda x: x[0], parts)
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, first))
-    total, _ = jax.lax.scan(
-        lambda total, part: (jax.tree.map(jnp.add, total, function(part)), None), zeros, parts
-    )
-    return jax.tree.map(lambda x: x / num, total)

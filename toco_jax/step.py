@@ -14,7 +14,8 @@ from toco_jax.config import ConfigError, Phase
 from toco_jax.models.toco import ToCo
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.objective import make_loss_fn
-from toco_jax.sharding import AXIS, data_parallel, mean_over_parts, replicated, split_over
+from toco_jax.parts import mean_over_parts
+from toco_jax.sharding import AXIS, data_parallel, replicated, split_over
 
 # Purpose of a random stream, folded into the run's key before the step.
 _CROPS = 1

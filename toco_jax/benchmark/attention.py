@@ -1,8 +1,8 @@
 """The encoder's attention layer, projections included, by implementation and number of tokens.
 
-`xla` writes the attention maps to memory, `low_memory` one head's at a time where they are large,
-and `cudnn`, on a GPU in bfloat16 or float16, none.
-197, 785 and 1765 are the tokens of 224, 448 and 672 pixels.
+`xla` writes the attention maps to memory, `low_memory` those of a few heads at a time where they
+are large, and `cudnn`, on a GPU in bfloat16 or float16, none. 197, 785 and 1765 are the tokens of
+224, 448 and 672 pixels.
 """
 
 import argparse

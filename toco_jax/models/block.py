@@ -1,17 +1,20 @@
-"""The transformer block; its attention plain, by cuDNN, or one head at a time."""
+"""The transformer block; its attention plain, by cuDNN, or a few heads at a time."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from toco_jax.parts import largest_divisor, map_parts
+
 # What the gradient keeps where it computes most things again: results of the linear layers, and of
 # attention where it costs much.
 KEPT = "kept"
 
-# Bytes of an image's attention maps from which on `low_memory` takes one head at a time. Smaller
-# ones fit a processor's cache together.
-_LARGE_MAPS = 4 * 2**20
+# Bytes of an image's attention maps from which on `low_memory` takes its heads in parts, and bytes
+# of a part's maps, which a processor's cache holds.
+_LARGE_MAPS = 2**20
+_MAPS_AT_ONCE = 8 * 2**20
 
 
 class Linear(nn.Dense):
@@ -35,19 +38,21 @@ def _attend(
     return jnp.einsum("...qk,...kd->...qd", attention.astype(v.dtype), v), attention
 
 
-def _one_by_one(q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None) -> jax.Array:
-    """The first result of `_attend` over `[B, heads, N, d]`, one head of one image at a time and
-    its map computed again for the gradient, so that no more than one map exists at a time.
+def _by_heads(
+    q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None, num: int
+) -> jax.Array:
+    """The first result of `_attend` over `[B, heads, N, d]`, `num` heads of an image at a time and
+    their maps computed again for the gradient, so that no more than these maps exist at a time.
     """
 
-    def one(head: tuple) -> jax.Array:
-        return _attend(*head)[0]
+    def some(arrays: tuple) -> jax.Array:
+        return _attend(*arrays)[0]
 
     if is_key is not None:
         is_key = jnp.broadcast_to(is_key, k.shape[:-1])  # [B, heads, N]
     arrays = (q, k, v, is_key)
     heads = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)  # [B * heads, ...]
-    return checkpoint_name(jax.lax.map(jax.checkpoint(one), heads).reshape(q.shape), KEPT)
+    return checkpoint_name(map_parts(jax.checkpoint(some), heads, num).reshape(q.shape), KEPT)
 
 
 def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
@@ -76,7 +81,7 @@ class Attention(nn.Module):
         heads: number of heads, a divisor of the width D.
         dtype: compute dtype of the matrix products.
         flash: by cuDNN, for bfloat16 or float16 on a GPU, where all tokens are keys.
-        low_memory: one head at a time where the maps are large.
+        low_memory: a few heads at a time where the maps are large.
     """
 
     heads: int
@@ -102,11 +107,12 @@ class Attention(nn.Module):
             is_key = is_key[:, None]  # [B, 1, N]
         # The compiler drops the map, and all that only it needs, where nobody asks for it.
         out, attention = _attend(q, k, v, is_key)
-        map_bytes = 4 * self.heads * q.shape[2] * num_tokens
+        map_bytes = 4 * q.shape[2] * num_tokens
         if self.flash and is_key is None and not class_token_only:
             out = _flash(q, k, v)
-        elif self.low_memory and map_bytes > _LARGE_MAPS:
-            out = _one_by_one(q, k, v, is_key)
+        elif self.low_memory and self.heads * map_bytes > _LARGE_MAPS:
+            num = largest_divisor(self.heads, _MAPS_AT_ONCE // map_bytes)
+            out = _by_heads(q, k, v, is_key, num)
         out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
         return Linear(width, dtype=self.dtype, name="proj")(out), attention
 

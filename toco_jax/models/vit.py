@@ -104,7 +104,7 @@ class ViT(nn.Module):
         dtype: compute dtype of the matrix products; parameters and statistics stay float32.
         flash: attention by cuDNN, for bfloat16 on a GPU; padded images go without.
         low_memory: one loop over the blocks that keeps the results of their linear layers for the
-            gradient and computes everything else again, with one attention head at a time where
+            gradient and computes everything else again, with a few attention heads at a time where
             the maps are large: a fraction of the memory and of the compilation, for little more
             work. All blocks but the last then return no attention.
     """
