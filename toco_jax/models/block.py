@@ -99,8 +99,11 @@ class Attention(nn.Module):
         """
         batch, num_tokens, width = x.shape
         qkv = Linear(3 * width, dtype=self.dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, num_tokens, 3, self.heads, -1)  # [B, N, 3, heads, d]
-        q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
+        # Not one array's three parts: the gradient of these would be padded with zeros and added.
+        q, k, v = (
+            x.reshape(batch, num_tokens, self.heads, -1).swapaxes(1, 2)  # [B, heads, N, d]
+            for x in jax.lax.split(qkv, (width,) * 3, axis=2)
+        )
         if class_token_only:
             q = q[:, :, :1]
         if is_key is not None:
