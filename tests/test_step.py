@@ -83,6 +83,30 @@ def test_attention_by_cudnn_without_a_gpu(voc_config):
         step.make_model(config, grid=14)
 
 
+def test_class_maps_of_one_image_at_a_time(tiny_config, monkeypatch):
+    config = tiny_config(low_memory="on", cam_scales=(1.0, 0.5))
+    model = step.make_model(config, grid=4)
+    params = step.init_params(model, jax.random.key(0))
+    images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
+    class_ids = jnp.array([[0, 2], [1, 3]])
+
+    def maps(patches_at_once):
+        monkeypatch.setattr(objective, "_PATCHES_AT_ONCE", patches_at_once)
+
+        @jax.jit
+        def function(params, images):
+            out = model.apply({"params": params}, images)
+            return objective.class_maps(config, model, params, images, out, class_ids)
+
+        lowered = function.lower(params, images).as_text()
+        return function(params, images), lowered.count("while")
+
+    together, loops = maps(4096)
+    apart, more_loops = maps(16)
+    assert more_loops == loops + 1  # of the mirror images at scale 1; at 0.5 all four still fit
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), together, apart)
+
+
 def test_intermediates_golden(published, replay):
     data = published[0]
     aux = replay[0][0]
