@@ -33,3 +33,8 @@ def test_mean_over_parts(num):
     numbers = np.arange(12, dtype=np.float32).reshape(6, 2)
     mean = mean_over_parts(lambda part: {"m": part["x"].mean(0)}, {"x": jnp.array(numbers)}, num)
     np.testing.assert_allclose(mean["m"], [5, 6])
+
+
+def test_a_mean_over_unequal_parts_is_refused():
+    with pytest.raises(TypeError, match="reshape"):
+        mean_over_parts(lambda part: part.sum(), jnp.arange(6.0), 4)

@@ -12,23 +12,19 @@ def largest_divisor(number: int, limit: int) -> int:
     return max((n for n in range(1, min(number, limit) + 1) if number % n == 0), default=1)
 
 
-def split_parts(arrays: Any, size: int) -> Any:
-    """Arrays `[N, ...]` to `[N / size, size, ...]`."""
-    return jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), arrays)
-
-
 def map_parts(function: Callable, arrays: Any, size: int) -> Any:
     """`function(arrays)`, a function of each entry by itself, over `size` entries at a time."""
-    results = jax.lax.map(function, split_parts(arrays, size))
+    # [N / size, size, ...]
+    parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), arrays)
+    results = jax.lax.map(function, parts)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), results)
 
 
 def mean_over_parts(function: Callable, arrays: Any, num: int) -> Any:
-    """Mean of `function(part)` over `num` parts of the arrays."""
+    """Mean of `function(part)` over `num` parts of the arrays; `num` must divide their length."""
     if num == 1:
         return function(arrays)
-    size = len(jax.tree.leaves(arrays)[0]) // num
-    parts = split_parts(arrays, size)
+    parts = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), arrays)  # [num, N / num, ...]
     first = jax.tree.map(lambda x: x[0], parts)
     zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, first))
     total, _ = jax.lax.scan(
