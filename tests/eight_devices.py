@@ -32,22 +32,27 @@ def make_batch(seed: int, size: int) -> dict[str, np.ndarray]:
     }
 
 
-def saved_and_restored(state: step.TrainState, like: step.TrainState) -> step.TrainState:
-    """A state written from its devices and read onto those of `like`."""
-    with tempfile.TemporaryDirectory() as folder:
-        store = checkpoints.Checkpoints(pathlib.Path(folder))
-        store.save(state, meta={})
-        restored, _ = store.restore(like)
-        store.close()
+def save(state: step.TrainState, folder: pathlib.Path) -> None:
+    """Writes a checkpoint from the devices that the state is on."""
+    store = checkpoints.Checkpoints(folder)
+    store.save(state, meta={})
+    store.close()
+
+
+def restore(like: step.TrainState, folder: pathlib.Path) -> step.TrainState:
+    """Reads a checkpoint onto the devices of `like`."""
+    store = checkpoints.Checkpoints(folder)
+    restored, _ = store.restore(like)
+    store.close()
     return restored
 
 
-def main(out: pathlib.Path) -> None:
-    """Ten steps on each mesh, then one more from the other mesh's checkpoint."""
+def main(out: pathlib.Path, folder: pathlib.Path) -> None:
+    """Ten steps on each mesh, and the tenth once more from the other mesh's checkpoint."""
     config = make_tiny(load_config("voc")(), batch_size=BATCH, group_size=2)
     model = step.make_model(config, grid=4)
     params = jax.tree.map(np.asarray, step.init_params(model, jax.random.key(0)))
-    batches = [make_batch(seed, BATCH) for seed in range(STEPS + 1)]
+    batches = [make_batch(seed, BATCH) for seed in range(STEPS)]
     phase = phase_at(config, 5)
     found = {"parameter_bytes": sum(x.nbytes for x in jax.tree.leaves(params))}
     states, run_step, moments = {}, {}, {}
@@ -65,7 +70,9 @@ def main(out: pathlib.Path) -> None:
                 return compiled(state, batch)
 
         found[f"terms_{num}"] = []
-        for i, batch in enumerate(batches[:STEPS]):
+        for i, batch in enumerate(batches):
+            if i == STEPS - 1:
+                save(state, folder / str(num))
             state, terms = run_step_of(state, batch)
             found[f"terms_{num}"].append(jax.device_get(terms))
             if i == 0:
@@ -73,13 +80,12 @@ def main(out: pathlib.Path) -> None:
                 found[f"first_params_{num}"] = jax.device_get(state.params)
         states[num], run_step[num] = state, run_step_of
     found["moments"] = moments
-    crossed = {
-        num: saved_and_restored(states[other], like=states[num]) for num, other in ((1, 8), (8, 1))
-    }
-    for num in (1, 8):
-        found[f"crossed_{num}"] = jax.device_get(run_step[num](crossed[num], batches[STEPS])[1])
-    pathlib.Path(out).write_bytes(pickle.dumps(found))
+    for num, other in ((1, 8), (8, 1)):
+        crossed = restore(states[num], folder / str(other))
+        found[f"crossed_{num}"] = jax.device_get(run_step[num](crossed, batches[-1])[1])
+    out.write_bytes(pickle.dumps(found))
 
 
 if __name__ == "__main__":
-    main(pathlib.Path(sys.argv[1]))
+    with tempfile.TemporaryDirectory() as folder:
+        main(pathlib.Path(sys.argv[1]), pathlib.Path(folder))

@@ -66,8 +66,9 @@ def test_gradients_and_parameters_are_equal(found):
 
 
 def test_a_checkpoint_goes_on_elsewhere(found):
-    # Each mesh goes on from the other's checkpoint, and with it the other's losses.
-    assert_equal_terms(found["crossed_8"], found["crossed_1"])
+    # Either mesh takes the tenth step from the other's checkpoint, and loses what the other lost.
+    assert_equal_terms(found["crossed_8"], found["terms_1"][-1])
+    assert_equal_terms(found["crossed_1"], found["terms_8"][-1])
 
 
 def test_devices_exchange_gradients_and_scalars_only(found):

@@ -34,7 +34,7 @@ def test_rows_sum_to_one(method, size_in, size_out):
 
 
 @pytest.mark.parametrize("method", ["bilinear", "bilinear_corners", "bicubic", "nearest"])
-@pytest.mark.parametrize("size", [(9, 4), (3, 17), (12, 10)])
+@pytest.mark.parametrize("size", [(9, 4), (3, 17), (12, 10), (3, 5), (12, 20)])
 def test_against_torch(method, size):
     torch = pytest.importorskip("torch")
     image = np.random.default_rng(0).random((2, 6, 10, 3), dtype=np.float32)

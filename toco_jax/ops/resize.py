@@ -74,19 +74,49 @@ def resize(x: jax.Array, size: tuple[int, int], method: Method = "bilinear") -> 
         rows = interpolation_matrix(height, size[0], method).argmax(1)
         columns = interpolation_matrix(width, size[1], method).argmax(1)
         return x[..., rows, :, :][..., columns, :]
-    return _apply(
-        x,
-        interpolation_matrix(height, size[0], method),
-        interpolation_matrix(width, size[1], method),
-    )
-
-
-def _apply(x: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
-    """`[..., H, W, C]` through `rows [h, H]` and `columns [w, W]`, the cheaper axis first."""
-    highest = jax.lax.Precision.HIGHEST
+    if method == "bilinear" and (height, width) == (2 * size[0], 2 * size[1]):
+        return _halve(x.astype(jnp.float32)).astype(x.dtype)
+    if method == "bilinear" and tuple(size) == (2 * height, 2 * width):
+        return _double(_double(x.astype(jnp.float32), -2), -3).astype(x.dtype)
+    rows = interpolation_matrix(height, size[0], method)
+    columns = interpolation_matrix(width, size[1], method)
     out = x.astype(jnp.float32)
-    apply_rows = functools.partial(jnp.einsum, "hH,...HWC->...hWC", rows, precision=highest)
-    apply_columns = functools.partial(jnp.einsum, "wW,...HWC->...HwC", columns, precision=highest)
-    grows = rows.shape[0] * columns.shape[1] > columns.shape[0] * rows.shape[1]
-    first, second = (apply_columns, apply_rows) if grows else (apply_rows, apply_columns)
-    return second(first(out)).astype(x.dtype)
+    # Columns leave a transposition behind: they go where the map has fewer rows.
+    if size[0] >= height:
+        return _apply_rows(rows, _apply_columns(columns, out)).astype(x.dtype)
+    return _apply_columns(columns, _apply_rows(rows, out)).astype(x.dtype)
+
+
+def _apply_rows(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """`[..., H, W, C]` through `[h, H]` to `[..., h, W, C]`."""
+    *lead, height, width, channels = x.shape
+    # One product an image: a matrix shared by all would put the images behind the rows.
+    per_image = jnp.broadcast_to(matrix, (*lead, *matrix.shape))
+    flat = x.reshape(*lead, height, width * channels)
+    out = jnp.matmul(per_image, flat, precision=jax.lax.Precision.HIGHEST)
+    return out.reshape(*lead, len(matrix), width, channels)
+
+
+def _apply_columns(matrix: np.ndarray, x: jax.Array) -> jax.Array:
+    """`[..., H, W, C]` through `[w, W]` to `[..., H, w, C]`."""
+    return jnp.einsum("wW,...HWC->...HwC", matrix, x, precision=jax.lax.Precision.HIGHEST)
+
+
+def _halve(x: jax.Array) -> jax.Array:
+    """Means of 2 x 2 pixels: what the bilinear rule says of `[..., 2h, 2w, C]` at half size."""
+    *lead, height, width, channels = x.shape
+    blocks = x.reshape(*lead, height // 2, 2, width // 2, 2, channels)
+    return blocks.sum(axis=(-4, -2)) / 4
+
+
+def _double(x: jax.Array, axis: int) -> jax.Array:
+    """What the bilinear rule says of `x` at twice its size along the negative `axis`: of each
+    pixel two, a quarter of the way towards the one before and the one behind."""
+    axis, num = x.ndim + axis, x.shape[axis]
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (1, 1)
+    padded = jnp.pad(x, pad, mode="edge")
+    before = jax.lax.slice_in_dim(padded, 0, num, axis=axis)
+    behind = jax.lax.slice_in_dim(padded, 2, num + 2, axis=axis)
+    pairs = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * behind], axis=axis + 1)
+    return pairs.reshape(*x.shape[:axis], 2 * num, *x.shape[axis + 1 :])
