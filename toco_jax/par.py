@@ -37,16 +37,27 @@ def _neighbour_fn(x: jax.Array) -> Callable[[jax.Array], jax.Array]:
     )
 
 
-def _sum_scan(term: Callable, like: jax.Array, xs) -> jax.Array:
-    """Sum of `term(x)` over the leading axis of `xs`, one at a time."""
-    return jax.lax.scan(lambda total, x: (total + term(x), None), jnp.zeros_like(like), xs)[0]
+def _at_once() -> int:
+    """Neighbours a loop takes at once: few large programs for an accelerator; one for a CPU, so
+    that the sum it adds to stays in the cache."""
+    return 1 if jax.default_backend() == "cpu" else len(OFFSETS)
 
 
-def affinity(image: jax.Array) -> jax.Array:
+def _sum_scan(term: Callable, like: jax.Array, xs, unroll: int) -> jax.Array:
+    """Sum of `term(x)` over the leading axis of `xs`, `unroll` at a time."""
+
+    def add(total: jax.Array, x) -> tuple[jax.Array, None]:
+        return total + term(x), None
+
+    return jax.lax.scan(add, jnp.zeros_like(like), xs, unroll=unroll)[0]
+
+
+def affinity(image: jax.Array, *, at_once: int | None = None) -> jax.Array:
     """Weights of the 48 neighbours of each pixel.
 
     Args:
         image: `[B, H, W, 3]` in [0, 1].
+        at_once: neighbours that are taken at once; by default what suits the device.
 
     Returns:
         `[48, B, H, W]` float32: a softmax over colour differences plus 0.01 times one over
@@ -54,10 +65,9 @@ def affinity(image: jax.Array) -> jax.Array:
     """
     pixel = jnp.moveaxis(image.astype(jnp.float32), -1, 1)  # [B, 3, H, W]
     neighbour, offsets = _neighbour_fn(pixel), jnp.asarray(OFFSETS)
-    num = len(OFFSETS)
-    # One neighbour at a time: 48 shifted images at once would not fit the cache.
-    mean = _sum_scan(neighbour, pixel, offsets) / num
-    variance = _sum_scan(lambda o: (neighbour(o) - mean) ** 2, pixel, offsets) / (num - 1)
+    num, at_once = len(OFFSETS), at_once or _at_once()
+    mean = _sum_scan(neighbour, pixel, offsets, at_once) / num
+    variance = _sum_scan(lambda o: (neighbour(o) - mean) ** 2, pixel, offsets, at_once) / (num - 1)
     bandwidth = _BANDWIDTH * (jnp.sqrt(variance) + _EPS)
 
     def logit_of(offset: jax.Array) -> jax.Array:
@@ -65,11 +75,14 @@ def affinity(image: jax.Array) -> jax.Array:
         # Not `mean`: a reduction over three channels is no vector instruction on a CPU.
         return -(red + green + blue) / 3
 
-    logits = jax.lax.map(logit_of, offsets)  # [48, B, H, W]
-    largest = jnp.full_like(logits[0], -jnp.inf)
-    largest = jax.lax.scan(lambda m, logit: (jnp.maximum(m, logit), None), largest, logits)[0]
+    def more(largest: jax.Array, offset: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logit = logit_of(offset)
+        return jnp.maximum(largest, logit), logit
+
+    lowest = jnp.full_like(pixel[:, 0], -jnp.inf)
+    largest, logits = jax.lax.scan(more, lowest, offsets, unroll=at_once)  # [48, B, H, W]
     colour = jnp.exp(logits - largest[None])
-    colour /= _sum_scan(lambda weight: weight, largest, colour)[None]
+    colour /= _sum_scan(lambda weight: weight, largest, colour, at_once)[None]
 
     distance = neighbour_distances()
     closeness = -((distance / (distance.std(ddof=1) + _EPS) / _BANDWIDTH) ** 2)
@@ -79,7 +92,11 @@ def affinity(image: jax.Array) -> jax.Array:
 
 
 def refine(
-    image: jax.Array, masks: jax.Array, *, num_iterations: int = NUM_ITERATIONS
+    image: jax.Array,
+    masks: jax.Array,
+    *,
+    num_iterations: int = NUM_ITERATIONS,
+    at_once: int | None = None,
 ) -> jax.Array:
     """Propagates class maps along the image's own structure.
 
@@ -87,18 +104,20 @@ def refine(
         image: `[B, H, W, 3]` in [0, 1].
         masks: `[B, h, w, K]`, resized to the image with corners aligned when the sizes differ.
         num_iterations: propagation steps.
+        at_once: see `affinity`.
 
     Returns:
         `[B, H, W, K]` float32.
     """
-    weights = affinity(image)
+    at_once = at_once or _at_once()
+    weights = affinity(image, at_once=at_once)
     masks = resize(masks.astype(jnp.float32), image.shape[1:3], "bilinear_corners")
     masks = jnp.moveaxis(masks, -1, 1)  # [B, K, H, W]
 
     def propagate(_, masks: jax.Array) -> jax.Array:
         neighbour = _neighbour_fn(masks)
         xs = (jnp.asarray(OFFSETS), weights)
-        return _sum_scan(lambda x: neighbour(x[0]) * x[1][:, None], masks, xs)
+        return _sum_scan(lambda x: neighbour(x[0]) * x[1][:, None], masks, xs, at_once)
 
     masks = jax.lax.fori_loop(0, num_iterations, propagate, masks)
     return jnp.moveaxis(masks, 1, -1)
