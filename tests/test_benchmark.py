@@ -249,9 +249,9 @@ def test_ring_of_two():
 
 
 def test_lattice(run):
-    rows, (share,) = run("lattice", "--size", 32, "--channels", 2).values()
-    assert [row["part"] for row in rows] == ["build", "apply", "build and apply"]
-    assert all(row["ms"] > 0 and row["CPU ms"] > 0 for row in rows)
+    rows, (share,) = run("lattice", "--size", 32, "--channels", 2, "--batch", 2).values()
+    assert [row["part"] for row in rows] == ["build", "apply", "build and apply, 2 at a time"]
+    assert all(row["ms per image"] > 0 and row["CPU ms per image"] > 0 for row in rows)
     assert 32 < share["vertices"] <= 6 * 32**2
     assert share["vertices per pixel"] == pytest.approx(share["vertices"] / 32**2)
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from toco_jax.cams import IGNORE_INDEX, inside_box
-from toco_jax.ops.permutohedral import bilateral_filter
+from toco_jax.ops.permutohedral import bilateral_filter_images
 from toco_jax.ops.resize import resize
 
 _HIGHEST = jax.lax.Precision.HIGHEST
@@ -91,7 +91,9 @@ def segmentation(
     log_probs = jax.nn.log_softmax(seg_logits.astype(jnp.float32), axis=-1)
     valid = pseudo_label != ignore_index
     target = jnp.where(valid, pseudo_label, 0)
-    nll = -jnp.take_along_axis(log_probs, target[..., None], axis=-1)[..., 0]
+    # Not a gather: its gradient would be a scatter over the whole map.
+    is_target = jax.nn.one_hot(target, log_probs.shape[-1], dtype=bool)
+    nll = -jnp.sum(jnp.where(is_target, log_probs, 0), axis=-1)
     background, foreground = valid & (target == 0), valid & (target != 0)
 
     def mean_over(mask: jax.Array) -> jax.Array:
@@ -137,11 +139,11 @@ def dense_energy(
     gate = box[..., 0] - probs.max(axis=-1)
     gate = jnp.maximum(jnp.where(label == IGNORE_INDEX, 1.0, gate), 0.0)[..., None]
     inside = probs * box
-    filtered = jax.lax.map(
-        lambda pair: bilateral_filter(
-            pair[0], pair[1], sigma_rgb=sigma_rgb, sigma_xy=sigma_xy * scale
-        ),
-        (small_image, jax.lax.stop_gradient(inside)),
+    filtered = bilateral_filter_images(
+        small_image,
+        jax.lax.stop_gradient(inside),
+        sigma_rgb=sigma_rgb,
+        sigma_xy=sigma_xy * scale,
     )
     energy = jnp.sum(inside * jax.lax.stop_gradient(gate * filtered))
     # The energy is quadratic in the probabilities: with the filtered side held constant, its value

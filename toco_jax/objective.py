@@ -97,6 +97,8 @@ def class_maps(
 
 def by_group(config: ConfigDict, loss: Callable, *arrays: jax.Array) -> jax.Array:
     """Mean of a `loss` that pools over images, over groups of `config.group_size` of them."""
+    if len(arrays[0]) == config.group_size:  # shares its softmax with the dense energy
+        return loss(*arrays)
     groups = [x.reshape(-1, config.group_size, *x.shape[1:]) for x in arrays]  # [G, g, ...]
     return jax.vmap(loss)(*groups).mean()
 

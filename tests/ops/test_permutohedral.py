@@ -8,6 +8,7 @@ import pytest
 from toco_jax.ops import permutohedral
 from toco_jax.ops.permutohedral import (
     bilateral_filter,
+    bilateral_filter_images,
     bilateral_points,
     filter_values,
     spatial_points,
@@ -186,6 +187,17 @@ def test_every_table_size_gives_the_same(images, values, monkeypatch):
         np.testing.assert_allclose(run(image, values), expected, rtol=2e-5)
         sizes.add(int(np.searchsorted([4, 6, 9, 16], 16 * vertices / (HEIGHT * WIDTH))))
     assert sizes == {0, 1, 2, 3, 4}
+
+
+def test_images_together_equal_one_after_the_other(images, values, monkeypatch):
+    monkeypatch.setattr(permutohedral, "_SMALLEST_TABLE", 1)
+    pair = jnp.stack([images["smooth"], images["noise"]]), jnp.stack([values, values[::-1]])
+    run = partial(bilateral_filter_images, sigma_rgb=15.0, sigma_xy=50.0)
+    together = jax.jit(partial(run, together=True)).trace(*pair)
+    # One branch is taken for all: a batched choice would have become a selection among all sizes.
+    assert " cond[" in str(together.jaxpr)
+    out = together.lower().compile()(*pair)
+    np.testing.assert_allclose(out, jax.jit(partial(run, together=False))(*pair), rtol=2e-6)
 
 
 def test_invalid_points_take_no_part():

@@ -5,6 +5,7 @@ XLA_FLAGS=--xla_cpu_multi_thread_eigen=false or pin the process to see the same 
 """
 
 import argparse
+import functools
 import pathlib
 
 import jax
@@ -15,7 +16,7 @@ from toco_jax.benchmark.measure import Tables, medians, wall_and_cpu_seconds
 from toco_jax.benchmark.photos import sized
 from toco_jax.ops.permutohedral import (
     Lattice,
-    bilateral_filter,
+    bilateral_filter_images,
     bilateral_points,
     filter_values,
     with_lattice,
@@ -32,6 +33,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--channels", type=int, default=21, help="maps that are filtered (default: %(default)s)"
+    )
+    command.add_argument(
+        "--batch", type=int, default=1, help="images in one call of both (default: %(default)s)"
     )
 
 
@@ -53,16 +57,18 @@ def run(args: argparse.Namespace) -> Tables:
         lambda points: with_lattice(points, bounds, lambda lattice: lattice, sizes=[vertices])
     )(points)
     apply = jax.jit(filter_values)
-    whole = jax.jit(lambda image, values: bilateral_filter(image, values, **_SIGMAS))
+    whole = jax.jit(functools.partial(bilateral_filter_images, **_SIGMAS))
+    batch = [jnp.stack([x] * args.batch) for x in (image, values)]
     works = {
         "build": lambda: build(points),
         "apply": lambda: apply(lattice, flat),
-        "build and apply": lambda: whole(image, values),
+        f"build and apply, {args.batch} at a time": lambda: whole(*batch),
     }
     seconds = medians(works, repeats=args.repeats, measure=wall_and_cpu_seconds)
+    images = [1, 1, args.batch]
     rows = [
-        {"part": name, "ms": 1000 * wall, "CPU ms": 1000 * cpu}
-        for name, (wall, cpu) in seconds.items()
+        {"part": name, "ms per image": 1000 * wall / num, "CPU ms per image": 1000 * cpu / num}
+        for num, (name, (wall, cpu)) in zip(images, seconds.items(), strict=True)
     ]
     title = f"bilateral filter, {args.size} x {args.size}, {args.channels} maps"
     share = {"vertices": vertices, "vertices per pixel": vertices / len(flat)}

@@ -14,10 +14,11 @@ lattice, so it is reproduced here to float32 precision.
 
 The number of vertices depends on the data, at most d + 1 for each point. `with_lattice` compiles
 its work for a table that photographs do not fill and for one that holds all, `filter_values` for a
-few sizes below, and the smallest that fits is picked when they run. Batch them with `jax.lax.map`:
-under `vmap` every size would run.
+few sizes below, and the smallest that fits is picked when they run. A plain `vmap` would run every
+size: give it an axis name, and the lattices take the size that fits the largest of them.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -39,7 +40,7 @@ class Lattice(NamedTuple):
     vertices: int32 [d + 1, N], the rows of the vertices of each point's simplex.
     weights: float32 [d + 1, N], barycentric weights; they sum to 1, or are 0 for invalid points.
     neighbours: int32 [d + 1, 2, R], the rows of both neighbours of each row along each axis, or 0.
-    count: int32 [], the number of vertices, less than R.
+    count: int32 [], the number of vertices, less than R; of the largest among several together.
     """
 
     vertices: jax.Array
@@ -49,7 +50,12 @@ class Lattice(NamedTuple):
 
 
 def bilateral_filter(
-    image: jax.Array, values: jax.Array, *, sigma_rgb: float, sigma_xy: float
+    image: jax.Array,
+    values: jax.Array,
+    *,
+    sigma_rgb: float,
+    sigma_xy: float,
+    axis_name: str | None = None,
 ) -> jax.Array:
     """Un-normalised bilateral kernel sum, each pixel itself included (permutohedral lattice).
 
@@ -58,6 +64,7 @@ def bilateral_filter(
         values: float32 [H, W, K].
         sigma_rgb: standard deviation in grey levels.
         sigma_xy: standard deviation in pixels.
+        axis_name: see `with_lattice`.
 
     Returns:
         float32 [H, W, K], linear in `values`. Reverse-mode differentiation is not defined: the
@@ -69,8 +76,32 @@ def bilateral_filter(
     height, width, channels = values.shape
     points, bounds = bilateral_points(image, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
     flat = values.reshape(height * width, channels)  # [N, K]
-    out = with_lattice(points, bounds, lambda lattice: filter_values(lattice, flat))
+    out = with_lattice(
+        points, bounds, lambda lattice: filter_values(lattice, flat), axis_name=axis_name
+    )
     return out.reshape(height, width, channels)  # [H, W, K]
+
+
+def bilateral_filter_images(
+    images: jax.Array,
+    values: jax.Array,
+    *,
+    sigma_rgb: float,
+    sigma_xy: float,
+    together: bool | None = None,
+) -> jax.Array:
+    """`bilateral_filter` of each of `images [B, H, W, 3]` and `values [B, H, W, K]`.
+
+    `together` takes all images through every operation at once, which an accelerator is fast at; a
+    CPU is faster one image after the other, for a lattice fits its cache. The default is by device.
+    """
+    if together is None:
+        together = jax.default_backend() != "cpu"
+    one = functools.partial(bilateral_filter, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
+    if not together:
+        return lax.map(lambda pair: one(*pair), (images, values))
+    one = functools.partial(one, axis_name="images")
+    return jax.vmap(one, axis_name="images")(images, values)
 
 
 def spatial_points(height: int, width: int, *, sigma_xy: float) -> tuple[jax.Array, tuple]:
@@ -102,6 +133,7 @@ def with_lattice(
     *,
     valid: jax.Array | None = None,
     sizes: Sequence[int] | None = None,
+    axis_name: str | None = None,
 ) -> Any:
     """Builds the lattice of `points` and returns `run(lattice)`.
 
@@ -112,6 +144,7 @@ def with_lattice(
         valid: bool [N]; points that are False create no vertex and get and give nothing.
         sizes: increasing vertex counts to compile for; the last must hold all that may occur.
             By default N and (d + 1) N: photographs need 0.06 to 1 N, noise 2 to 5 N.
+        axis_name: the `vmap` that this runs under; its lattices share the size of the largest.
 
     Raises:
         ValueError: int32 cannot number the lattice vertices within `bounds`.
@@ -125,6 +158,7 @@ def with_lattice(
     key = key.reshape((dim + 1) * num)  # [(d + 1) * N]
     table, first = insert(key)
     row, count = number_rows(first)
+    largest = count if axis_name is None else lax.pmax(count, axis_name)
     vertices = row.reshape(dim + 1, num)  # [d + 1, N]
 
     if sizes is None:
@@ -132,12 +166,12 @@ def with_lattice(
 
     def branch(size: int) -> Callable[[], Any]:
         def run_with_size() -> Any:
-            neighbours = find_neighbours(size, falls, key, row, count, table)
-            return run(Lattice(vertices, weights, neighbours, count))
+            neighbours = find_neighbours(size, falls, key, row, count, table, largest)
+            return run(Lattice(vertices, weights, neighbours, largest))
 
         return run_with_size
 
-    return _smallest_that_fits(count, sizes, branch)
+    return _smallest_that_fits(largest, sizes, branch)
 
 
 def _smallest_that_fits(

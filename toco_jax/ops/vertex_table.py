@@ -70,9 +70,19 @@ def number_rows(first: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def find_neighbours(
-    size: int, falls: list[int], key: jax.Array, row: jax.Array, count: jax.Array, table: jax.Array
+    size: int,
+    falls: list[int],
+    key: jax.Array,
+    row: jax.Array,
+    count: jax.Array,
+    table: jax.Array,
+    largest: jax.Array | None = None,
 ) -> jax.Array:
-    """Rows of both neighbours of rows 1 .. count <= size, 0 if missing: int32 [d + 1, 2, R]."""
+    """Rows of both neighbours of rows 1 .. count <= size, 0 if missing: int32 [d + 1, 2, R].
+
+    `largest` is the count of the largest of the tables that are searched together under `vmap`.
+    """
+    largest = count if largest is None else largest
     num = key.size
     block = min(_BLOCK, size + 1)
     rows = -(-(size + 1) // block) * block
@@ -102,5 +112,5 @@ def find_neighbours(
         return lax.dynamic_update_slice(neighbours, found, (0, i * block))
 
     neighbours = jnp.zeros((2 * len(falls), rows), jnp.int32)
-    neighbours = lax.fori_loop(0, count // block + 1, find, neighbours)
+    neighbours = lax.fori_loop(0, largest // block + 1, find, neighbours)
     return neighbours[:, : size + 1].reshape(len(falls), 2, size + 1)  # [d + 1, 2, R]
