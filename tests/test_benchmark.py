@@ -249,7 +249,8 @@ def test_ring_of_two():
 
 
 def test_lattice(run):
-    rows, (share,) = run("lattice", "--size", 32, "--channels", 2, "--batch", 2).values()
+    sizes = ["--size", 32, "--channels", 2, "--batch", 2]
+    rows, (share,) = run("lattice", *sizes, "--together").values()
     assert [row["part"] for row in rows] == ["build", "apply", "build and apply, 2 at a time"]
     assert all(row["ms per image"] > 0 and row["CPU ms per image"] > 0 for row in rows)
     assert 32 < share["vertices"] <= 6 * 32**2

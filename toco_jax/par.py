@@ -52,12 +52,12 @@ def _sum_scan(term: Callable, like: jax.Array, xs, unroll: int) -> jax.Array:
     return jax.lax.scan(add, jnp.zeros_like(like), xs, unroll=unroll)[0]
 
 
-def affinity(image: jax.Array, *, at_once: int | None = None) -> jax.Array:
+def affinity(image: jax.Array, *, at_once: int) -> jax.Array:
     """Weights of the 48 neighbours of each pixel.
 
     Args:
         image: `[B, H, W, 3]` in [0, 1].
-        at_once: neighbours that are taken at once; by default what suits the device.
+        at_once: neighbours that a loop takes at once.
 
     Returns:
         `[48, B, H, W]` float32: a softmax over colour differences plus 0.01 times one over
@@ -65,7 +65,7 @@ def affinity(image: jax.Array, *, at_once: int | None = None) -> jax.Array:
     """
     pixel = jnp.moveaxis(image.astype(jnp.float32), -1, 1)  # [B, 3, H, W]
     neighbour, offsets = _neighbour_fn(pixel), jnp.asarray(OFFSETS)
-    num, at_once = len(OFFSETS), at_once or _at_once()
+    num = len(OFFSETS)
     mean = _sum_scan(neighbour, pixel, offsets, at_once) / num
     variance = _sum_scan(lambda o: (neighbour(o) - mean) ** 2, pixel, offsets, at_once) / (num - 1)
     bandwidth = _BANDWIDTH * (jnp.sqrt(variance) + _EPS)
@@ -104,7 +104,7 @@ def refine(
         image: `[B, H, W, 3]` in [0, 1].
         masks: `[B, h, w, K]`, resized to the image with corners aligned when the sizes differ.
         num_iterations: propagation steps.
-        at_once: see `affinity`.
+        at_once: neighbours that a loop takes at once; by default what suits the device.
 
     Returns:
         `[B, H, W, K]` float32.

@@ -42,3 +42,22 @@ def test_rows_and_neighbours(monkeypatch, block):
                     expected[axis, side, i + 1] = order.index(k + step) + 1
     assert 50 < (expected > 0).sum() < expected.size
     np.testing.assert_array_equal(neighbours, expected)
+
+
+def test_a_smaller_table_beside_a_larger(monkeypatch):
+    """Rows that only the larger one has stay without neighbours, though a step from 0 is a key."""
+    monkeypatch.setattr(vertex_table, "_BLOCK", 8)
+    few = np.resize(np.int32([3, 5, 8]), 40)
+    many = np.arange(100, 140, dtype=np.int32)
+
+    def neighbours(key, axis_name=None):
+        table, first = insert(key)
+        row, count = number_rows(first)
+        largest = count if axis_name is None else jax.lax.pmax(count, axis_name)
+        return find_neighbours(len(many), [3, -5], key, row, count, table, largest)
+
+    together = jax.vmap(lambda key: neighbours(key, "tables"), axis_name="tables")
+    found = np.asarray(jax.jit(together)(np.stack([few, many])))
+    for keys, rows in zip((few, many), found, strict=True):
+        np.testing.assert_array_equal(rows, jax.jit(neighbours)(keys))
+    assert found[0, :, :, :4].any() and not found[0, :, :, 4:].any()

@@ -37,6 +37,11 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--batch", type=int, default=1, help="images in one call of both (default: %(default)s)"
     )
+    command.add_argument(
+        "--together",
+        action=argparse.BooleanOptionalAction,
+        help="the images of a call in one program or one after the other (default: by device)",
+    )
 
 
 def run(args: argparse.Namespace) -> Tables:
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace) -> Tables:
         lambda points: with_lattice(points, bounds, lambda lattice: lattice, sizes=[vertices])
     )(points)
     apply = jax.jit(filter_values)
-    whole = jax.jit(functools.partial(bilateral_filter_images, **_SIGMAS))
+    whole = jax.jit(functools.partial(bilateral_filter_images, **_SIGMAS, together=args.together))
     batch = [jnp.stack([x] * args.batch) for x in (image, values)]
     works = {
         "build": lambda: build(points),

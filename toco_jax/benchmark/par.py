@@ -30,13 +30,16 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--batch", type=int, default=1, help="images in one call (default: %(default)s)"
     )
+    command.add_argument(
+        "--at_once", type=int, help="neighbours that a loop takes at once (default: by device)"
+    )
 
 
 def run(args: argparse.Namespace) -> Tables:
     """Milliseconds an image for each number of maps."""
     photos = np.stack([photo(seed, args.size, args.size) for seed in range(args.batch)])
     images = jnp.asarray(photos, jnp.float32) / 255
-    jitted = jax.jit(refine)
+    jitted = jax.jit(functools.partial(refine, at_once=args.at_once))
     works = {}
     for channels in args.channels:
         shape = (args.batch, args.size, args.size, channels)
