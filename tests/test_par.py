@@ -73,13 +73,13 @@ def slow_refine(image, masks, iterations):
     return masks
 
 
-@pytest.mark.parametrize("at_once", [1, len(par.OFFSETS)])
-def test_against_plain_loop(at_once):
+@pytest.mark.parametrize("together", [False, True])
+def test_against_plain_loop(together):
     rng = np.random.default_rng(0)
     image, masks = rng.random((5, 7, 3)), rng.random((5, 7, 2))
     image[2:4, 2:5] = 0.5
     expected = slow_refine(image, masks, iterations=2)
-    refine = jax.jit(lambda *maps: par.refine(*maps, num_iterations=2, at_once=at_once))
+    refine = jax.jit(lambda *maps: par.refine(*maps, num_iterations=2, together=together))
     value = refine(jnp.float32(image)[None], jnp.float32(masks)[None])
     np.testing.assert_allclose(value[0], expected, rtol=0, atol=3e-6)
 

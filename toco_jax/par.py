@@ -5,6 +5,7 @@ Each pixel's class scores move towards those of 48 neighbours, weighted by how a
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,60 +30,64 @@ def neighbour_distances() -> np.ndarray:
     return np.array([np.hypot(dy, dx) for dy, dx in OFFSETS])
 
 
-def _neighbour_fn(x: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """From an offset `[2]` to the neighbours of `x [B, C, H, W]` there, borders repeated."""
+def _neighbour_fn(x: jax.Array) -> Callable:
+    """From an offset `(dy, dx)` to the neighbours of `x [B, C, H, W]` there, borders repeated."""
     padded = jnp.pad(x, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="edge")
     return lambda offset: jax.lax.dynamic_slice(
         padded, (0, 0, offset[0] + _REACH, offset[1] + _REACH), x.shape
     )
 
 
-def _at_once() -> int:
-    """Neighbours a loop takes at once: few large programs for an accelerator; one for a CPU, so
-    that the sum it adds to stays in the cache."""
-    return 1 if jax.default_backend() == "cpu" else len(OFFSETS)
+def _scan(step: Callable, init: jax.Array, *arrays, together: bool) -> tuple[jax.Array, Any]:
+    """`jax.lax.scan` over the neighbours and what `arrays` hold of them, or all steps in a row."""
+    if not together:
+        return jax.lax.scan(step, init, (jnp.asarray(OFFSETS), *arrays))
+    outputs = []
+    for inputs in zip(OFFSETS, *arrays, strict=True):
+        init, output = step(init, inputs)
+        outputs.append(output)
+    return init, None if outputs[0] is None else jnp.stack(outputs)
 
 
-def _sum_scan(term: Callable, like: jax.Array, xs, unroll: int) -> jax.Array:
-    """Sum of `term(x)` over the leading axis of `xs`, `unroll` at a time."""
+def _sum(term: Callable, like: jax.Array, *arrays, together: bool) -> jax.Array:
+    """Sum of `term(offset, *arrays_there)` over the neighbours."""
 
-    def add(total: jax.Array, x) -> tuple[jax.Array, None]:
-        return total + term(x), None
+    def add(total: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
+        return total + term(*inputs), None
 
-    return jax.lax.scan(add, jnp.zeros_like(like), xs, unroll=unroll)[0]
+    return _scan(add, jnp.zeros_like(like), *arrays, together=together)[0]
 
 
-def affinity(image: jax.Array, *, at_once: int) -> jax.Array:
+def affinity(image: jax.Array, *, together: bool) -> jax.Array:
     """Weights of the 48 neighbours of each pixel.
 
     Args:
         image: `[B, H, W, 3]` in [0, 1].
-        at_once: neighbours that a loop takes at once.
+        together: see `refine`.
 
     Returns:
         `[48, B, H, W]` float32: a softmax over colour differences plus 0.01 times one over
         distances.
     """
     pixel = jnp.moveaxis(image.astype(jnp.float32), -1, 1)  # [B, 3, H, W]
-    neighbour, offsets = _neighbour_fn(pixel), jnp.asarray(OFFSETS)
-    num = len(OFFSETS)
-    mean = _sum_scan(neighbour, pixel, offsets, at_once) / num
-    variance = _sum_scan(lambda o: (neighbour(o) - mean) ** 2, pixel, offsets, at_once) / (num - 1)
-    bandwidth = _BANDWIDTH * (jnp.sqrt(variance) + _EPS)
+    neighbour, num = _neighbour_fn(pixel), len(OFFSETS)
+    mean = _sum(neighbour, pixel, together=together) / num
+    squares = _sum(lambda offset: (neighbour(offset) - mean) ** 2, pixel, together=together)
+    bandwidth = _BANDWIDTH * (jnp.sqrt(squares / (num - 1)) + _EPS)
 
-    def logit_of(offset: jax.Array) -> jax.Array:
+    def logit_of(offset) -> jax.Array:
         red, green, blue = jnp.moveaxis(((neighbour(offset) - pixel) / bandwidth) ** 2, 1, 0)
         # Not `mean`: a reduction over three channels is no vector instruction on a CPU.
         return -(red + green + blue) / 3
 
-    def more(largest: jax.Array, offset: jax.Array) -> tuple[jax.Array, jax.Array]:
-        logit = logit_of(offset)
+    def more(largest: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
+        logit = logit_of(*inputs)
         return jnp.maximum(largest, logit), logit
 
     lowest = jnp.full_like(pixel[:, 0], -jnp.inf)
-    largest, logits = jax.lax.scan(more, lowest, offsets, unroll=at_once)  # [48, B, H, W]
+    largest, logits = _scan(more, lowest, together=together)  # logits: [48, B, H, W]
     colour = jnp.exp(logits - largest[None])
-    colour /= _sum_scan(lambda weight: weight, largest, colour, at_once)[None]
+    colour /= _sum(lambda _, weight: weight, largest, colour, together=together)[None]
 
     distance = neighbour_distances()
     closeness = -((distance / (distance.std(ddof=1) + _EPS) / _BANDWIDTH) ** 2)
@@ -96,7 +101,7 @@ def refine(
     masks: jax.Array,
     *,
     num_iterations: int = NUM_ITERATIONS,
-    at_once: int | None = None,
+    together: bool | None = None,
 ) -> jax.Array:
     """Propagates class maps along the image's own structure.
 
@@ -104,20 +109,27 @@ def refine(
         image: `[B, H, W, 3]` in [0, 1].
         masks: `[B, h, w, K]`, resized to the image with corners aligned when the sizes differ.
         num_iterations: propagation steps.
-        at_once: neighbours that a loop takes at once; by default what suits the device.
+        together: all neighbours in one program, as an accelerator likes it, rather than one after
+            the other, whose sum stays in a processor's cache. By default what suits the device.
 
     Returns:
         `[B, H, W, K]` float32.
     """
-    at_once = at_once or _at_once()
-    weights = affinity(image, at_once=at_once)
+    if together is None:
+        together = jax.default_backend() != "cpu"
+    weights = affinity(image, together=together)
+    if together:  # An array each, which the iterations need not cut out of the whole.
+        weights = list(weights)
     masks = resize(masks.astype(jnp.float32), image.shape[1:3], "bilinear_corners")
     masks = jnp.moveaxis(masks, -1, 1)  # [B, K, H, W]
 
     def propagate(_, masks: jax.Array) -> jax.Array:
         neighbour = _neighbour_fn(masks)
-        xs = (jnp.asarray(OFFSETS), weights)
-        return _sum_scan(lambda x: neighbour(x[0]) * x[1][:, None], masks, xs, at_once)
+
+        def term(offset, weight: jax.Array) -> jax.Array:
+            return neighbour(offset) * weight[:, None]
+
+        return _sum(term, masks, weights, together=together)
 
     masks = jax.lax.fori_loop(0, num_iterations, propagate, masks)
     return jnp.moveaxis(masks, 1, -1)

@@ -31,7 +31,9 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--batch", type=int, default=1, help="images in one call (default: %(default)s)"
     )
     command.add_argument(
-        "--at_once", type=int, help="neighbours that a loop takes at once (default: by device)"
+        "--together",
+        action=argparse.BooleanOptionalAction,
+        help="all neighbours in one program (default: by device)",
     )
 
 
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> Tables:
     """Milliseconds an image for each number of maps."""
     photos = np.stack([photo(seed, args.size, args.size) for seed in range(args.batch)])
     images = jnp.asarray(photos, jnp.float32) / 255
-    jitted = jax.jit(functools.partial(refine, at_once=args.at_once))
+    jitted = jax.jit(functools.partial(refine, together=args.together))
     works = {}
     for channels in args.channels:
         shape = (args.batch, args.size, args.size, channels)
