@@ -1,4 +1,4 @@
-"""A few heads at a time: the same attention and gradient, with fewer maps in memory."""
+"""Parts of a block: attention a few heads at a time, of some tokens, by one product or three."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toco_jax.models import block
-from toco_jax.models.block import Attention
+from toco_jax.models.block import Attention, QueriesKeysValues
 
 PLAIN = Attention(heads=4, dtype=jnp.float32)
 FRUGAL = PLAIN.clone(low_memory=True)
@@ -59,3 +59,31 @@ def test_small_maps_are_taken_together(tokens, monkeypatch):
     x, variables = tokens
     monkeypatch.setattr(block, "_LARGE_MAPS", 4 * MAP_BYTES)
     assert "2x4x9x9" in jax.jit(FRUGAL.apply).trace(variables, x).lower().as_text()
+
+
+@pytest.mark.parametrize("layer", [PLAIN, FRUGAL])
+def test_tokens_that_are_no_keys_change_nothing(tokens, layer):
+    x, variables = tokens
+    attend = jax.jit(layer.apply, static_argnames="num_keys")
+    out, attention = attend(variables, x, num_keys=7)
+    short, short_attention = attend(variables, x[:, :7])
+    assert out.shape == x.shape
+    np.testing.assert_allclose(out[:, :7], short, atol=1e-6)
+    np.testing.assert_allclose(attention[:, :, :7], short_attention, atol=1e-6)
+
+
+def test_three_products_are_one_product_cut_in_three():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 8))
+    whole, apart = (QueriesKeysValues(jnp.float32, apart=apart) for apart in (False, True))
+    variables = whole.init(jax.random.key(1), x)
+    jax.tree.map(np.testing.assert_array_equal, apart.init(jax.random.key(1), x), variables)
+    variables = jax.tree.map(lambda w: w + 0.1, variables)
+
+    def loss(layer, variables, x):
+        q, k, v = layer.apply(variables, x)
+        return jnp.sum(q + 2 * k**2 + 3 * v**3)
+
+    ours, theirs = (
+        jax.value_and_grad(loss, argnums=(1, 2))(layer, variables, x) for layer in (apart, whole)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)

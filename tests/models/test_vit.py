@@ -199,6 +199,30 @@ def test_images_that_are_not_mapped_keep_their_class_token(vit, low_memory):
             assert "patch_tokens" not in part
 
 
+def test_flash_attention_is_the_same_function(vit, monkeypatch):
+    # cuDNN's place is taken by JAX's own implementation of the same contract.
+    attend = jax.nn.dot_product_attention
+    lengths = []
+
+    def on_any_device(q, k, v, *, implementation, **kwargs):
+        assert implementation == "cudnn"
+        lengths.append(q.shape[1])
+        return attend(q, k, v, **kwargs, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", on_any_device)
+    model, variables, image = vit
+    for fast in (model.clone(flash=True), model.clone(flash=True, low_memory=True)):
+        ours, theirs = (
+            jax.jit(jax.value_and_grad(loss_of(m)))(variables, image) for m in (fast, model)
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs
+        )
+    assert set(lengths) == {22}
+    whole, out = (m.apply(variables, image, num_mapped=1) for m in (model, model.clone(flash=True)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), out, whole)
+
+
 def test_flash_attention_is_lowered_for_odd_lengths(vit, monkeypatch):
     # A machine without a GPU has no cuDNN to ask for its version.
     cudnn = "jax._src.cudnn.fused_attention_stablehlo"
@@ -214,3 +238,4 @@ def test_flash_attention_is_lowered_for_odd_lengths(vit, monkeypatch):
     assert lowered.count("custom_call @__cudnn$fmhaSoftmax(") == 3
     assert lowered.count("custom_call @__cudnn$fmhaSoftmaxBackward(") == 3
     assert "x21x21x" not in lowered
+    assert "x22x22x" not in lowered

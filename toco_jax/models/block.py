@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from toco_jax.ops.layer_norm import layer_norm
 from toco_jax.parts import largest_divisor, map_parts
 
 # What the gradient keeps where it computes most things again: results of the linear layers, and of
@@ -55,23 +56,43 @@ def _by_heads(
     return checkpoint_name(map_parts(jax.checkpoint(some), heads, num).reshape(q.shape), KEPT)
 
 
-def _flash(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-    """The first result of `_attend` over `[B, heads, N, d]` by cuDNN, which never writes the
-    probabilities to memory.
+def _flash(q: jax.Array, k: jax.Array, v: jax.Array, num_keys: int) -> jax.Array:
+    """The first result of `_attend` over `[B, N, heads, d]` by cuDNN, which never writes the
+    probabilities to memory. Looked at are the first `num_keys` tokens only.
     """
-    batch, _, num_tokens, _ = q.shape
-    # JAX refuses the gradient of odd lengths: they get one more token that takes no part.
-    odd = num_tokens % 2
-    pad = ((0, 0), (0, odd), (0, 0), (0, 0))
-    q, k, v = (jnp.pad(x.swapaxes(1, 2), pad) for x in (q, k, v))  # [B, N + odd, heads, d]
-    lengths = jnp.full((batch,), num_tokens, jnp.int32) if odd else None
-    out = jax.nn.dot_product_attention(
-        *(q, k, v),
-        query_seq_lengths=lengths,
-        key_value_seq_lengths=lengths,
-        implementation="cudnn",
+    lengths = None if num_keys == k.shape[1] else jnp.full(k.shape[:1], num_keys, jnp.int32)
+    return jax.nn.dot_product_attention(
+        q, k, v, key_value_seq_lengths=lengths, implementation="cudnn"
     )
-    return out[:, :num_tokens].swapaxes(1, 2)
+
+
+class QueriesKeysValues(nn.Module):
+    """Three linear layers of the tokens that share one kernel and one bias.
+
+    Attributes:
+        dtype: compute dtype of the product.
+        apart: a product for each of the three. Costs a little more than one product for all, but
+            each result is an array of its own that nothing needs to copy out of the whole.
+    """
+
+    dtype: jnp.dtype
+    apart: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> list[jax.Array]:
+        """`[..., D]` to three `[..., D]`, which `KEPT` names."""
+        width = x.shape[-1]
+        kernel = self.param("kernel", nn.linear.default_kernel_init, (width, 3 * width))
+        bias = self.param("bias", nn.initializers.zeros, (3 * width,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        # Split, not sliced: the gradient of slices would be padded with zeros and added.
+        if self.apart:
+            kernels, biases = (jax.lax.split(w, (width,) * 3, w.ndim - 1) for w in (kernel, bias))
+            return [self._product(x, *pair) for pair in zip(kernels, biases, strict=True)]
+        return jax.lax.split(self._product(x, kernel, bias), (width,) * 3, x.ndim - 1)
+
+    def _product(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+        return checkpoint_name(x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,)), KEPT)
 
 
 class Attention(nn.Module):
@@ -80,7 +101,7 @@ class Attention(nn.Module):
     Attributes:
         heads: number of heads, a divisor of the width D.
         dtype: compute dtype of the matrix products.
-        flash: by cuDNN, for bfloat16 or float16 on a GPU, where all tokens are keys.
+        flash: by cuDNN, for bfloat16 or float16 on a GPU, where `is_key` is not given.
         low_memory: a few heads at a time where the maps are large.
     """
 
@@ -91,28 +112,35 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
+        self,
+        x: jax.Array,
+        is_key: jax.Array | None = None,
+        *,
+        num_keys: int | None = None,
+        class_token_only: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
-        """`[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, N]`; with `class_token_only` to
-        `[B, 1, D]` and `[B, heads, 1, N]`. Only tokens of `is_key [B, N]` are looked at where it is
-        given.
+        """`[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, K]`; with `class_token_only` to
+        `[B, 1, D]` and `[B, heads, 1, K]`.
+
+        Looked at are only the first K = `num_keys` tokens, all by default, and of these only those
+        of `is_key [B, K]` where it is given. `flash` has no gradient where N is odd.
         """
         batch, num_tokens, width = x.shape
-        qkv = Linear(3 * width, dtype=self.dtype, name="qkv")(x)
-        # Not one array's three parts: the gradient of these would be padded with zeros and added.
-        q, k, v = (
-            x.reshape(batch, num_tokens, self.heads, -1).swapaxes(1, 2)  # [B, heads, N, d]
-            for x in jax.lax.split(qkv, (width,) * 3, axis=2)
-        )
+        qkv = [
+            part.reshape(batch, num_tokens, self.heads, -1)  # [B, N, heads, d]
+            for part in QueriesKeysValues(self.dtype, apart=self.flash, name="qkv")(x)
+        ]
+        q, k, v = (part.swapaxes(1, 2) for part in qkv)  # [B, heads, N, d]
+        k, v = k[:, :, :num_keys], v[:, :, :num_keys]  # [B, heads, K, d]
         if class_token_only:
             q = q[:, :, :1]
         if is_key is not None:
-            is_key = is_key[:, None]  # [B, 1, N]
+            is_key = is_key[:, None]  # [B, 1, K]
         # The compiler drops the map, and all that only it needs, where nobody asks for it.
         out, attention = _attend(q, k, v, is_key)
-        map_bytes = 4 * q.shape[2] * num_tokens
+        map_bytes = 4 * q.shape[2] * k.shape[2]
         if self.flash and is_key is None and not class_token_only:
-            out = _flash(q, k, v)
+            out = _flash(*qkv, k.shape[2]).swapaxes(1, 2)
         elif self.low_memory and self.heads * map_bytes > _LARGE_MAPS:
             num = largest_divisor(self.heads, _MAPS_AT_ONCE // map_bytes)
             out = _by_heads(q, k, v, is_key, num)
@@ -137,15 +165,25 @@ class Mlp(nn.Module):
         return Linear(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
 
 
-def layer_norm(eps: float, dtype: jnp.dtype, name: str | None = None) -> nn.LayerNorm:
-    """LayerNorm with float32 two-pass statistics, returned in `dtype`."""
-    return nn.LayerNorm(epsilon=eps, use_fast_variance=False, dtype=dtype, name=name)
+class LayerNorm(nn.Module):
+    """LayerNorm over the last axis with float32 statistics, returned in `dtype`."""
+
+    eps: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[..., D]` to `[..., D]`."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        return layer_norm(x, scale, bias, self.eps, self.dtype)
 
 
 class Block(nn.Module):
     """Pre-norm transformer block; returns the tokens and the attention map.
 
-    With `class_token_only` the other tokens are only looked at: `[B, 1, D]` comes back.
+    The arguments are those of `Attention`: with `class_token_only` the other tokens are only looked
+    at, and `[B, 1, D]` comes back.
     """
 
     heads: int
@@ -156,14 +194,20 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, is_key: jax.Array | None = None, *, class_token_only: bool = False
+        self,
+        x: jax.Array,
+        is_key: jax.Array | None = None,
+        *,
+        num_keys: int | None = None,
+        class_token_only: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
         kind = (self.heads, self.dtype, self.flash, self.low_memory)
         out, attention = Attention(*kind, name="attn")(
-            layer_norm(self.norm_eps, self.dtype, "norm1")(x),
+            LayerNorm(self.norm_eps, self.dtype, name="norm1")(x),
             is_key,
+            num_keys=num_keys,
             class_token_only=class_token_only,
         )
         x = x[:, : out.shape[1]] + out
-        x = x + Mlp(self.dtype, name="mlp")(layer_norm(self.norm_eps, self.dtype, "norm2")(x))
+        x = x + Mlp(self.dtype, name="mlp")(LayerNorm(self.norm_eps, self.dtype, name="norm2")(x))
         return x, attention

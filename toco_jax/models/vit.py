@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toco_jax.models.block import KEPT, Block, layer_norm
+from toco_jax.models.block import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
 
 
@@ -125,7 +125,7 @@ class ViT(nn.Module):
         self.pos_embed = self.param("pos_embed", self._init_positions)
         sizes = (spec.heads, spec.norm_eps, self.dtype, self.flash, self.low_memory)
         self.blocks = [Block(*sizes) for _ in range(spec.depth)]
-        self.norm = layer_norm(spec.norm_eps, self.dtype)
+        self.norm = LayerNorm(spec.norm_eps, self.dtype)
 
     def _init_positions(self, _key: jax.Array) -> jax.Array:
         return jnp.asarray(sincos_positions(self.grid, self.backbone.width))
@@ -163,20 +163,28 @@ class ViT(nn.Module):
         return tokens + self._positions(height, width, padding).astype(self.dtype)
 
     def _all_but_last(
-        self, tokens: jax.Array, is_key: jax.Array | None, wanted: tuple[int, ...]
+        self,
+        tokens: jax.Array,
+        is_key: jax.Array | None,
+        num_keys: int,
+        wanted: tuple[int, ...],
     ) -> tuple[jax.Array, dict[int, dict]]:
         """Tokens before the last block, and `tokens` and `attention` after each of the `wanted`."""
         if self.low_memory and not self.is_initializing():
-            return self._scan_blocks(tokens, is_key, wanted)
+            return self._scan_blocks(tokens, is_key, num_keys, wanted)
         outputs = {}
         for i, block in enumerate(self.blocks[:-1]):
-            tokens, attention = block(tokens, is_key)
+            tokens, attention = block(tokens, is_key, num_keys=num_keys)
             if i in wanted:
                 outputs[i] = {"tokens": tokens, "attention": attention}
         return tokens, outputs
 
     def _scan_blocks(
-        self, tokens: jax.Array, is_key: jax.Array | None, wanted: tuple[int, ...]
+        self,
+        tokens: jax.Array,
+        is_key: jax.Array | None,
+        num_keys: int,
+        wanted: tuple[int, ...],
     ) -> tuple[jax.Array, dict[int, dict]]:
         """`_all_but_last` without the attention."""
         params = [block.variables["params"] for block in self.blocks[:-1]]
@@ -188,7 +196,7 @@ class ViT(nn.Module):
             jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT)
         )
         def one_block(tokens: jax.Array, params: dict) -> jax.Array:
-            return block.apply({"params": params}, tokens, is_key)[0]
+            return block.apply({"params": params}, tokens, is_key, num_keys=num_keys)[0]
 
         def step(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
             tokens, kept = carry
@@ -230,28 +238,37 @@ class ViT(nn.Module):
             the mapped images only.
         """
         tokens = self.embed(images, padding)
+        num_tokens = tokens.shape[1]
         is_key = None
         if padding is not None:
             valid = padding.valid.reshape(images.shape[0], -1)  # [B, N]
             is_key = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+        elif self.flash and num_tokens % 2:
+            # JAX refuses the gradient of cuDNN's attention for odd numbers of tokens.
+            tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))
         last = self.backbone.depth - 1
         wanted = tuple(range(last + 1)) if blocks is None else blocks
-        tokens, outputs = self._all_but_last(tokens, is_key, wanted)
+        tokens, outputs = self._all_but_last(tokens, is_key, num_tokens, wanted)
         # Slices, because a number of images may be symbolic: `[:None]` is all of them.
         some, others = slice(num_mapped), slice(num_mapped, None)
         cls_tokens, patch_tokens = [], None
         if num_mapped != 0:
             mapped_key = None if is_key is None else is_key[some]
-            mapped, attention = self.blocks[-1](tokens[some], mapped_key)
+            mapped, attention = self.blocks[-1](tokens[some], mapped_key, num_keys=num_tokens)
             if last in wanted:
                 outputs[last] = {"tokens": mapped, "attention": attention}
             normed = self.norm(mapped)
-            patch_tokens = normed[:, 1:]
+            patch_tokens = normed[:, 1:num_tokens]
             cls_tokens.append(normed[:, 0])
         if num_mapped is not None and num_mapped < len(images):
             rest_key = None if is_key is None else is_key[others]
-            rest, _ = self.blocks[-1](tokens[others], rest_key, class_token_only=True)
+            rest, _ = self.blocks[-1](
+                tokens[others], rest_key, num_keys=num_tokens, class_token_only=True
+            )
             cls_tokens.append(self.norm(rest)[:, 0])
-        out = {f"block_{i}": output for i, output in outputs.items()}
+        out = {
+            f"block_{i}": {name: x[..., :num_tokens, :] for name, x in output.items()}
+            for i, output in outputs.items()
+        }
         out["cls_token"] = cls_tokens[0] if len(cls_tokens) == 1 else jnp.concatenate(cls_tokens)
         return out if patch_tokens is None else out | {"patch_tokens": patch_tokens}
