@@ -50,6 +50,15 @@ def voc_folder():
     return pathlib.Path(folder)
 
 
+@pytest.fixture
+def cudnn(monkeypatch):
+    """Lets cuDNN's attention be traced and lowered where there is none to ask for its version."""
+    module = "jax._src.cudnn.fused_attention_stablehlo"
+    monkeypatch.setattr(f"{module}.check_cudnn_version", lambda: 91200)
+    monkeypatch.setattr(f"{module}.check_compute_capability", lambda _: True)
+    monkeypatch.setattr(f"{module}.is_cuda_compute_capability_equal", lambda _: False)
+
+
 def load_config(name):
     """`get_config` of a file in `configs/`."""
     path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.py"

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec
 from toco_jax.benchmark import attention, flop_count, measure, parts, photos, scaling, workload
 from toco_jax.benchmark.__main__ import main
 from toco_jax.benchmark.__main__ import parse as parse_arguments
+from toco_jax.models.block import Attention
 from toco_jax.sharding import AXIS, data_parallel, make_mesh
 
 
@@ -171,6 +172,25 @@ def test_products_of_a_convolution_and_of_one_device():
     images, kernel = PartitionSpec(AXIS), PartitionSpec()
     split = data_parallel(convolve, make_mesh(4), (images, kernel), images)
     assert products_of(split, (4, 6, 5, 2), (3, 3, 2, 7)) == per_image
+
+
+@pytest.mark.usefixtures("cudnn")
+def test_products_of_attention_by_cudnn():
+    plain = Attention(heads=2, dtype=jnp.bfloat16)
+    x = jax.ShapeDtypeStruct((3, 6, 16), jnp.bfloat16)
+    variables = jax.eval_shape(plain.init, jax.random.key(0), x)
+
+    def gradient(layer):
+        def loss(variables, x):
+            return jnp.sum(layer.apply(variables, x)[0].astype(jnp.float32) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1)))
+
+    counted, expected = (
+        flop_count.product_flops(gradient(layer).trace(variables, x))
+        for layer in (plain.clone(flash=True), plain)
+    )
+    assert counted == expected
 
 
 def test_compile_times(run_tiny):

@@ -33,6 +33,8 @@ def neighbour_distances() -> np.ndarray:
 def _neighbour_fn(x: jax.Array) -> Callable:
     """From an offset `(dy, dx)` to the neighbours of `x [B, C, H, W]` there, borders repeated."""
     padded = jnp.pad(x, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="edge")
+    # Made once: a compiler would fuse the repeating of borders into the reading of each neighbour.
+    padded = jax.lax.optimization_barrier(padded)
     return lambda offset: jax.lax.dynamic_slice(
         padded, (0, 0, offset[0] + _REACH, offset[1] + _REACH), x.shape
     )

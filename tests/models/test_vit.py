@@ -223,12 +223,8 @@ def test_flash_attention_is_the_same_function(vit, monkeypatch):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), out, whole)
 
 
-def test_flash_attention_is_lowered_for_odd_lengths(vit, monkeypatch):
-    # A machine without a GPU has no cuDNN to ask for its version.
-    cudnn = "jax._src.cudnn.fused_attention_stablehlo"
-    monkeypatch.setattr(f"{cudnn}.check_cudnn_version", lambda: 91200)
-    monkeypatch.setattr(f"{cudnn}.check_compute_capability", lambda _: True)
-    monkeypatch.setattr(f"{cudnn}.is_cuda_compute_capability_equal", lambda _: False)
+@pytest.mark.usefixtures("cudnn")
+def test_flash_attention_is_lowered_for_odd_lengths(vit):
     model, variables, image = vit
     fast = model.clone(flash=True, dtype=jnp.bfloat16)
     gradient = jax.jit(jax.grad(loss_of(fast)))

@@ -3,6 +3,7 @@
 XLA's own count takes the body of a loop once, however often it runs; here it counts as often.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,8 @@ def product_flops(traced: jax.stages.Traced) -> int:
 
     What no result needs is left out; of the branches of a condition the largest counts, and a loop
     whose number of rounds depends on the data counts once. Inside `shard_map` sizes are those of
-    one device, and so is the count.
+    one device, and so is the count. Of cuDNN's attention count the two products of the forward pass
+    and the four of the gradient, not what it computes again.
     """
     jaxpr = traced.jaxpr.jaxpr
     needed, _ = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
@@ -48,6 +50,11 @@ def _of_convolution(eqn: core.JaxprEqn) -> int:
     return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // outputs
 
 
+def _of_cudnn_attention(eqn: core.JaxprEqn, num_products: int) -> int:
+    batch, queries, heads, width = eqn.invars[0].aval.shape
+    return 2 * num_products * batch * heads * queries * eqn.invars[1].aval.shape[1] * width
+
+
 def _of_scan(eqn: core.JaxprEqn) -> int:
     return eqn.params["length"] * _of_inner(eqn)
 
@@ -61,4 +68,6 @@ _OF_PRIMITIVE: dict[str, Callable[[Any], int]] = {
     "conv_general_dilated": _of_convolution,
     "scan": _of_scan,
     "cond": _of_condition,
+    "dot_product_attention_fwd_wrapper": functools.partial(_of_cudnn_attention, num_products=2),
+    "dot_product_attention_bwd_wrapper": functools.partial(_of_cudnn_attention, num_products=4),
 }
