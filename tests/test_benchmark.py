@@ -10,10 +10,21 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from toco_jax.benchmark import attention, flop_count, measure, parts, photos, scaling, workload
+from toco_jax.benchmark import (
+    attention,
+    flop_count,
+    measure,
+    parts,
+    photos,
+    plan,
+    scaling,
+    workload,
+)
 from toco_jax.benchmark.__main__ import main
 from toco_jax.benchmark.__main__ import parse as parse_arguments
+from toco_jax.config import ConfigError
 from toco_jax.models.block import Attention
+from toco_jax.platform import platform
 from toco_jax.sharding import AXIS, data_parallel, make_mesh
 
 
@@ -228,6 +239,32 @@ def test_scaling_counts_the_gradients(run_tiny, tiny_config):
     milliseconds = 1000 * 2 * 7 / 8 * exchanged / 25e9
     assert plan[0]["25 GB/s: ms"] == pytest.approx(milliseconds)
     assert plan[0]["100 GB/s: ms"] == pytest.approx(milliseconds / 4)
+
+
+def test_plan_for_devices_elsewhere(run_tiny, monkeypatch):
+    # Virtual devices take the place of a topology, for which XLA would need its plugin.
+    there = ("tpu", jax.devices()[:2])
+    monkeypatch.setattr(plan, "target_devices", lambda target: there)
+    sizes = {"phase": "first", "target": "tpu:two"}
+    options = [part for name, value in sizes.items() for part in (f"--{name}", value)]
+    (row,) = run_tiny("plan", *options, *CLASSIFIER_ONLY)["training step, compiled and not run"]
+    assert (row["devices"], row["dtype"], row["batch size"]) == (2, "bfloat16", 2)
+    assert row["planned memory per device, MiB"] > 0 and row["FLOP per step and device"] > 0
+    assert row["all-reduce, MiB"] > 0
+    assert platform() == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("gpu:h99", "--target=gpu:h99 is unknown: use gpu:h100 or tpu:v5e:2x4"),
+        ("tpu:", "--target=tpu: is unknown"),
+        ("tpu:no_such_topology", r"--target=tpu:no_such_topology: .*pip install 'jax\[tpu\]'"),
+    ],
+)
+def test_plan_for_unknown_devices(target, message):
+    with pytest.raises(ConfigError, match=message):
+        plan.target_devices(target)
 
 
 def test_share_of_a_given_step():

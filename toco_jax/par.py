@@ -14,6 +14,7 @@ import numpy as np
 from toco_jax import cams
 from toco_jax.models.toco import IMAGE_MEAN, IMAGE_STD
 from toco_jax.ops.resize import resize
+from toco_jax.platform import platform
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 NUM_ITERATIONS = 10
@@ -118,7 +119,7 @@ def refine(
         `[B, H, W, K]` float32.
     """
     if together is None:
-        together = jax.default_backend() != "cpu"
+        together = platform() != "cpu"
     weights = affinity(image, together=together)
     if together:  # An array each, which the iterations need not cut out of the whole.
         weights = list(weights)

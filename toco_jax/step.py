@@ -15,6 +15,7 @@ from toco_jax.models.toco import ToCo
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.objective import make_loss_fn
 from toco_jax.parts import mean_over_parts
+from toco_jax.platform import platform
 from toco_jax.sharding import AXIS, data_parallel, replicated, split_over
 
 # The passes of the encoder share weights, for which XLA would join their products, concatenating
@@ -45,19 +46,18 @@ def make_model(config: ConfigDict, *, grid: int) -> ToCo:
     Raises:
         ConfigError: cuDNN's attention is asked for where there is none.
     """
-    platform = jax.default_backend()
     dtype = config.compute_dtype
     if dtype == "auto":
-        dtype = "float32" if platform == "cpu" else "bfloat16"
+        dtype = "float32" if platform() == "cpu" else "bfloat16"
     # Older runs have neither key.
     attention, low_memory = config.get("attention", "auto"), config.get("low_memory", "auto")
-    has_cudnn = platform == "gpu" and dtype == "bfloat16"
+    has_cudnn = platform() == "gpu" and dtype == "bfloat16"
     if attention == "auto":
         attention = "cudnn" if has_cudnn else "xla"
     if attention == "cudnn" and not has_cudnn:
         raise ConfigError(
             f"attention='cudnn' needs a GPU and compute_dtype='bfloat16', and this is {dtype} on a "
-            f"{platform}: use attention='auto'"
+            f"{platform()}: use attention='auto'"
         )
     return ToCo(
         backbone_from_name(config.backbone),
@@ -68,7 +68,7 @@ def make_model(config: ConfigDict, *, grid: int) -> ToCo:
         decoder_dilation=config.decoder_dilation,
         dtype=jnp.dtype(dtype),
         flash=attention == "cudnn",
-        low_memory=platform == "cpu" if low_memory == "auto" else low_memory == "on",
+        low_memory=platform() == "cpu" if low_memory == "auto" else low_memory == "on",
     )
 
 
@@ -196,5 +196,5 @@ def make_train_step(
         train_step,
         donate_argnums=0,
         out_shardings=(placement, copies),
-        compiler_options=_GPU_OPTIONS if jax.default_backend() == "gpu" else None,
+        compiler_options=_GPU_OPTIONS if platform() == "gpu" else None,
     )

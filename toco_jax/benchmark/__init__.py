@@ -7,6 +7,7 @@
     python -m toco_jax.benchmark attention   the encoder's attention, by implementation
     python -m toco_jax.benchmark compile     tracing, lowering and compiling the step
     python -m toco_jax.benchmark scaling     what the devices exchange, and what it costs on paper
+    python -m toco_jax.benchmark plan        the step compiled for devices that are not here
     python -m toco_jax.benchmark pipeline    decoding and augmenting images
 
 Each prints the hardware and a table of medians, and writes them as JSON with `--json FILE`. What is

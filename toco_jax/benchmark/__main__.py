@@ -22,6 +22,7 @@ COMMANDS = {
     "attention": "attention",
     "compile": "compilation",
     "scaling": "scaling",
+    "plan": "plan",
     "pipeline": "pipeline",
 }
 

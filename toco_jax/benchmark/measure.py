@@ -86,9 +86,14 @@ def peak_bytes(compiled: jax.stages.Compiled) -> tuple[int, str]:
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"], "measured"
+    return planned_bytes(compiled), "planned"
+
+
+def planned_bytes(compiled: jax.stages.Compiled) -> int:
+    """Memory that one device's program takes by its own plan, arguments and results included."""
     plan = compiled.memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    return planned - plan.alias_size_in_bytes, "planned"
+    return planned - plan.alias_size_in_bytes
 
 
 def hardware() -> Row:

@@ -15,6 +15,7 @@ from toco_jax import step
 from toco_jax.benchmark.photos import photo
 from toco_jax.config import ConfigError, Phase, phase_at, validate
 from toco_jax.models.toco import ToCo
+from toco_jax.platform import platform
 from toco_jax.sharding import batch_sharded, shard_batch
 
 # Classes in an image, background included, as many as training on VOC allows for.
@@ -86,7 +87,7 @@ def override(config: ConfigDict, assignment: str) -> None:
 def configuration(args: argparse.Namespace, *, num_devices: int) -> ConfigDict:
     """The validated configuration that the options ask for."""
     config = load_config(args.config)
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform() == "cpu"
     config.backbone = args.backbone or ("deit_tiny" if on_cpu else config.backbone)
     config.crop_size = args.size or (224 if on_cpu else 448)
     config.compute_dtype = args.dtype or config.compute_dtype

@@ -29,6 +29,7 @@ import numpy as np
 from jax import lax
 
 from toco_jax.ops.vertex_table import INSIDE, find_neighbours, insert, number_rows, take
+from toco_jax.platform import platform
 
 # Tables shorter than this cost so little that they are not worth compiling a branch for.
 _SMALLEST_TABLE = 8192
@@ -96,7 +97,7 @@ def bilateral_filter_images(
     CPU is faster one image after the other, for a lattice fits its cache. The default is by device.
     """
     if together is None:
-        together = jax.default_backend() != "cpu"
+        together = platform() != "cpu"
     one = functools.partial(bilateral_filter, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
     if not together:
         return lax.map(lambda pair: one(*pair), (images, values))
