@@ -29,32 +29,50 @@ def layer_norm(
     return _forward(x, scale, bias, eps, dtype)[0]
 
 
-def _row_mean(x: jax.Array) -> jax.Array:
-    return jnp.mean(x, axis=-1, keepdims=True)
+def _row_sum(x: jax.Array) -> jax.Array:
+    return jnp.sum(x, axis=-1, keepdims=True)
+
+
+def _centred(
+    x: jax.Array, eps: float, sums: tuple | None = None
+) -> tuple[jax.Array, jax.Array, tuple]:
+    """Rows less their mean, the inverse of their deviation, and the two sums behind these."""
+    width = x.shape[-1]
+    x = x.astype(jnp.float32)
+    total = _row_sum(x) if sums is None else sums[0]
+    centred = x - total / width
+    squares = _row_sum(centred**2) if sums is None else sums[1]
+    inverse = jax.lax.rsqrt(squares / width + eps)
+    return centred, inverse, (total, squares)
+
+
+def _as_row(weight: jax.Array, ndim: int) -> jax.Array:
+    return weight.reshape((1,) * (ndim - 1) + (-1,))
 
 
 def _forward(
     x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, dtype: jnp.dtype
 ) -> tuple[jax.Array, tuple]:
-    centred = x.astype(jnp.float32)
-    mean = _row_mean(centred)
-    centred = centred - mean
-    inverse = jax.lax.rsqrt(_row_mean(centred**2) + eps)
-    scale, bias = (w.reshape((1,) * (x.ndim - 1) + (-1,)) for w in (scale, bias))
-    y = centred * (inverse * scale) + bias
-    return y.astype(dtype), (x, scale, mean, inverse)
+    centred, inverse, sums = _centred(x, eps)
+    y = centred * (inverse * _as_row(scale, x.ndim)) + _as_row(bias, x.ndim)
+    return y.astype(dtype), (x, scale, sums)
 
 
-def _backward(_eps: float, _dtype: jnp.dtype, kept: tuple, dy: jax.Array) -> tuple:
-    x, scale, mean, inverse = kept
-    mean, inverse = jax.lax.optimization_barrier((mean, inverse))
-    normed = (x.astype(jnp.float32) - mean) * inverse
+def _backward(eps: float, _dtype: jnp.dtype, kept: tuple, dy: jax.Array) -> tuple:
+    x, scale, sums = kept
+    # Kept as they are: a GPU's compiler would reckon them anew for every use.
+    centred, inverse, _ = _centred(x, eps, jax.lax.optimization_barrier(sums))
+    normed = centred * inverse
     dy = dy.astype(jnp.float32)
-    dnormed = dy * scale
-    along = _row_mean(dnormed * normed)
-    dx = inverse * (dnormed - _row_mean(dnormed) - normed * along)
+    dnormed = dy * _as_row(scale, x.ndim)
+    width = x.shape[-1]
+    dx = dnormed - _row_sum(dnormed) / width - normed * (_row_sum(dnormed * normed) / width)
     rows = tuple(range(x.ndim - 1))
-    return dx.astype(x.dtype), jnp.sum(dy * normed, axis=rows), jnp.sum(dy, axis=rows)
+    return (
+        (inverse * dx).astype(x.dtype),
+        jnp.sum(dy * normed, axis=rows),
+        jnp.sum(dy, axis=rows),
+    )
 
 
 layer_norm.defvjp(_forward, _backward)
