@@ -31,11 +31,12 @@ def neighbour_distances() -> np.ndarray:
     return np.array([np.hypot(dy, dx) for dy, dx in OFFSETS])
 
 
-def _neighbour_fn(x: jax.Array) -> Callable:
+def _neighbour_fn(x: jax.Array, *, together: bool) -> Callable:
     """From an offset `(dy, dx)` to the neighbours of `x [B, C, H, W]` there, borders repeated."""
     padded = jnp.pad(x, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="edge")
-    # Made once: a compiler would fuse the repeating of borders into the reading of each neighbour.
-    padded = jax.lax.optimization_barrier(padded)
+    if together:
+        # A compiler would fuse the repeating of borders into the reading of each neighbour.
+        padded = jax.lax.optimization_barrier(padded)
     return lambda offset: jax.lax.dynamic_slice(
         padded, (0, 0, offset[0] + _REACH, offset[1] + _REACH), x.shape
     )
@@ -73,7 +74,7 @@ def affinity(image: jax.Array, *, together: bool) -> jax.Array:
         distances.
     """
     pixel = jnp.moveaxis(image.astype(jnp.float32), -1, 1)  # [B, 3, H, W]
-    neighbour, num = _neighbour_fn(pixel), len(OFFSETS)
+    neighbour, num = _neighbour_fn(pixel, together=together), len(OFFSETS)
     mean = _sum(neighbour, pixel, together=together) / num
     squares = _sum(lambda offset: (neighbour(offset) - mean) ** 2, pixel, together=together)
     bandwidth = _BANDWIDTH * (jnp.sqrt(squares / (num - 1)) + _EPS)
@@ -127,7 +128,7 @@ def refine(
     masks = jnp.moveaxis(masks, -1, 1)  # [B, K, H, W]
 
     def propagate(_, masks: jax.Array) -> jax.Array:
-        neighbour = _neighbour_fn(masks)
+        neighbour = _neighbour_fn(masks, together=together)
 
         def term(offset, weight: jax.Array) -> jax.Array:
             return neighbour(offset) * weight[:, None]
