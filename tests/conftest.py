@@ -59,6 +59,24 @@ def cudnn(monkeypatch):
     monkeypatch.setattr(f"{module}.is_cuda_compute_capability_equal", lambda _: False)
 
 
+@pytest.fixture
+def emulated_cudnn(monkeypatch):
+    """In the place of cuDNN's attention JAX's own of the same contract, with cuDNN's one condition.
+
+    Gives the list of the numbers of tokens it was called with.
+    """
+    attend, lengths = jax.nn.dot_product_attention, []
+
+    def on_any_device(q, k, v, *, implementation, **kwargs):
+        assert implementation == "cudnn"
+        assert q.shape[1] % 2 == 0 == k.shape[1] % 2
+        lengths.append(q.shape[1])
+        return attend(q, k, v, **kwargs, implementation="xla")
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", on_any_device)
+    return lengths
+
+
 def load_config(name):
     """`get_config` of a file in `configs/`."""
     path = pathlib.Path(__file__).parents[1] / "configs" / f"{name}.py"

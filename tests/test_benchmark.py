@@ -24,7 +24,7 @@ from toco_jax.benchmark.__main__ import main
 from toco_jax.benchmark.__main__ import parse as parse_arguments
 from toco_jax.config import ConfigError
 from toco_jax.models.block import Attention
-from toco_jax.platform import platform
+from toco_jax.platform import made_for, platform
 from toco_jax.sharding import AXIS, data_parallel, make_mesh
 
 
@@ -343,11 +343,23 @@ def test_attention(run, monkeypatch):
     assert all(row["ms"] > 0 and row["% of a matrix product"] > 0 for row in rows)
 
 
+def test_attention_by_cudnn(run, monkeypatch, emulated_cudnn):
+    monkeypatch.setattr(measure.matrix_rate, "__kwdefaults__", {"size": 64, "repeats": 1})
+    sizes = ["--tokens", 5, "--width", 16, "--heads", 2, "--batch", 3]
+    with made_for("gpu"):
+        ((title, rows),) = run("attention", *sizes).items()
+    assert "bfloat16" in title
+    assert [row["implementation"] for row in rows][-2:] == ["cudnn", "cudnn"]
+    assert set(emulated_cudnn) == {6}
+
+
 def test_attention_flops_are_those_of_its_products():
     layer = attention.Attention(2, jnp.float32)
     x = jnp.ones((3, 40, 32))
     params = layer.init(jax.random.key(0), x)["params"]
-    counted = measure.flops(attention.passes(layer)[0].lower(params, x).compile())
+    counted = measure.flops(
+        attention.passes(layer, num_keys=x.shape[1])[0].lower(params, x).compile()
+    )
     # XLA also counts the softmax and the biases.
     assert 1 < counted / attention.layer_flops(3, 40, 32) < 1.2
 

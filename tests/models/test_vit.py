@@ -199,17 +199,7 @@ def test_images_that_are_not_mapped_keep_their_class_token(vit, low_memory):
             assert "patch_tokens" not in part
 
 
-def test_flash_attention_is_the_same_function(vit, monkeypatch):
-    # cuDNN's place is taken by JAX's own implementation of the same contract.
-    attend = jax.nn.dot_product_attention
-    lengths = []
-
-    def on_any_device(q, k, v, *, implementation, **kwargs):
-        assert implementation == "cudnn"
-        lengths.append(q.shape[1])
-        return attend(q, k, v, **kwargs, implementation="xla")
-
-    monkeypatch.setattr(jax.nn, "dot_product_attention", on_any_device)
+def test_flash_attention_is_the_same_function(vit, emulated_cudnn):
     model, variables, image = vit
     for fast in (model.clone(flash=True), model.clone(flash=True, low_memory=True)):
         ours, theirs = (
@@ -218,7 +208,7 @@ def test_flash_attention_is_the_same_function(vit, monkeypatch):
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), ours, theirs
         )
-    assert set(lengths) == {22}
+    assert set(emulated_cudnn) == {22}
     whole, out = (m.apply(variables, image, num_mapped=1) for m in (model, model.clone(flash=True)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), out, whole)
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from toco_jax.benchmark.measure import Tables, matrix_rate, medians
 from toco_jax.models.block import Attention
+from toco_jax.platform import platform
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -42,10 +43,10 @@ def layer_flops(batch: int, tokens: int, width: int) -> int:
 
 def run(args: argparse.Namespace) -> Tables:
     """Milliseconds forward and with the gradient, and the share of a matrix product's rate."""
-    on_cpu = jax.default_backend() == "cpu"
+    on_cpu = platform() == "cpu"
     batch = args.batch or (1 if on_cpu else 16)
     dtype = jnp.dtype(args.dtype or ("float32" if on_cpu else "bfloat16"))
-    has_cudnn = jax.default_backend() == "gpu" and dtype.itemsize == 2
+    has_cudnn = platform() == "gpu" and dtype.itemsize == 2
     layers = {
         "xla": Attention(args.heads, dtype),
         "low_memory": Attention(args.heads, dtype, low_memory=True),
@@ -59,9 +60,11 @@ def run(args: argparse.Namespace) -> Tables:
         params = layers["xla"].init(jax.random.key(0), x[:, :1])["params"]
         works = {}
         for name, layer in layers.items():
-            forward, gradient = passes(layer)
-            works[name, "forward"] = functools.partial(forward, params, x)
-            works[name, "gradient"] = functools.partial(gradient, params, x)
+            forward, gradient = passes(layer, num_keys=tokens)
+            # As the encoder does for cuDNN: an even number of tokens.
+            inputs = jnp.pad(x, ((0, 0), (0, tokens % 2), (0, 0))) if layer.flash else x
+            works[name, "forward"] = functools.partial(forward, params, inputs)
+            works[name, "gradient"] = functools.partial(gradient, params, inputs)
         seconds = medians(works, repeats=args.repeats)
         forward_flops = layer_flops(batch, tokens, args.width)
         for (name, part), value in seconds.items():
@@ -72,11 +75,11 @@ def run(args: argparse.Namespace) -> Tables:
     return {f"attention layer, {size}": rows}
 
 
-def passes(layer: Attention) -> tuple[Callable, Callable]:
+def passes(layer: Attention, *, num_keys: int) -> tuple[Callable, Callable]:
     """Jitted `(params, x)` to the output, and to the gradient with respect to both."""
 
     def forward(params: dict, x: jax.Array) -> jax.Array:
-        return layer.apply({"params": params}, x)[0]
+        return layer.apply({"params": params}, x, num_keys=num_keys)[0]
 
     def loss(params: dict, x: jax.Array) -> jax.Array:
         return jnp.sum(forward(params, x).astype(jnp.float32) ** 2)
