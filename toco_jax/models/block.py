@@ -58,7 +58,8 @@ def _by_heads(
 
 def _flash(q: jax.Array, k: jax.Array, v: jax.Array, num_keys: int) -> jax.Array:
     """The first result of `_attend` over `[B, N, heads, d]` by cuDNN, which never writes the
-    probabilities to memory. Looked at are the first `num_keys` tokens only.
+    probabilities to memory. Looked at are the first `num_keys` tokens only; the other keys and
+    values have zero gradients, as JAX's own tests of cuDNN ask.
     """
     lengths = None if num_keys == k.shape[1] else jnp.full(k.shape[:1], num_keys, jnp.int32)
     return jax.nn.dot_product_attention(
