@@ -258,6 +258,7 @@ def test_plan_for_devices_elsewhere(run_tiny, monkeypatch):
     ("target", "message"),
     [
         ("gpu:h99", "--target=gpu:h99 is unknown: use gpu:h100 or tpu:v5e:2x4"),
+        ("gpu:h100:0", "--target=gpu:h100:0 is unknown"),
         ("tpu:", "--target=tpu: is unknown"),
         ("tpu:no_such_topology", r"--target=tpu:no_such_topology: .*pip install 'jax\[tpu\]'"),
     ],

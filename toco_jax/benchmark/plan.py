@@ -75,9 +75,9 @@ def target_devices(target: str) -> tuple[str, Sequence[jax.Device]]:
         ConfigError: it names none, or the plugin that compiles for them is not installed.
     """
     kind, _, name = target.partition(":")
-    model, _, count = name.partition(":")
-    if kind == "gpu" and model in _GPUS and (count.isdecimal() or not count):
-        topology = {"target_config": _GPUS[model], "topology": f"1x1x{count or 1}"}
+    model, _, count = (name if name.count(":") else f"{name}:1").partition(":")
+    if kind == "gpu" and model in _GPUS and count.isdecimal() and int(count):
+        topology = {"target_config": _GPUS[model], "topology": f"1x1x{count}"}
         plugin, extra, name = "cuda", "cuda12", ""
     elif kind == "tpu" and name:
         # Otherwise the plugin looks for the machine's own TPU.

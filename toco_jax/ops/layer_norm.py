@@ -1,4 +1,4 @@
-"""LayerNorm over the last axis in float32, with a gradient that reads its input once.
+"""LayerNorm over the last axis in float32, with its gradient in closed form.
 
 Left to automatic differentiation, the gradient goes through the mean and the variance one after the
 other and writes what it needs between; in closed form two means of a row give all of it.
