@@ -16,6 +16,7 @@ import numpy as np
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.models.vit import Padding
 from toco_jax.ops.resize import interpolation_matrix
+from toco_jax.platform import compiler_options
 from toco_jax.sharding import batch_sharded, mesh_of, replicated
 
 SEG_SCALES = (1.0, 1.25, 1.5)
@@ -192,6 +193,7 @@ class NativeNetwork:
             forward,
             in_shardings=(replicated(self._mesh), *(batch_sharded(self._mesh),) * 2),
             out_shardings=batch_sharded(self._mesh),
+            compiler_options=compiler_options(),
         )
 
     def prepare(self, image: np.ndarray) -> Prepared:

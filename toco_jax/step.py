@@ -15,12 +15,8 @@ from toco_jax.models.toco import ToCo
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.objective import make_loss_fn
 from toco_jax.parts import mean_over_parts
-from toco_jax.platform import platform
+from toco_jax.platform import compiler_options, platform
 from toco_jax.sharding import AXIS, data_parallel, replicated, split_over
-
-# The passes of the encoder share weights, for which XLA would join their products, concatenating
-# the tokens and cutting the result apart again. The products are large enough alone.
-_GPU_OPTIONS = {"xla_gpu_dot_merger_threshold_mb": 0}
 
 # Purpose of a random stream, folded into the run's key before the step.
 _CROPS = 1
@@ -196,5 +192,5 @@ def make_train_step(
         train_step,
         donate_argnums=0,
         out_shardings=(placement, copies),
-        compiler_options=_GPU_OPTIONS if platform() == "gpu" else None,
+        compiler_options=compiler_options(),
     )

@@ -21,6 +21,7 @@ from toco_jax import metrics, scoring
 from toco_jax.cams import cam_to_label, multi_scale_cams
 from toco_jax.inference import resize_map
 from toco_jax.models.toco import ToCo, normalize
+from toco_jax.platform import compiler_options
 from toco_jax.sharding import batch_sharded, replicated, shard_batch
 
 PREDICTORS = ("cam", "aux_cam", "seg")
@@ -70,6 +71,7 @@ def make_eval_step(config: ConfigDict, model: ToCo, mesh: Mesh) -> Callable:
         eval_step,
         in_shardings=(replicated(mesh), batch_sharded(mesh)),
         out_shardings=batch_sharded(mesh),
+        compiler_options=compiler_options(),
     )
 
 

@@ -26,6 +26,7 @@ def make_parts(
     batch: dict[str, jax.Array],
     *,
     max_classes: int,
+    jit: Callable = jax.jit,
 ) -> Parts:
     """Jitted parts by name, each with its arguments.
 
@@ -36,11 +37,12 @@ def make_parts(
         state: the state on one device.
         batch: one device's share of a batch.
         max_classes: most classes an image of the data holds, background included.
+        jit: how a part is compiled.
     """
     parts: Parts = {}
 
     def run(name: str, function: Callable, *inputs: Any) -> Any:
-        parts[name] = jax.jit(function), inputs
+        parts[name] = jit(function), inputs
         return parts[name][0](*inputs)
 
     params = state.params

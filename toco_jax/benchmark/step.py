@@ -28,6 +28,7 @@ from toco_jax.benchmark.measure import (
 from toco_jax.benchmark.parts import make_parts
 from toco_jax.config import Phase
 from toco_jax.models.toco import ToCo
+from toco_jax.platform import compiler_options
 from toco_jax.sharding import make_mesh
 from toco_jax.step import make_train_step
 
@@ -114,7 +115,9 @@ def breakdown(
     """Seconds of each part of one device's share of the step, run by itself on one device."""
     share = {name: x.addressable_data(0) for name, x in runner.batch.items()}
     state = jax.device_put(runner.state, jax.local_devices()[0])
-    parts = make_parts(config, model, phase, state, share, max_classes=workload.MAX_CLASSES)
+    jit = functools.partial(jax.jit, compiler_options=compiler_options())
+    settings = {"max_classes": workload.MAX_CLASSES, "jit": jit}
+    parts = make_parts(config, model, phase, state, share, **settings)
     works = {name: functools.partial(part, *inputs) for name, (part, inputs) in parts.items()}
     return medians(works, repeats=args.repeats)
 
