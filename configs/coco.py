@@ -31,8 +31,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     # "auto" is bfloat16 on a GPU or TPU and float32 on a CPU; cuDNN's attention goes with bfloat16.
     config.compute_dtype = "auto"
     config.attention = "auto"
-    # "on" keeps less of the encoder for the gradient and computes the rest twice. "auto" does so on
-    # a CPU, where it also saves time.
+    # "on" keeps less of the encoder for the gradient and computes the rest twice. "auto" does so
+    # for large encoders on a CPU, where it also saves time.
     config.low_memory = "auto"
 
     # Method.

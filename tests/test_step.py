@@ -8,6 +8,7 @@ from reference_weights import probe, reference_state_dict
 
 from toco_jax import objective, pretrained, step
 from toco_jax.config import ConfigError, phase_at
+from toco_jax.platform import made_for
 
 
 def channels_last(x):
@@ -81,6 +82,22 @@ def test_attention_by_cudnn_without_a_gpu(voc_config):
     config.attention = "cudnn"
     with pytest.raises(ConfigError, match=r"attention='cudnn' needs a GPU .* float32 on a cpu"):
         step.make_model(config, grid=14)
+
+
+def test_low_memory_by_default_is_for_large_encoders_on_a_cpu(voc_config):
+    def of(variant, size, low_memory="auto"):
+        config = voc_config(variant)
+        config.update(backbone=variant, crop_size=size, low_memory=low_memory)
+        model = step.make_model(config, grid=14)
+        return model.in_parts, model.low_memory
+
+    assert of("deit_tiny", 224) == (True, False)
+    assert of("vit_base", 448) == (True, True)
+    assert of("deit_tiny", 224, "on") == (True, True)
+    assert of("vit_base", 448, "off") == (False, False)
+    with made_for("gpu"):
+        assert of("vit_base", 448) == (False, False)
+        assert of("deit_tiny", 224, "on") == (True, True)
 
 
 def test_class_maps_of_one_image_at_a_time(tiny_config, monkeypatch):

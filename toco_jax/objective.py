@@ -17,7 +17,7 @@ from toco_jax.models.toco import ToCo, normalize
 from toco_jax.ops.resize import resize
 from toco_jax.parts import largest_divisor, map_parts
 
-# Patches that `low_memory` takes through the encoder at once where there is no gradient. On more,
+# Patches that `in_parts` takes through the encoder at once where there is no gradient. On more,
 # whose hidden layers leave every cache, a processor's products are a fifth slower.
 _PATCHES_AT_ONCE = 4096
 
@@ -82,7 +82,7 @@ def class_maps(
 
         rows, columns = model.token_grid(scaled)
         num = largest_divisor(len(scaled), _PATCHES_AT_ONCE // (rows * columns))
-        if model.low_memory and num < len(scaled):
+        if (model.in_parts or model.low_memory) and num < len(scaled):
             return map_parts(some, scaled, num)
         return some(scaled)
 

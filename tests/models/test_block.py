@@ -9,7 +9,7 @@ from toco_jax.models import block
 from toco_jax.models.block import Attention, QueriesKeysValues
 
 PLAIN = Attention(heads=4, dtype=jnp.float32)
-FRUGAL = PLAIN.clone(low_memory=True)
+FRUGAL = PLAIN.clone(in_parts=True)
 MAP_BYTES = 4 * 9 * 9
 
 

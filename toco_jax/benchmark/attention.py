@@ -1,6 +1,6 @@
 """The encoder's attention layer, projections included, by implementation and number of tokens.
 
-`xla` writes the attention maps to memory, `low_memory` those of a few heads at a time where they
+`xla` writes the attention maps to memory, `in_parts` those of a few heads at a time where they
 are large, and `cudnn`, on a GPU in bfloat16 or float16, none. 197, 785 and 1765 are the tokens of
 224, 448 and 672 pixels.
 """
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> Tables:
     has_cudnn = platform() == "gpu" and dtype.itemsize == 2
     layers = {
         "xla": Attention(args.heads, dtype),
-        "low_memory": Attention(args.heads, dtype, low_memory=True),
+        "in_parts": Attention(args.heads, dtype, in_parts=True),
     }
     if has_cudnn:
         layers["cudnn"] = Attention(args.heads, dtype, flash=True)

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> Tables:
         seconds, source = medians(works, repeats=args.repeats)["step"], "measured on one device"
     exchanged = {kind: counted[-1][kind] for kind in ring_factors(2)}
     if not any(exchanged.values()):
-        # XLA has dropped what one device would exchange with itself.
+        # A device alone exchanges nothing.
         exchanged["all-reduce"] = gradient_bytes
     plan = [plan_row(num, exchanged, seconds, args.link_gbytes) for num in PLANNED]
     title = f"on paper: a step of {seconds:.3g} s ({source}), {args.phase} phase"

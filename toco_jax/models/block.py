@@ -12,7 +12,7 @@ from toco_jax.parts import largest_divisor, map_parts
 # attention where it costs much.
 KEPT = "kept"
 
-# Bytes of an image's attention maps from which on `low_memory` takes its heads in parts, and bytes
+# Bytes of an image's attention maps from which on `in_parts` takes its heads in parts, and bytes
 # of a part's maps, which a processor's cache holds.
 _LARGE_MAPS = 2**20
 _MAPS_AT_ONCE = 8 * 2**20
@@ -103,13 +103,13 @@ class Attention(nn.Module):
         heads: number of heads, a divisor of the width D.
         dtype: compute dtype of the matrix products.
         flash: by cuDNN, for bfloat16 or float16 on a GPU, where `is_key` is not given.
-        low_memory: a few heads at a time where the maps are large.
+        in_parts: a few heads at a time where the maps are large.
     """
 
     heads: int
     dtype: jnp.dtype
     flash: bool = False
-    low_memory: bool = False
+    in_parts: bool = False
 
     @nn.compact
     def __call__(
@@ -142,7 +142,7 @@ class Attention(nn.Module):
         map_bytes = 4 * q.shape[2] * k.shape[2]
         if self.flash and is_key is None and not class_token_only:
             out = _flash(*qkv, k.shape[2]).swapaxes(1, 2)
-        elif self.low_memory and self.heads * map_bytes > _LARGE_MAPS:
+        elif self.in_parts and self.heads * map_bytes > _LARGE_MAPS:
             num = largest_divisor(self.heads, _MAPS_AT_ONCE // map_bytes)
             out = _by_heads(q, k, v, is_key, num)
         out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
@@ -191,7 +191,7 @@ class Block(nn.Module):
     norm_eps: float
     dtype: jnp.dtype
     flash: bool = False
-    low_memory: bool = False
+    in_parts: bool = False
 
     @nn.compact
     def __call__(
@@ -202,7 +202,7 @@ class Block(nn.Module):
         num_keys: int | None = None,
         class_token_only: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
-        kind = (self.heads, self.dtype, self.flash, self.low_memory)
+        kind = (self.heads, self.dtype, self.flash, self.in_parts)
         out, attention = Attention(*kind, name="attn")(
             LayerNorm(self.norm_eps, self.dtype, name="norm1")(x),
             is_key,

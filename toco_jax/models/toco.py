@@ -32,6 +32,7 @@ class ToCo(nn.Module):
         decoder_dilation: dilation of the decoder's 3x3 convolutions.
         dtype: compute dtype of the encoder and the decoder.
         flash: see `ViT`.
+        in_parts: see `ViT`.
         low_memory: see `ViT`.
     """
 
@@ -43,10 +44,12 @@ class ToCo(nn.Module):
     decoder_dilation: int = 5
     dtype: jnp.dtype = jnp.float32
     flash: bool = False
+    in_parts: bool = False
     low_memory: bool = False
 
     def setup(self):
-        self.encoder = ViT(self.backbone, self.grid, self.dtype, self.flash, self.low_memory)
+        kind = (self.dtype, self.flash, self.in_parts, self.low_memory)
+        self.encoder = ViT(self.backbone, self.grid, *kind)
         self.classifier = Classifier(self.num_classes)
         self.aux_classifier = Classifier(self.num_classes)
         self.decoder = LargeFOV(
