@@ -14,6 +14,7 @@ YNN = "xla_cpu_experimental_ynn_fusion_type"
 @pytest.fixture(autouse=True)
 def on_x86(monkeypatch):
     monkeypatch.setattr(machine, "machine", lambda: "x86_64")
+    monkeypatch.setattr(jax, "__version_info__", (0, 10, 2))
     monkeypatch.setenv("XLA_FLAGS", "")
 
 
@@ -36,7 +37,10 @@ def test_flags_of_the_user_and_of_other_versions_stay(monkeypatch):
     assert compiler_options() == {}
 
 
-@pytest.mark.skipif(machine.machine() not in ("x86_64", "AMD64"), reason="set for x86 alone")
+@pytest.mark.skipif(
+    machine.machine() not in ("x86_64", "AMD64") or jax.__version_info__ >= (0, 11),
+    reason="set for x86 and tried versions of JAX alone",
+)
 def test_products_are_no_calls_of_the_library():
     tokens, kernel = jnp.zeros((788, 192)), jnp.zeros((192, 768))
 

@@ -82,7 +82,7 @@ def class_maps(
 
         rows, columns = model.token_grid(scaled)
         num = largest_divisor(len(scaled), _PATCHES_AT_ONCE // (rows * columns))
-        if (model.in_parts or model.low_memory) and num < len(scaled):
+        if model.in_parts and num < len(scaled):
             return map_parts(some, scaled, num)
         return some(scaled)
 

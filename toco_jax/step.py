@@ -18,8 +18,8 @@ from toco_jax.parts import mean_over_parts
 from toco_jax.platform import compiler_options, platform
 from toco_jax.sharding import AXIS, data_parallel, replicated, split_over
 
-# Bytes of what a block's linear layers make of an image, from which on a CPU loops over the blocks:
-# 1.4 MB (deit_tiny at 224 pixels) are faster without the loop, 5.4 MB (vit_base at 224) with it.
+# Bytes that a block's linear layers make of an image, from which on the blocks go into a loop on a
+# CPU: 1.4 MB (deit_tiny at 224 pixels) are faster without it, 5.4 MB (vit_base at 224) with it.
 _LARGE_BLOCK = 4 * 2**20
 
 # Purpose of a random stream, folded into the run's key before the step.

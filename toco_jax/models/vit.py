@@ -105,10 +105,9 @@ class ViT(nn.Module):
         flash: attention by cuDNN, for bfloat16 on a GPU; padded images go without.
         in_parts: a few attention heads at a time where the maps are large, so that these stay in a
             processor's cache.
-        low_memory: `in_parts`, and one loop over the blocks that keeps the results of their linear
-            layers for the gradient and computes everything else again: a fraction of the memory and
-            of the compilation, for little more work. All blocks but the last then return no
-            attention.
+        low_memory: one loop over the blocks that keeps the results of their linear layers for the
+            gradient and computes everything else again: a fraction of the memory and of the
+            compilation, for little more work. All blocks but the last then return no attention.
     """
 
     backbone: Backbone
@@ -126,8 +125,7 @@ class ViT(nn.Module):
         )
         self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
         self.pos_embed = self.param("pos_embed", self._init_positions)
-        in_parts = self.in_parts or self.low_memory
-        sizes = (spec.heads, spec.norm_eps, self.dtype, self.flash, in_parts)
+        sizes = (spec.heads, spec.norm_eps, self.dtype, self.flash, self.in_parts)
         self.blocks = [Block(*sizes) for _ in range(spec.depth)]
         self.norm = LayerNorm(spec.norm_eps, self.dtype)
 
