@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny_run import photo
 
-from toco_jax import refinement
+from toco_jax import host_memory, refinement
 from toco_jax.ops.crf import dense_crf
 from toco_jax.ops.gaussian import gaussian_kernel
 from toco_jax.par import refine_pseudo_label
@@ -52,7 +52,7 @@ def test_the_environment_is_left_as_it_was(monkeypatch):
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.perturb=0")
     monkeypatch.delenv("XLA_FLAGS")
     with refinement.crf_workers(1, lambda size: FRAME):
-        assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.perturb=0:glibc.malloc.hugetlb=1"
+        assert os.environ["GLIBC_TUNABLES"] == f"glibc.malloc.perturb=0:{host_memory.VALUE}"
         assert os.environ["XLA_FLAGS"] == "--xla_cpu_multi_thread_eigen=false"
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.perturb=0"
     assert "XLA_FLAGS" not in os.environ

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from toco_jax import huge_pages
+from toco_jax import host_memory
 from toco_jax.inference import Size, softmax
 from toco_jax.mask_files import write_mask
 from toco_jax.ops.crf import dense_crf
@@ -26,10 +26,10 @@ Crf = Callable[..., np.ndarray]
 # Calls that a device runs at a time.
 _CRF_BATCH = 4
 # Read by a worker when it starts: a thread pool in each would fight for the cores, and half of the
-# time outside the iterations would go into memory that is handed out in small pages.
+# time outside the iterations would go into getting memory from the system, in small pages.
 _WORKER_ENVIRONMENT = {
     "XLA_FLAGS": (" ", "--xla_cpu_multi_thread_eigen=false"),
-    huge_pages.VARIABLE: (":", huge_pages.VALUE),
+    host_memory.VARIABLE: (":", host_memory.VALUE),
 }
 # Of CAM seeds: narrower in space and in colour than for segmentation (paper, section 4.1).
 SEED_CRF = {"gaussian_xy": 3.0, "gaussian_weight": 3.0}
