@@ -1,11 +1,14 @@
 """The transformer block; its attention plain, by cuDNN, or a few heads at a time."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from toco_jax.ops.layer_norm import layer_norm
+from toco_jax.ops.product import product
 from toco_jax.parts import largest_divisor, map_parts
 
 # What the gradient keeps where it computes most things again: results of the linear layers, and of
@@ -18,12 +21,23 @@ _LARGE_MAPS = 2**20
 _MAPS_AT_ONCE = 8 * 2**20
 
 
-class Linear(nn.Dense):
+class Linear(nn.Module):
     """A linear layer whose result `KEPT` names."""
 
+    features: int
+    dtype: jnp.dtype
+    kernel_init: Callable = nn.linear.default_kernel_init
+
+    @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[..., D]` to `[..., features]`."""
-        return checkpoint_name(super().__call__(x), KEPT)
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return _linear(*nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype))
+
+
+def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    return checkpoint_name(product(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,)), KEPT)
 
 
 def _attend(
@@ -89,11 +103,8 @@ class QueriesKeysValues(nn.Module):
         # Split, not sliced: the gradient of slices would be padded with zeros and added.
         if self.apart:
             kernels, biases = (jax.lax.split(w, (width,) * 3, w.ndim - 1) for w in (kernel, bias))
-            return [self._product(x, *pair) for pair in zip(kernels, biases, strict=True)]
-        return jax.lax.split(self._product(x, kernel, bias), (width,) * 3, x.ndim - 1)
-
-    def _product(self, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-        return checkpoint_name(x @ kernel + bias.reshape((1,) * (x.ndim - 1) + (-1,)), KEPT)
+            return [_linear(x, *pair) for pair in zip(kernels, biases, strict=True)]
+        return jax.lax.split(_linear(x, kernel, bias), (width,) * 3, x.ndim - 1)
 
 
 class Attention(nn.Module):

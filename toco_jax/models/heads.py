@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from toco_jax.models.block import gelu
+from toco_jax.models.block import Linear, gelu
+from toco_jax.ops.product import product
 
 
 def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -78,8 +79,7 @@ class DilatedConv(nn.Module):
             if rows <= 0 or columns <= 0:
                 continue
             seen = x[:, max(0, dy) :, max(0, dx) :][:, :rows, :columns]
-            # Flat, because the gradient of a product of four axes is several times slower on a CPU.
-            part = jnp.matmul(seen.reshape(-1, dim), tap, preferred_element_type=jnp.float32)
+            part = product(seen.reshape(-1, dim), tap, jnp.float32)
             part = part.reshape(batch, rows, columns, self.features)
             top, left = max(0, -dy), max(0, -dx)
             part += total[:, top : top + rows, left : left + columns]
@@ -148,9 +148,10 @@ class ProjectionHead(nn.Module):
         """`[..., D]` to `[..., features]`, every entry in [-1, 1]."""
         init = nn.initializers.truncated_normal(0.02)
         x = cls_token.astype(jnp.float32)
-        x = gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_0")(x))
-        x = gelu(nn.Dense(self.hidden, kernel_init=init, name="mlp_2")(x))
-        x = nn.Dense(self.bottleneck, kernel_init=init, name="mlp_4")(x)
+        kind = (jnp.float32, init)
+        x = gelu(Linear(self.hidden, *kind, name="mlp_0")(x))
+        x = gelu(Linear(self.hidden, *kind, name="mlp_2")(x))
+        x = Linear(self.bottleneck, *kind, name="mlp_4")(x)
         x = _l2_normalize(x, axis=-1)
         direction = self.param("last_layer", init, (self.bottleneck, self.features))
-        return x @ _l2_normalize(direction, axis=0)
+        return product(x, _l2_normalize(direction, axis=0))
