@@ -22,7 +22,7 @@ from toco_jax import processes
 from toco_jax.checkpoints import CheckpointError
 from toco_jax.config import ConfigError
 from toco_jax.data import DataError
-from toco_jax.host_memory import restart_with_kept_memory
+from toco_jax.host_memory import keep_memory
 from toco_jax.tracking import TrainingError
 from toco_jax.train import train
 
@@ -68,7 +68,7 @@ def main(_argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    restart_with_kept_memory()
+    keep_memory()
     # Compiled programs are kept between runs; the user's own setting wins.
     os.environ.setdefault(
         "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "toco_jax" / "xla")

@@ -151,8 +151,9 @@ def _refine_in_worker(image, probs, frame: Size, settings: dict[str, Any]) -> np
 
 
 def _enter_worker() -> None:
-    """A worker has one core and leaves the accelerators alone."""
+    """A worker has one core, keeps its memory and leaves the accelerators alone."""
     jax.config.update("jax_platforms", "cpu")
+    host_memory.run_in_calling_thread()
 
 
 @contextmanager

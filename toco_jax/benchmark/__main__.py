@@ -11,7 +11,7 @@ import jax
 from toco_jax import benchmark
 from toco_jax.benchmark import measure
 from toco_jax.config import ConfigError
-from toco_jax.host_memory import restart_with_kept_memory
+from toco_jax.host_memory import keep_memory
 
 # Sub-commands and the modules of this package that do them.
 COMMANDS = {
@@ -70,5 +70,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     # As training does.
-    restart_with_kept_memory()
+    keep_memory()
     main()
