@@ -6,6 +6,7 @@ variable is unset; once it is set, a missing file is a failure.
 """
 
 import atexit
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -38,7 +39,8 @@ def golden():
     folder = os.environ.get("TOCO_GOLDEN")
     if not folder:
         pytest.skip("TOCO_GOLDEN is not set")
-    return lambda name: np.load(pathlib.Path(folder) / f"{name}.npz")
+    with contextlib.ExitStack() as files:
+        yield lambda name: files.enter_context(np.load(pathlib.Path(folder) / f"{name}.npz"))
 
 
 @pytest.fixture(scope="session")

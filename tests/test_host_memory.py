@@ -1,4 +1,5 @@
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -6,7 +7,12 @@ import pytest
 
 from toco_jax import host_memory
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="settings of the GNU C library")
+HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not HUGE_PAGES.is_file() or "[never]" in HUGE_PAGES.read_text(),
+    reason="settings of the GNU C library, seen in the count of huge pages",
+)
 
 # Runs a program whose intermediate result takes 64 MiB; prints the pages that ten runs mapped.
 PROGRAM = """
