@@ -17,9 +17,6 @@ _GPU_OPTIONS = {"xla_gpu_dot_merger_threshold_mb": 0}
 # take for them too and not for reductions alone.
 _X86_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
-# XLA's flags come and go. The first JAX that these were not tried with is left to its defaults.
-_UNTRIED_JAX = (0, 11)
-
 
 def platform() -> str:
     """`"cpu"`, `"gpu"` or `"tpu"`: what is at hand, or what `made_for` says."""
@@ -40,8 +37,6 @@ def compiler_options() -> dict[str, int | str]:
     """Flags of XLA for the network's programs on `platform()`, as `jax.jit` takes them; those that
     `XLA_FLAGS` sets are left to it.
     """
-    if jax.__version_info__ >= _UNTRIED_JAX:
-        return {}
     x86_options = _X86_OPTIONS if machine.machine() in ("x86_64", "AMD64") else {}
     options = {"gpu": _GPU_OPTIONS, "cpu": x86_options}.get(platform(), {})
     users = os.environ.get("XLA_FLAGS", "")
