@@ -1,5 +1,4 @@
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -7,16 +6,13 @@ import pytest
 
 from toco_jax import host_memory
 
-HUGE_PAGES = pathlib.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="settings of the GNU C library")
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not HUGE_PAGES.is_file() or "[never]" in HUGE_PAGES.read_text(),
-    reason="settings of the GNU C library, seen in the count of huge pages",
-)
-
-# Runs a program whose intermediate result takes 64 MiB; prints the pages that ten runs mapped.
+# Runs a program whose intermediate result takes 64 MiB; prints the pages that a run mapped, in the
+# middle of eleven.
 PROGRAM = """
 import resource
+import statistics
 
 from toco_jax import host_memory
 
@@ -27,14 +23,13 @@ import jax.numpy as jnp
 
 x = jnp.zeros((16, 2**20))
 program = jax.jit(lambda x: jnp.sum(jnp.sin(jax.lax.optimization_barrier(x + 1)), axis=1))
-for _ in range(5):
+counts = []
+for _ in range(16):
     program(x).block_until_ready()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    program(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(statistics.median(after - before for before, after in zip(counts[4:], counts[5:])))
 """
-# Pages of 2 MiB that the intermediate result takes.
+# Pages that the intermediate result takes where they are large, of 2 MiB.
 BLOCK = 32
 
 
@@ -44,12 +39,12 @@ def pages_mapped(**environment):
     ran = subprocess.run(
         command, env=inherited | environment, check=True, capture_output=True, text=True
     )
-    return int(ran.stdout)
+    return float(ran.stdout)
 
 
 def test_a_programs_memory_is_kept():
-    assert pages_mapped() <= 2 * BLOCK
+    assert pages_mapped() <= 2
 
 
 def test_a_users_settings_win():
-    assert pages_mapped(**{host_memory.VARIABLE: ""}) >= 10 * BLOCK
+    assert pages_mapped(**{host_memory.VARIABLE: ""}) >= BLOCK

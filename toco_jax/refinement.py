@@ -25,12 +25,9 @@ from toco_jax.par import refine_pseudo_label
 Crf = Callable[..., np.ndarray]
 # Calls that a device runs at a time.
 _CRF_BATCH = 4
-# Read by a worker when it starts: a thread pool in each would fight for the cores, and half of the
-# time outside the iterations would go into getting memory from the system, in small pages.
-_WORKER_ENVIRONMENT = {
-    "XLA_FLAGS": (" ", "--xla_cpu_multi_thread_eigen=false"),
-    host_memory.VARIABLE: (":", host_memory.VALUE),
-}
+# Read by a worker when it starts, unless the user has set them: one thread for XLA, as there is a
+# worker for each core, and how to get memory: half of the time outside the iterations otherwise.
+_WORKER_ENVIRONMENT = {"PJRT_NPROC": "1", host_memory.VARIABLE: host_memory.VALUE}
 # Of CAM seeds: narrower in space and in colour than for segmentation (paper, section 4.1).
 SEED_CRF = {"gaussian_xy": 3.0, "gaussian_weight": 3.0}
 SEED_CRF |= {"bilateral_xy": 36.0, "bilateral_rgb": 3.0, "bilateral_weight": 4.0}
@@ -160,7 +157,7 @@ def _enter_worker() -> None:
 def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
     """`crf(image, probs, **settings)` like `refine_probs`, to be called by several threads.
 
-    On CPU each call runs in one of `num` processes with a core each, beside the network; on a GPU
+    On CPU each call runs in one of `num` processes of one thread each, beside the network; on a GPU
     or TPU it runs on the device. Processes start with the first call.
 
     Args:
@@ -176,19 +173,15 @@ def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
         frame = frame_of(image.shape[:2])
         return pool.submit(_refine_in_worker, image, probs, frame, settings).result()
 
-    before = {name: os.environ.get(name) for name in _WORKER_ENVIRONMENT}
-    for name, (separator, setting) in _WORKER_ENVIRONMENT.items():
-        os.environ[name] = separator.join(filter(None, (before[name], setting)))
+    unset = _WORKER_ENVIRONMENT.keys() - os.environ.keys()
+    os.environ.update({name: _WORKER_ENVIRONMENT[name] for name in unset})
     pool = ProcessPoolExecutor(num, multiprocessing.get_context("spawn"), initializer=_enter_worker)
     try:
         yield crf
     finally:
         pool.shutdown(cancel_futures=True)
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in unset:
+            del os.environ[name]
 
 
 def par_labels(

@@ -1,7 +1,7 @@
 """The bilateral filter of the dense energy: building the lattice, and filtering with it.
 
 Sigmas are those of training. On a CPU the CPU time is what one core needs for an image; set
-XLA_FLAGS=--xla_cpu_multi_thread_eigen=false or pin the process to see the same on the clock.
+PJRT_NPROC=1 to see the same on the clock.
 """
 
 import argparse
