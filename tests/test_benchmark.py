@@ -447,10 +447,10 @@ def test_set_overrides_any_key(tiny_file):
     [
         (["--set", "data.no_such=1"], "no key 'data.no_such'"),
         (["--set", "seed.more=1"], "no key 'seed.more'"),
-        (["--set", "batch_size"], "no key 'batch_size'"),
+        (["--set", "batch_size"], "--set batch_size: give KEY=VALUE"),
         (["--set", "seed=text"], "seed=text"),
         (["--size", "33"], "crop_size=33"),
-        (["--config", "nowhere.py"], "--config=nowhere.py is no file"),
+        (["--config", "nowhere.py"], "'nowhere.py' is no file"),
     ],
 )
 def test_a_mistake_is_one_sentence(tiny_file, options, message):

@@ -15,10 +15,10 @@ import pathlib
 import sys
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 from ml_collections import config_flags
 
-from toco_jax import processes
+from toco_jax import command_line, processes
 from toco_jax.checkpoints import CheckpointError
 from toco_jax.config import ConfigError
 from toco_jax.data import DataError
@@ -26,7 +26,7 @@ from toco_jax.host_memory import keep_memory
 from toco_jax.tracking import TrainingError
 from toco_jax.train import train
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
+command_line.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> if unset.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Find the other processes of this job.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
@@ -48,7 +48,7 @@ def main(_argv: list[str]) -> None:
     """Runs the flags' configuration; a user's mistake is one sentence and exit code 1."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
-    config = _CONFIG.value
+    config = flags.FLAGS.config
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config_path)
     with processes.ends_all():
@@ -74,4 +74,4 @@ if __name__ == "__main__":
         "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "toco_jax" / "xla")
     )
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    app.run(main)
+    command_line.run(main)

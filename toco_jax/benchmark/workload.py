@@ -2,8 +2,6 @@
 
 import argparse
 import ast
-import importlib.util
-import pathlib
 from typing import Any
 
 import jax
@@ -13,6 +11,7 @@ from ml_collections import ConfigDict
 
 from toco_jax import step
 from toco_jax.benchmark.photos import photo
+from toco_jax.command_line import load_config, place_of
 from toco_jax.config import ConfigError, Phase, phase_at, validate
 from toco_jax.models.toco import ToCo
 from toco_jax.platform import platform
@@ -50,17 +49,6 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(path: str) -> ConfigDict:
-    """The configuration of `FILE[:variant]`."""
-    name, _, variant = path.partition(":")
-    if not pathlib.Path(name).is_file():
-        raise ConfigError(f"--config={name} is no file: give one such as configs/voc.py")
-    spec = importlib.util.spec_from_file_location("benchmarked_config", name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.get_config(variant) if variant else module.get_config()
-
-
 def override(config: ConfigDict, assignment: str) -> None:
     """Sets `KEY=VALUE`, the value in Python's notation or a bare word.
 
@@ -68,19 +56,16 @@ def override(config: ConfigDict, assignment: str) -> None:
         ConfigError: no such key, or a value of another type.
     """
     key, equals, text = assignment.partition("=")
-    *parents, name = key.split(".")
-    place: Any = config
-    for parent in parents:
-        place = place.get(parent) if isinstance(place, ConfigDict) else None
-    if not equals or not isinstance(place, ConfigDict) or name not in place:
-        raise ConfigError(f"--set {assignment}: no key {key!r}; use one of {', '.join(config)}")
+    if not equals:
+        raise ConfigError(f"--set {assignment}: give KEY=VALUE")
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
     try:
+        place, name = place_of(config, key)
         place[name] = value
-    except TypeError as error:
+    except (ConfigError, TypeError) as error:
         raise ConfigError(f"--set {assignment}: {error}") from error
 
 

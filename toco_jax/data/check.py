@@ -17,9 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags, logging
+from ml_collections import ConfigDict
 
+from toco_jax import command_line
 from toco_jax.data import DataError, open_configured
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
@@ -257,7 +258,7 @@ def write_clean_list(split: Split, problems: list[Problem]) -> str:
 
 def define_flags() -> None:
     """The command line; not on import, since other commands have flags of the same names."""
-    config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
+    command_line.define_config()
     flags.DEFINE_bool("fix", False, "Write <split>_clean.txt, a list without unusable images.")
     flags.DEFINE_string("report", None, "Write counts and problems to this JSON file.")
     flags.DEFINE_integer("threads", 8, "Files read at the same time.")
@@ -288,4 +289,4 @@ def main(_argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

@@ -17,11 +17,11 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
-from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl import flags, logging
+from ml_collections import ConfigDict
 from PIL import Image
 
-from toco_jax import cams, crops, drawing
+from toco_jax import cams, command_line, crops, drawing
 from toco_jax.data import DataError, open_configured
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.models.toco import normalize
@@ -171,7 +171,7 @@ def tiled(cut: np.ndarray, colours: Any) -> np.ndarray:
 
 def define_flags() -> None:
     """The command line; not on import, since other commands have flags of the same names."""
-    config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
+    command_line.define_config()
     flags.DEFINE_string("out", "sheet.png", "The picture that is written.")
     flags.DEFINE_integer("images", 8, "Rows.", lower_bound=1)
     flags.DEFINE_integer("start_step", 0, "Step of the run to begin with.", lower_bound=0)
@@ -201,4 +201,4 @@ def main(_argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags()
-    app.run(main)
+    command_line.run(main)

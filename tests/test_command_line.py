@@ -1,0 +1,52 @@
+"""The configuration on a command line: what is not there is one sentence and exit code 1."""
+
+import subprocess
+import sys
+
+import pytest
+
+from toco_jax import command_line
+from toco_jax.config import ConfigError
+
+VOC = "--config=configs/voc.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=nowhere.py"], "--config=nowhere.py: 'nowhere.py' is no file; give one such as"),
+        (["-config", "nowhere.py:a"], "--config=nowhere.py:a: 'nowhere.py' is no file"),
+        (["--config"], "'' is no file"),
+        (["--config=configs/voc.py:vit_huge"], "unknown variant 'vit_huge': use one of deit_base"),
+        ([VOC, "--config.steps=3"], "no key 'steps'; use one of total_steps"),
+        ([VOC, "-config.data.rot", "here"], "no key 'data.rot'; use one of data.root"),
+        ([VOC, "--noconfig.published"], "no key 'published'; use one of as_published"),
+        ([VOC, "--config.seed.more=1"], "no key 'seed.more'; use one of"),
+        (["--config.zzz=1", VOC], "no key 'zzz'; use one of accumulate, as_published, attention"),
+    ],
+)
+def test_what_is_not_there(arguments, message):
+    with pytest.raises(ConfigError) as refused:
+        command_line.check(arguments)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--workdir=here", "--config=configs/voc.py:vit_base", "--config.data.root=there"],
+        ["--config", "configs/voc.py", "--config.loss_weights.ctc=((0, 0.0),)"],
+        [VOC, "--noconfig.as_published", "--config.cam_scales[0]=1.0", "rest"],
+    ],
+)
+def test_what_is_there(arguments):
+    command_line.check(arguments)
+
+
+def test_a_command_ends_with_the_sentence():
+    command = [sys.executable, "-m", "toco_jax.data.check", VOC, "--config.data.rot=here"]
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("error: the configuration has no key 'data.rot'")
+    assert ran.stderr.count("\n") == 1

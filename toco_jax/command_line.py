@@ -1,0 +1,91 @@
+"""The configuration that a command line names: a file, its variant, and keys that it sets."""
+
+import difflib
+import importlib.util
+import itertools
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import app
+from ml_collections import ConfigDict, config_flags
+
+from toco_jax.config import ConfigError
+
+
+def define_config() -> None:
+    """Defines `--config=FILE[:variant]`, with `--config.key=value` for each of its keys."""
+    config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
+
+
+def load_config(path: str) -> ConfigDict:
+    """The configuration of `FILE[:variant]`.
+
+    Raises:
+        ConfigError: no such file or variant.
+    """
+    name, _, variant = path.partition(":")
+    if not pathlib.Path(name).is_file():
+        raise ConfigError(f"--config={path}: {name!r} is no file; give one such as configs/voc.py")
+    spec = importlib.util.spec_from_file_location("toco_jax_config", name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        return module.get_config(variant) if variant else module.get_config()
+    except ValueError as error:
+        raise ConfigError(f"--config={path}: {error}") from error
+
+
+def place_of(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """The part of the configuration that holds a dotted key, and the key's last name.
+
+    Raises:
+        ConfigError: no such key; the message names those that look like it.
+    """
+    *parents, name = key.split(".")
+    place = config
+    for parent in parents:
+        place = place.get(parent) if isinstance(place, ConfigDict) else None
+    if not isinstance(place, ConfigDict) or name not in place:
+        keys = list(_keys(config))
+        alike = difflib.get_close_matches(key, keys, cutoff=0.5) or sorted(config)
+        raise ConfigError(f"the configuration has no key {key!r}; use one of {', '.join(alike)}")
+    return place, name
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """`absl.app.run`, but a configuration or a key that is not there is one sentence and exit 1."""
+    app.run(main, flags_parser=_parse)
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Looks for the configuration and the keys that the arguments of a command name.
+
+    Raises:
+        ConfigError: no such file, variant or key.
+    """
+    config, keys = None, []
+    for argument, following in itertools.pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name in ("-config", "--config"):
+            config = load_config(value if equals else following)
+        elif found := re.match(r"--?(?:no)?config\.([^\[]+)", name):
+            keys.append(found[1])
+    for key in keys if config else ():
+        place_of(config, key)
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        check(argv[1:])
+    except ConfigError as error:
+        sys.exit(f"error: {error}")
+    return app.parse_flags_with_usage(argv)
+
+
+def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        yield prefix + name
+        if isinstance(value, ConfigDict):
+            yield from _keys(value, f"{prefix}{name}.")
