@@ -23,10 +23,16 @@ usage() {
 [[ -n ${3:-} && $3 != -* ]] || usage "SOURCE (a checkout or a wheel)"
 tpu=$1 zone=$2 source=${3%/}
 shift 3
-printf '%s\n' "$@" | grep -q -- '^--config=.' || usage "--config=FILE"
+config='' workdir=''
+for argument; do
+  case $argument in
+    --config=?*) config=${argument#*=} ;;
+    --workdir=?*) workdir=${argument#*=} ;;
+  esac
+done
+[[ -n $config ]] || usage "--config=FILE"
 # Absolute, because the folder it would be relative to is made anew by every launch.
-printf '%s\n' "$@" | grep -q -- '^--workdir=/' || usage "--workdir=DIR, an absolute path,"
-config=$(printf '%s\n' "$@" | sed -n 's/^--config=//p' | head -n 1)
+[[ $workdir == /* ]] || usage "--workdir=DIR, an absolute path,"
 config=${config%%:*}
 [[ -f $config && $config != /* ]] || usage "$config, relative to $PWD,"
 

@@ -13,7 +13,7 @@ usage() {
   exit 2
 }
 
-printf '%s\n' "$@" | grep -q -- '^--config=.' || usage "--config=FILE"
+[[ " $*" == *" --config="[!\ ]* ]] || usage "--config=FILE"
 
 # Python exits with this when it was told to stop and has saved: it goes on if started again.
 preempted=75

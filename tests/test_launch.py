@@ -7,6 +7,7 @@ checked against the fields of the API, and its parts against each other.
 
 import os
 import pathlib
+import select
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ SCRIPTS = ("workstation.sh", "slurm.sbatch", "tpu_pod.sh")
 MAIN = ["python", "-m", "toco_jax.main"]
 RUN = ["--config=configs/voc.py:vit_base", "--workdir=/runs/voc", "--config.cam_scales=(1.0, 0.5)"]
 SRUN = ["srun", "--cpus-per-task=8", "--kill-on-bad-exit=0", "--wait=300"]
+SLURM = {"SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "8"}
 SQUEUE = ["squeue", "--noheader", "--jobs=17", "--format=%T"]
 
 # Writes down its name and arguments and ends with the next of its codes; where that is "wait" it
@@ -93,13 +95,17 @@ class Stage:
 
     def preempt(self, script: str, *arguments: str, **options) -> int:
         """Sends SIGTERM to a launch script once a stand-in waits; its exit code."""
+        waiting = os.open(self.folder / "waiting", os.O_RDONLY | os.O_NONBLOCK)
         process = self.start(script, *arguments, **options)
-        (self.folder / "waiting").read_text()
-        process.send_signal(signal.SIGTERM)
         try:
+            if not select.select([waiting], [], [], 60)[0]:
+                process.kill()
+                pytest.fail(f"no stand-in waits: {process.communicate()[0]}")
+            process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
         finally:
             process.kill()
+            os.close(waiting)
         return process.returncode
 
     @property
@@ -153,6 +159,15 @@ def test_usage_names_what_is_missing(stage, script, arguments, missing):
     assert not (stage.folder / "log").exists()
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_arguments_may_be_long(stage, script):
+    """More than a pipe holds."""
+    target = ["pod", "zone", "."] if script == "tpu_pod.sh" else []
+    long = [f"--config.key_{i}={'x' * 100}" for i in range(1000)]
+    code, output = stage.run(script, *target, *RUN, *long, cwd=LAUNCH.parent, **SLURM)
+    assert code == 0, output
+
+
 @pytest.mark.parametrize("code", [0, 1, 139])
 def test_workstation_ends_with_the_code_of_main(stage, code):
     stage.codes("python", code)
@@ -170,9 +185,6 @@ def test_workstation_hands_sigterm_on_and_stops(stage):
     stage.codes("python", "wait", 0)
     assert stage.preempt("workstation.sh", *RUN) == 75
     assert stage.calls == [[*MAIN, *RUN], ["SIGTERM", "python"]]
-
-
-SLURM = {"SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "8"}
 
 
 @pytest.mark.parametrize("code", [0, 1, 137])
