@@ -65,11 +65,12 @@ on_workers "set -e; rm -rf $remote; mkdir $remote; tar -xzf $remote.tar.gz -C $r
 # Python exits with this when it was told to stop and has saved: it goes on if started again.
 preempted=75
 
-stopping='' interrupted=''
+child='' stopping='' interrupted=''
 stop() {
   stopping=yes interrupted=yes
-  # Ending ssh would leave the workers running, so the notice goes to them.
-  on_workers "kill -TERM \$(cat $remote/main.pid)" || true
+  # Ending ssh would leave the workers running, so the notice goes to them, once they have begun.
+  [[ -z $child ]] || on_workers "for _ in \$(seq 60); do [ -s $remote/main.pid ] && break; sleep 1; done;\
+ kill -TERM \$(cat $remote/main.pid)" || true
 }
 trap stop TERM INT HUP
 
@@ -78,8 +79,9 @@ while [[ -z $stopping ]]; do
   # `exec` keeps the number that was written down.
   on_workers "cd $remote; echo \$\$ > main.pid;\
  exec .venv/bin/python -m toco_jax.main$arguments --distributed" &
-  child=$!
-  [[ -z $stopping ]] || stop
+  # Told before there was anything to stop; later the trap does it.
+  early=$stopping child=$!
+  [[ -z $early ]] || stop
   # `wait` returns at once when a trap runs; the exit code is that of the last, undisturbed one.
   interrupted=yes
   while [[ -n $interrupted ]]; do

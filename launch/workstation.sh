@@ -29,8 +29,9 @@ trap stop TERM INT HUP
 
 while [[ -z $stopping ]]; do
   python -m toco_jax.main "$@" &
-  child=$!
-  [[ -z $stopping ]] || stop
+  # Told before there was anything to stop; later the trap does it.
+  early=$stopping child=$!
+  [[ -z $early ]] || stop
   # `wait` returns at once when a trap runs; the exit code is that of the last, undisturbed one.
   interrupted=yes
   while [[ -n $interrupted ]]; do
