@@ -450,7 +450,7 @@ def test_set_overrides_any_key(tiny_file):
         (["--set", "batch_size"], "--set batch_size: give KEY=VALUE"),
         (["--set", "seed=text"], "seed=text"),
         (["--size", "33"], "crop_size=33"),
-        (["--config", "nowhere.py"], "'nowhere.py' is no file"),
+        (["--config", "nowhere.py"], "no Python file 'nowhere.py'"),
     ],
 )
 def test_a_mistake_is_one_sentence(tiny_file, options, message):

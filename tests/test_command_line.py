@@ -14,9 +14,10 @@ VOC = "--config=configs/voc.py"
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=nowhere.py"], "--config=nowhere.py: 'nowhere.py' is no file; give one such as"),
-        (["-config", "nowhere.py:a"], "--config=nowhere.py:a: 'nowhere.py' is no file"),
-        (["--config"], "'' is no file"),
+        (["--config=nowhere.py"], "--config=nowhere.py: no Python file 'nowhere.py'; use one"),
+        (["-config", "nowhere.py:a"], "--config=nowhere.py:a: no Python file 'nowhere.py'"),
+        (["--config=README.md"], "no Python file 'README.md'"),
+        (["--config"], "no Python file ''"),
         (["--config=configs/voc.py:vit_huge"], "unknown variant 'vit_huge': use one of deit_base"),
         ([VOC, "--config.steps=3"], "no key 'steps'; use one of total_steps"),
         ([VOC, "-config.data.rot", "here"], "no key 'data.rot'; use one of data.root"),

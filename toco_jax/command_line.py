@@ -26,8 +26,8 @@ def load_config(path: str) -> ConfigDict:
         ConfigError: no such file or variant.
     """
     name, _, variant = path.partition(":")
-    if not pathlib.Path(name).is_file():
-        raise ConfigError(f"--config={path}: {name!r} is no file; give one such as configs/voc.py")
+    if not name.endswith(".py") or not pathlib.Path(name).is_file():
+        raise ConfigError(f"--config={path}: no Python file {name!r}; use one like configs/voc.py")
     spec = importlib.util.spec_from_file_location("toco_jax_config", name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
