@@ -69,8 +69,8 @@ child='' stopping='' interrupted=''
 stop() {
   stopping=yes interrupted=yes
   # Ending ssh would leave the workers running, so the notice goes to them, once they have begun.
-  [[ -z $child ]] || on_workers "for _ in \$(seq 60); do [ -s $remote/main.pid ] && break; sleep 1; done;\
- kill -TERM \$(cat $remote/main.pid)" || true
+  [[ -z $child ]] || on_workers "for _ in \$(seq 60); do\
+ { kill -TERM \$(cat $remote/main.pid); } 2> /dev/null && exit; sleep 1; done; exit 1" || true
 }
 trap stop TERM INT HUP
 

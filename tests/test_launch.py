@@ -322,14 +322,18 @@ def test_tpu_sends_sigterm_to_the_workers(stage, checkout):
     code, gcloud, others = launch_tpu(stage, checkout, run=Stage.preempt)
     assert code == 75
     assert others[3:] == [TPU_RUN, ["SIGTERM", "python"]]
-    # On a worker whose run has not begun the notice waits for it.
+    # On a worker whose run has ended and not begun again the notice waits for it.
     kind, notice = gcloud[-1]
-    (stage.folder / "toco_jax_launch").mkdir()
+    number = stage.folder / "toco_jax_launch" / "main.pid"
+    number.parent.mkdir()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    number.write_text(f"{ended.pid}\n")
     worker = subprocess.Popen(["sh", "-c", notice], cwd=stage.folder)
     with pytest.raises(subprocess.TimeoutExpired):
         worker.wait(timeout=0.5)
     run = subprocess.Popen(["sleep", "60"])
-    (stage.folder / "toco_jax_launch" / "main.pid").write_text(f"{run.pid}\n")
+    number.write_text(f"{run.pid}\n")
     assert kind == "ssh" and worker.wait(timeout=30) == 0
     assert run.wait(timeout=30) == -signal.SIGTERM
 
