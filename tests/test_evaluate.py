@@ -20,7 +20,7 @@ from toco_jax.segmenter import Segmenter
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, voc_config):
     folder = tmp_path_factory.mktemp("evaluate")
-    with compilation_cache(folder / "cache"):
+    with compilation_cache():
         yield make_run(folder / "run", voc_config, make_devkit(folder))
 
 

@@ -19,7 +19,7 @@ from toco_jax.segmenter import Segmenter, best_label
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, voc_config):
     folder = tmp_path_factory.mktemp("predict")
-    with compilation_cache(folder / "cache"):
+    with compilation_cache():
         yield make_run(folder / "run", voc_config, folder)
 
 

@@ -73,10 +73,9 @@ def photo(size: tuple[int, int], seed: int) -> np.ndarray:
 
 
 @contextmanager
-def compilation_cache(folder: pathlib.Path) -> Iterator[None]:
-    """Keeps compiled programs in a folder, so that a module's tests compile each of them once."""
+def compilation_cache() -> Iterator[None]:
+    """Keeps small programs in the tests' cache too, so that each is compiled once."""
     settings = {
-        "jax_compilation_cache_dir": str(folder),
         "jax_persistent_cache_min_compile_time_secs": 0.0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
