@@ -1,0 +1,125 @@
+"""A run from a weight file against its two steps taken by hand; which checkpoints a run keeps."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import slow_step
+from safetensors.numpy import save_file
+from weight_formats import timm_state
+
+from toco_jax import checkpoints
+from toco_jax import train as loop
+from toco_jax.data.pipeline import train_batches
+from toco_jax.data.shapes import ShapesSource
+
+WEIGHTS = [slow_step.WEIGHTS, slow_step.WEIGHTS | {"ptc": 0.6, "seg": 0.4}]
+REFINED = ["aux_cam", "cam"]
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config, tmp_path_factory):
+    """Two steps of other weights each from a file: folder, configuration, results and crops."""
+    folder = tmp_path_factory.mktemp("wiring")
+    save_file(slow_step.start_weights()[0], folder / "start.safetensors")
+    changes = slow_step.CHANGES | {
+        f"loss_weights.{term}": tuple((i, weights[term]) for i, weights in enumerate(WEIGHTS))
+        for term in slow_step.WEIGHTS
+    }
+    config = tiny_config(
+        **changes
+        | {
+            "seed": 7,
+            "init": str(folder / "start.safetensors"),
+            "group_size": 1,
+            "total_steps": 2,
+            "save_every": 1,
+            "pseudo_label_cam": tuple(enumerate(REFINED)),
+            "data.scale_range": (0.3, 0.5),
+            "data.blur_sigma": (0.5, 1.0),
+        }
+    )
+    with slow_step.recorded_crops() as taken:
+        results = loop.train(config, folder / "run")
+        jax.effects_barrier()
+    return folder / "run", config, results, taken
+
+
+@pytest.fixture(scope="module")
+def batches():
+    """The first two batches of that run."""
+    stream = train_batches(
+        ShapesSource("train", masks=False, seed=7),
+        seed=7,
+        start_step=0,
+        batch_size=4,
+        crop_size=32,
+        as_published=False,
+        num_threads=0,
+        scale_range=(0.3, 0.5),
+        blur_sigma=(0.5, 1.0),
+    )
+    return [next(stream) for _ in range(2)]
+
+
+def test_two_steps_are_those_taken_by_hand(run, batches):
+    workdir, config, _, taken = run
+    origins_of = {local.tobytes(): origins for local, origins in taken}
+    assert len(origins_of) == 8
+    logged = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    plain = slow_step.SlowStep(config)
+    _, params, teacher = slow_step.start_weights()
+    moments = None
+    for i, batch in enumerate(batches):
+        teacher = slow_step.moved(teacher, params["proj_head"])
+        origins = np.stack([origins_of[local.tobytes()] for local in batch["local"]])
+        terms, grads, labels = plain(
+            params, teacher, batch, origins, weights=WEIGHTS[i], refined=REFINED[i]
+        )
+        for name, value in terms.items():
+            np.testing.assert_allclose(
+                logged[i][name], value, rtol=1e-5, err_msg=f"{name} at step {i}"
+            )
+        for region, corners in zip(labels["region"], origins, strict=True):
+            assert all(region[y + 8, x + 8] < 2 for y, x in corners)  # the crops' centres
+
+        before = slow_step.flat(params)
+        expected, moments = plain.update(params, grads, moments, step=i)
+        state = checkpoints.load_run(workdir / "checkpoints" / str(i + 1))[1]
+        params = state["params"]
+        slow_step.assert_updated(params, expected, before, moments[0])
+        jax.tree.map(
+            lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-8),
+            state["teacher_params"],
+            teacher,
+        )
+
+
+def test_a_file_of_an_encoder_leaves_the_heads_to_the_seed(tiny_config, tmp_path):
+    state_dict, expected, _ = slow_step.start_weights()
+    save_file(timm_state(state_dict), tmp_path / "encoder.safetensors")
+    init = str(tmp_path / "encoder.safetensors")
+    starts = [loop.start_state(tiny_config(init=init, seed=seed))[1] for seed in (0, 1)]
+    for state in starts:
+        jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], expected["encoder"])
+        jax.tree.map(np.testing.assert_array_equal, state.teacher_params, state.params["proj_head"])
+    for head in ("classifier", "aux_classifier", "decoder", "proj_head"):
+        kernels = [jax.tree.leaves(state.params[head])[-1] for state in starts]
+        assert (kernels[0] != kernels[1]).any()
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_config, tmp_path, monkeypatch):
+    only = {f"loss_weights.{term}": ((0, float(term == "cls")),) for term in slow_step.WEIGHTS}
+    config = tiny_config(**only, eval_every=2, save_every=1)
+    evaluate, scores = loop.Evaluator.__call__, {2: 30.0, 4: 10.0, 6: 20.0}
+
+    def first_best(self, state, tracker):
+        return evaluate(self, state, tracker) | {"seg_miou": scores[int(state.step)]}
+
+    monkeypatch.setattr(loop.Evaluator, "__call__", first_best)
+    results = loop.train(config, tmp_path)
+    assert (results["step"], results["seg_miou"]) == (6, 20.0)
+    kept = {path.name: checkpoints.load_run(path)[1] for path in tmp_path.glob("checkpoints/*")}
+    assert {name: run["step"] for name, run in kept.items()} == {"2": 2, "5": 5, "6": 6}
+    assert kept["2"]["meta"]["evaluation"]["seg_miou"] == 30.0
