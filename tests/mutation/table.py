@@ -1,0 +1,229 @@
+"""What is mutated, the tests that concern it, mutants made by hand and equivalent ones.
+
+Where code moves, this is the file to change.
+"""
+
+# Module: the tests that concern it, the quickest first.
+MODULES = {
+    "toco_jax/metrics.py": ("tests/test_metrics.py",),
+    "toco_jax/scoring.py": ("tests/test_scoring.py",),
+    "toco_jax/config.py": ("tests/test_config.py", "tests/data/test_configs.py"),
+    "toco_jax/optim.py": ("tests/test_optim.py",),
+    "toco_jax/crops.py": ("tests/test_crops.py",),
+    "toco_jax/cams.py": ("tests/test_cams.py",),
+    "toco_jax/data/pipeline.py": ("tests/data/test_pipeline.py",),
+    "toco_jax/par.py": ("tests/test_par.py",),
+    "toco_jax/losses.py": ("tests/test_losses.py",),
+    "toco_jax/layouts.py": ("tests/test_pretrained.py", "-k", "not golden"),
+    "toco_jax/pretrained.py": (
+        *("tests/test_pretrained.py", "tests/test_convert.py"),
+        *("-k", "not golden and not without_torch and not starts_from_each"),
+    ),
+    "toco_jax/segmenter.py": ("tests/test_predict.py",),
+    "toco_jax/protocols.py": ("tests/test_evaluate.py", "-k", "not two_processes"),
+    "toco_jax/validation.py": (
+        *("tests/test_config_keys.py", "tests/test_evaluate.py", "tests/test_train.py"),
+        *("-k", "evaluation or written or results or picture"),
+    ),
+    "toco_jax/step.py": (
+        *("tests/test_config_keys.py", "tests/test_step.py", "tests/test_wiring_step.py"),
+        *("tests/test_sharding.py", "-k", "not losses and not golden and not ten_steps"),
+    ),
+    "toco_jax/objective.py": (
+        *("tests/test_wiring_step.py", "tests/test_config_keys.py", "tests/test_step.py"),
+        *("-k", "not golden and (wiring or losses or class_maps)"),
+    ),
+}
+_WIRING_TRAIN = "tests/test_wiring_train.py"
+_KEYS = "tests/test_config_keys.py"
+# Modules of which only mutants made by hand are run.
+ONLY_BY_HAND = {
+    "toco_jax/train.py": (_KEYS, _WIRING_TRAIN, "-k", "start or loop or evaluation or wiring"),
+    "toco_jax/checkpoints.py": (_WIRING_TRAIN, "-k", "best"),
+    "toco_jax/inference.py": ("tests/test_inference.py", "tests/test_evaluate.py"),
+}
+
+# Module: mutants made by hand, each a name, a text that the module holds once, and its replacement.
+BY_HAND = {
+    "toco_jax/train.py": (
+        (
+            "the network's own start in place of the loaded one",
+            "params | loaded",
+            "loaded | params",
+        ),
+        ("loaded teacher left out", "params | loaded, teacher_params)", "params | loaded)"),
+        (
+            "initialisation does not depend on the seed",
+            "(jax.random.key(config.seed))",
+            "(jax.random.key(0))",
+        ),
+        (
+            "the phase of the first step for all steps",
+            "step_of(phase_at(config, step))",
+            "step_of(phase_at(config, 0))",
+        ),
+        (
+            "CAM threshold of the evaluation not passed on",
+            "bkg_thre=self.config.bkg_thre",
+            "bkg_thre=0.5",
+        ),
+    ),
+    "toco_jax/step.py": (
+        (
+            "teacher frozen",
+            "teacher_params = momentum_update(state, config.ema_momentum)",
+            "teacher_params = state.teacher_params",
+        ),
+        (
+            "moved teacher not kept",
+            "updates),\n        teacher_params=teacher_params,",
+            "updates),",
+        ),
+        (
+            "teacher moved after the losses",
+            "all_grads(state.params, teacher_params, keys",
+            "all_grads(state.params, state.teacher_params, keys",
+        ),
+        (
+            "one key for all steps",
+            "jax.random.fold_in(jax.random.fold_in(state.key, _CROPS), state.step)",
+            "jax.random.fold_in(state.key, _CROPS)",
+        ),
+        (
+            "one key for all images",
+            'jax.random.split(crop_key, batch["image"].shape[0])',
+            'jnp.stack([crop_key] * batch["image"].shape[0])',
+        ),
+        (
+            "projection multiplier from the heads",
+            "projection_lr_multiplier=config.projection_lr_multiplier",
+            "projection_lr_multiplier=config.head_lr_multiplier",
+        ),
+        ("clip dropped", "max_grad_norm=config.max_grad_norm,", ""),
+        (
+            "seed not passed to the draws",
+            "key=jax.random.key(config.seed)",
+            "key=jax.random.key(0)",
+        ),
+        ("moments not kept", "        opt_state=opt_state,\n    )", "    )"),
+    ),
+    "toco_jax/objective.py": (
+        (
+            "unscaled box by default",
+            "valid_box if config.as_published else cams.box_to_tokens(valid_box, patch)",
+            "valid_box",
+        ),
+        (
+            "scaled box as published",
+            "valid_box if config.as_published else cams.box_to_tokens(valid_box, patch)",
+            "cams.box_to_tokens(valid_box, patch)",
+        ),
+        ("truncated image by default", "truncated=config.as_published", "truncated=True"),
+        ("whole image as published", "truncated=config.as_published", "truncated=False"),
+        (
+            "always the final CAM",
+            '{"cam": cam, "aux_cam": aux_cam}[phase.pseudo_label_cam]',
+            "cam",
+        ),
+        ("affinity from the final CAM", "resize(aux_cam, grid)", "resize(cam, grid)"),
+        (
+            "regions from the final CAM",
+            "cams.cam_to_roi_mask(aux_cam,",
+            "cams.cam_to_roi_mask(cam,",
+        ),
+        ("crops of view 1", 'batch["local"], roi_mask', 'batch["image"], roi_mask'),
+        ("the second view is the first", 'normalize(batch["view2"])', "view1"),
+        (
+            "the teacher has a gradient",
+            "jax.lax.stop_gradient(teacher).reshape",
+            "teacher.reshape",
+        ),
+        (
+            "the CAMs have a gradient",
+            'jax.lax.stop_gradient((params, (out["cam"], out["aux_cam"])))',
+            '(params, (out["cam"], out["aux_cam"]))',
+        ),
+        (
+            "the teacher sees the two views in turn",
+            '{"params": teacher_params}, cls_tokens',
+            '{"params": teacher_params}, jnp.flip(cls_tokens, 0)',
+        ),
+    ),
+    "toco_jax/validation.py": (
+        (
+            "aux CAM scored from the CAM",
+            "resize_map(outputs[name], size)",
+            'resize_map(outputs["cam"], size)',
+        ),
+        (
+            "CAM and aux CAM swapped",
+            '{"cam": cam, "aux_cam": aux_cam}',
+            '{"cam": aux_cam, "aux_cam": cam}',
+        ),
+        (
+            "unscaled maps swapped",
+            'unscaled=(out["cam"], out["aux_cam"])',
+            'unscaled=(out["aux_cam"], out["cam"])',
+        ),
+    ),
+    "toco_jax/protocols.py": (
+        (
+            "native aux CAM from the CAM",
+            "maps.cam_of(name, classes)",
+            'maps.cam_of("cam", classes)',
+        ),
+        ("pseudo labels from the aux CAM", 'if name == "cam" and', 'if name == "aux_cam" and'),
+    ),
+    "toco_jax/inference.py": (
+        (
+            "native maps swapped",
+            'aux_cam=tuple(pair("aux_cam", i, scale)',
+            'aux_cam=tuple(pair("cam", i, scale)',
+        ),
+        ("mirror image not mirrored back", "straight, mirrored[:, ::-1]", "straight, mirrored"),
+    ),
+    "toco_jax/checkpoints.py": (
+        (
+            "best checkpoint not kept",
+            "preservation_policy.AnyPreservationPolicy(policies)",
+            "preservation_policy.AnyPreservationPolicy(policies[:1])",
+        ),
+        (
+            "worst checkpoint kept",
+            "lambda metrics: metrics[_BEST]",
+            "lambda metrics: -metrics[_BEST]",
+        ),
+        (
+            "score not saved",
+            "metrics=None if seg_miou is None else {_BEST: seg_miou}",
+            "metrics=None",
+        ),
+    ),
+    "toco_jax/data/pipeline.py": (
+        ("seed not passed on", '"seed": config.seed', '"seed": 0'),
+        ("scale range not passed on", '"scale_range": tuple(data.scale_range),', ""),
+        ("blur not passed on", '"blur_sigma": tuple(data.blur_sigma),', ""),
+        ("scale range not passed to the views", "            scale_range=scale_range,\n", ""),
+        ("blur not passed to the views", "            blur_sigma=blur_sigma,\n", ""),
+    ),
+    "toco_jax/segmenter.py": (
+        (
+            "background score 0 in masks from CAMs",
+            "self._run.config.bkg_thre, np.float32",
+            "0.0, np.float32",
+        ),
+        (
+            "always the final CAM",
+            'cams if self._source == "cam" else maps.cam_of(self._source, classes)',
+            "cams",
+        ),
+        (
+            "the decoder for every source",
+            'if self._source == "seg":\n            mask',
+            "if True:\n            mask",
+        ),
+    ),
+}
+
+# Module: function and change of a mutant that computes the same: the reason.
+EQUIVALENT = {}
