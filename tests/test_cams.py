@@ -161,5 +161,15 @@ def test_mirror_and_scales_of_a_known_cam():
         cam_fn, jnp.asarray(image), scales=(1.0,), unscaled=cam_fn(jnp.asarray(image))
     )
     np.testing.assert_array_equal(cam, twice)
+    # What the caller has is taken as it is, and at scale 1 alone.
+    unscaled = (10 * image[..., :2], image[..., :2])
+    given = cams.multi_scale_cams(cam_fn, jnp.asarray(image), scales=(1.0,), unscaled=unscaled)
+    for value, maps in zip(given, unscaled, strict=True):
+        np.testing.assert_allclose(value, cams.normalize_cam(maps), rtol=1e-5)
+    half = [
+        cams.multi_scale_cams(cam_fn, jnp.asarray(image), scales=(0.5,), unscaled=chosen)[0]
+        for chosen in (None, unscaled)
+    ]
+    np.testing.assert_array_equal(*half)
     assert float(cam.min()) >= 0
     assert float(cam.max()) < 1

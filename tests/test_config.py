@@ -61,7 +61,22 @@ def test_unknown_variant(voc_config):
         ("data.scale_range", (2.0, 0.5), "data.scale_range="),
         ("loss_weights.seg", ((5, 0.1),), "loss_weights.seg=.*start at step 0"),
         ("loss_weights.seg", ((0, -0.1),), "loss_weights.seg="),
+        ("loss_weights.seg", (), "loss_weights.seg="),
+        ("loss_weights.seg", 0.1, "loss_weights.seg="),
+        ("loss_weights.seg", ((0, "much"),), "loss_weights.seg="),
         ("pseudo_label_cam", ((0, "final"),), "pseudo_label_cam="),
+        ("cam_scales", (), "cam_scales="),
+        ("low_thre", -0.1, "0 <= low < bkg < high <= 1: low_thre=-0.1"),
+        ("high_thre", 1.1, "low < bkg < high <= 1.*high_thre=1.1"),
+        ("low_thre", 0.5, "low < bkg.*low_thre=0.5"),
+        ("high_thre", 0.5, "bkg < high.*high_thre=0.5"),
+        ("ema_momentum", -0.1, "ema_momentum=-0.1 must lie in"),
+        ("data.scale_range", (0.0, 2.0), "data.scale_range="),
+        ("data.blur_sigma", (-0.1, 2.0), "data.blur_sigma="),
+        ("weight_decay", -0.1, "weight_decay=-0.1 must not be negative"),
+        ("accumulate", 2, "group_size=2 x accumulate=2: use 8 or 16"),
+        ("aux_layer", -13, "aux_layer=-13 is not a block"),
+        ("crop_size", 0, "crop_size=0 must be a positive multiple"),
     ],
 )
 def test_impossible_values(voc_config, key, value, message):
@@ -71,6 +86,36 @@ def test_impossible_values(voc_config, key, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
         validate(config, num_devices=2)
     assert "\n" not in str(caught.value)
+
+
+def test_float32_has_no_attention_by_cudnn(voc_config):
+    config = voc_config()
+    config.attention = "cudnn"
+    for dtype in ("auto", "bfloat16"):
+        config.compute_dtype = dtype
+        validate(config, num_devices=2)
+    config.compute_dtype = "float32"
+    with pytest.raises(ConfigError, match="attention='cudnn' needs compute_dtype='bfloat16'"):
+        validate(config, num_devices=2)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"low_thre": 0.0, "high_thre": 1.0, "ema_momentum": 0.0, "warmup_steps": 0},
+        {"total_steps": 2, "warmup_steps": 1, "num_local_crops": 1, "weight_decay": 0.0},
+        {"data.scale_range": (1.0, 1.0), "data.blur_sigma": (0.5, 0.5), "data.num_threads": 0},
+        {"batch_size": 1, "group_size": 1, "accumulate": 1},
+        {"local_crop_size": 432, "num_local_crops": 256, "aux_layer": -12},
+        {"crop_size": 32, "local_crop_size": 16, "cam_scales": (0.5,), "aux_layer": 11},
+        {"loss_weights.seg": ((0, 0.0),), "pseudo_label_cam": ((0, "aux_cam"), (1, "cam"))},
+    ],
+)
+def test_extreme_values_are_taken(voc_config, values):
+    config = voc_config()
+    with config.ignore_type():
+        config.update_from_flattened_dict(values)
+    validate(config, num_devices=1)
 
 
 def test_misspelt_key_is_refused(voc_config):

@@ -22,8 +22,8 @@ def test_golden(golden):
 
 
 def test_by_hand():
-    label = np.array([[0, 0, 1, 1, 255]])
-    prediction = np.array([[0, 1, 1, 1, 2]])
+    label = np.array([[0, 0, 1, 1, 255, 3]])
+    prediction = np.array([[0, 1, 1, 1, 2, 2]])
     confusion = metrics.confusion_matrix(label, prediction, 3)
     assert confusion.tolist() == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     result = metrics.scores(confusion)
@@ -63,3 +63,4 @@ def test_f1_by_hand():
     label = np.array([[1, 1, 0], [0, 0, 0], [0, 0, 0]])
     prediction = np.array([[1, 0, 0], [0, 0, 0], [1, 0, 0]])
     np.testing.assert_allclose(metrics.multilabel_f1(label, prediction), [2 / 3, 0, 0])
+    np.testing.assert_allclose(metrics.multilabel_f1(label[0], prediction[0]), 2 / 3)

@@ -42,6 +42,14 @@ def test_absent_class_is_none_and_both_means_are_given():
     assert row["confusion"] == confusion.tolist()
 
 
+def test_a_class_of_one_pixel_is_present():
+    confusion = np.diag([3, 1, 0, 0])
+    row = scoring.make_row(
+        {"confusion/seg/native": confusion}, "seg", "native", description="d", names=NAMES
+    )
+    assert row["iou"] == {"background": 100, "cat": 100, "dog": None, "owl": None}
+
+
 def test_sweep_equals_labelling_at_every_threshold():
     rng = np.random.default_rng(0)
     mask = rng.choice([0, 1, 2, 3, 255], (40, 50))

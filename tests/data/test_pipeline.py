@@ -141,6 +141,7 @@ def test_train_options_reach_the_views(stream):
     enlarged = _train(3, scale_range=(1.9, 2.0))
     assert all((batch["valid_box"] == [0, 16, 0, 16]).all() for batch in enlarged)
     assert not all((batch["valid_box"] == [0, 16, 0, 16]).all() for batch in stream)
+    _assert_equal(stream[:3], _train(3, scale_range=(0.5, 2.0), blur_sigma=(0.1, 2.0)))
     published = _train(3, as_published=True)
     assert [b["name"] for b in published] == [b["name"] for b in stream[:3]]
     assert not np.array_equal(published[0]["image"], stream[0]["image"])
@@ -228,6 +229,8 @@ def test_values_out_of_range():
             _train(1, **{name: value})
     with pytest.raises(ValueError, match="limit=-1 must be 0 or more"):
         _eval(limit=-1)
+    with pytest.raises(ValueError, match="size=0 1 or more"):
+        _eval(size=0)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python tests/mutation", description=__doc__)
     default = pathlib.Path(tempfile.gettempdir()) / "toco_jax_mutation"
     parser.add_argument("--folder", type=pathlib.Path, default=default, help="results, copies")
-    parser.add_argument("--num", type=int, default=320, help="mutants besides those made by hand")
+    parser.add_argument("--num", type=int, default=300, help="mutants besides those made by hand")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     parser.add_argument("--only", nargs="+", metavar="MODULE", help="these modules alone")
     parser.add_argument("--again", action="store_true", help="run the survivors again")
