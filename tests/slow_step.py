@@ -64,19 +64,24 @@ def inside(valid_box: np.ndarray, centres: np.ndarray) -> np.ndarray:
     return rows[:, :, None] & columns[:, None, :]
 
 
+def plain_network(config: ConfigDict, *, grid: int) -> ToCo:
+    """The network of a configuration in float32, without loops and parts."""
+    return ToCo(
+        backbone_from_name(config.backbone),
+        num_classes=config.num_classes,
+        aux_layer=config.aux_layer,
+        grid=grid,
+        decoder_width=config.decoder_width,
+        decoder_dilation=config.decoder_dilation,
+    )
+
+
 class SlowStep:
     """The losses and gradients of a configuration, and what its update makes of them."""
 
     def __init__(self, config: ConfigDict):
         self.config = config
-        self.model = ToCo(
-            backbone_from_name(config.backbone),
-            num_classes=config.num_classes,
-            aux_layer=config.aux_layer,
-            grid=GRID,
-            decoder_width=config.decoder_width,
-            decoder_dilation=config.decoder_dilation,
-        )
+        self.model = plain_network(config, grid=GRID)
         self.forward = jax.jit(lambda params, x: self.model.apply({"params": params}, x))
         self.grad = jax.jit(jax.grad(self._losses, has_aux=True))
         self.refine = jax.jit(par.refine)

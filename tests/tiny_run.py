@@ -23,7 +23,9 @@ PHOTOS = (
 )
 
 
-def make_run(folder: pathlib.Path, get_config, root: pathlib.Path) -> pathlib.Path:
+def make_run(
+    folder: pathlib.Path, get_config, root: pathlib.Path, *, cam_scales: tuple[float, ...] = (1.0,)
+) -> pathlib.Path:
     """A run's folder with random weights that tell classes apart, for photos of about 32 pixels."""
     config = get_config("deit_tiny")
     config.backbone = "width=24,depth=2,heads=2,patch=8"
@@ -31,7 +33,7 @@ def make_run(folder: pathlib.Path, get_config, root: pathlib.Path) -> pathlib.Pa
     config.decoder_width = 8
     config.decoder_dilation = 1
     config.crop_size = 32
-    config.cam_scales = (1.0,)
+    config.cam_scales = cam_scales
     config.batch_size = 4
     config.data.root = str(root)
     config.data.num_threads = 2
