@@ -18,7 +18,7 @@ from eight_devices import make_batch
 from ml_collections import ConfigDict
 
 from toco_jax import checkpoints, data, objective, pretrained, step, tracking, train, validation
-from toco_jax.config import phase_at
+from toco_jax.config import LOSS_TERMS, phase_at
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.data.shapes import ShapesSource
 from toco_jax.platform import made_for
@@ -155,6 +155,15 @@ def test_key_changes_what_it_should(key, stage, usual, stages):
         if name not in before or name not in after or not are_equal(before[name], after[name])
     }
     assert changed == expected[stage]
+
+
+@pytest.mark.parametrize("term", LOSS_TERMS)
+def test_a_term_of_weight_0_is_left_out_of_the_losses(term, usual, stages):
+    terms = stages["losses"](tiny(**{f"loss_weights.{term}": ((0, 0.0),)}))
+    expected = {name: usual("losses")[name] for name in LOSS_TERMS if name != term}
+    assert terms.keys() == {*expected, "total", "roi_mask"}
+    for name, value in expected.items():
+        np.testing.assert_allclose(terms[name], value, rtol=1e-5, err_msg=name)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from toco_jax import par
+from toco_jax.models.toco import IMAGE_MEAN, IMAGE_STD
+from toco_jax.platform import made_for
 
 
 def channels_last(x):
@@ -126,3 +128,50 @@ def test_more_room_for_classes_changes_nothing(two_halves):
         refine_label(image, cam, cls_label, box, max_classes=2),
         refine_label(image, cam, cls_label, box, max_classes=5),
     )
+
+
+def test_only_the_classes_that_an_image_may_hold_are_refined(monkeypatch):
+    refined = []
+
+    def refine(image, masks):
+        refined.append((image.shape, masks.shape))
+        return masks
+
+    monkeypatch.setattr(par, "refine", refine)
+    cam = np.random.default_rng(0).random((1, 32, 48, 9), np.float32)
+    cls_label = np.float32([[0, 1, 0, 0, 1, 0, 0, 0, 0]])
+    box = np.array([[0, 32, 0, 48]])
+    label = refine_label(np.zeros((1, 32, 48, 3)), cam, cls_label, box, max_classes=4)
+    # Three classes and the background, twice.
+    assert refined == [((1, 16, 24, 3), (1, 16, 24, 8))]
+    assert label.shape == (1, 32, 48) and set(np.unique(label)) == {2, 5, 255}
+
+
+def test_neighbours_go_together_where_asked_and_on_an_accelerator():
+    def loops(**options):
+        image, masks = np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 4, 4, 2), np.float32)
+        lowered = jax.jit(lambda *maps: par.refine(*maps, **options)).lower(image, masks)
+        return lowered.as_text().count("stablehlo.while")
+
+    assert loops() == loops(together=False) > 1
+    assert loops(together=True) == 1  # that of the iterations
+    with made_for("gpu"):
+        assert loops() == 1
+        assert loops(together=False) > 1
+
+
+def test_published_image_is_truncated_after_a_detour():
+    table, wrong = par.published_image_table(), 0
+    for channel, (mean, std) in enumerate(zip(IMAGE_MEAN, IMAGE_STD, strict=True)):
+        for level in range(256):
+            exact = ((level / 255 - mean) / std) * (255 * std) + 255 * mean
+            assert table[level, channel] in (np.floor(exact + 1e-4), np.floor(exact - 1e-4))
+            wrong += table[level, channel] == level - 1
+    assert 0 < wrong < 3 * 64
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 3), np.uint8)
+    expected = np.empty(image.shape, np.float32)
+    for place in np.ndindex(image.shape):
+        expected[place] = table[image[place], place[-1]] / np.float32(255)
+    np.testing.assert_allclose(par.unit_image(image, truncated=True), expected, rtol=1e-6)
+    whole = par.unit_image(image, truncated=False)
+    np.testing.assert_allclose(whole, image / np.float32(255), rtol=1e-6)

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_run import compilation_cache, make_run, photo
 
 import toco_jax
-from toco_jax import predict
+from toco_jax import predict, runs
 from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.segmenter import Segmenter, best_label
 
@@ -142,6 +142,38 @@ def test_masks_from_cams_hold_predicted_classes_only(run):
     (_, result) = next(from_cam.segment([photo((24, 36), 0)], lambda image: {"image": image}))
     assert set(np.unique(result.mask)) <= {0, *(result.classes + 1)}
     assert len(np.unique(result.mask)) > 1
+
+
+@pytest.mark.parametrize("source", ["seg", "cam", "aux_cam"])
+def test_masks_are_those_of_the_maps(run, source):
+    """Of scale 1 alone, pixel by pixel; classes are those above the threshold."""
+    segmenter = Segmenter(run, source=source, multi_scale=False, batch_size=4, threshold=0.7)
+    image = photo((24, 36), 3)
+    (_, result) = next(segmenter.segment([image], lambda image: {"image": image}))
+    network = runs.load(run).network(batch_size=4, seg_scales=(1.0,), cam_scales=(1.0,))
+    (maps,) = network.start([network.prepare(image)])()
+    scores = 1 / (1 + np.exp(-maps.cls_logits.astype(np.float64)))
+    np.testing.assert_allclose(result.class_scores, scores, rtol=1e-5)
+    assert 0 < len(result.classes) < 20
+    np.testing.assert_array_equal(result.classes, np.flatnonzero(scores >= 0.7))
+    if source == "seg":
+        expected = maps.seg_logits().argmax(axis=-1)
+        assert result.cams is None
+    else:
+        cam = maps.cam_of(source, result.classes)
+        expected = np.where(cam.max(-1) > 0.5, result.classes[cam.argmax(axis=-1)] + 1, 0)
+        np.testing.assert_allclose(result.cams, maps.cam_of("cam", result.classes), atol=1e-6)
+    assert len(np.unique(expected)) > 1
+    assert (result.mask == expected).mean() > 0.99  # equal values may round to either side
+
+
+def test_shrunk_images_are_averages(segmenter, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: None)  # as where it cannot be told
+    stripes = np.zeros((96, 144, 3), np.uint8)
+    stripes[::2] = 200
+    (_, result) = next(segmenter.segment([stripes], lambda image: {"image": image}))
+    assert result.segmented_at == (24, 36)
+    np.testing.assert_array_equal(result.mask, segmenter(np.full((96, 144, 3), 100, np.uint8)))
 
 
 @pytest.mark.parametrize(
