@@ -54,7 +54,7 @@ def test_hidden_files_and_kinds_that_are_not_read_are_named(folder):
     assert hidden.startswith(f"2 files passed over: {folder}/._a.JPG, {folder}/.hidden.png are hid")
 
 
-@pytest.mark.skipif(image_files._READS_HEIF, reason="pillow-heif is installed")
+@pytest.mark.skipif(image_files.READS_HEIF, reason="pillow-heif is installed")
 def test_pictures_of_phones_name_the_package_that_reads_them(folder):
     (folder / "IMG_1.HEIC").touch()
     (remark,) = image_files.image_files(folder).remarks()

@@ -7,13 +7,13 @@ import pathlib
 from collections.abc import Collection, Iterable, Iterator
 
 _HEIF_ENDINGS = (".heic", ".heif", ".hif")
-_READS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+READS_HEIF = importlib.util.find_spec("pillow_heif") is not None
 
 # What `photos.decode_photo` decodes. Capitals count as small letters.
 IMAGE_ENDINGS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp"),
     *(".tif", ".tiff", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
-    *(_HEIF_ENDINGS if _READS_HEIF else ()),
+    *(_HEIF_ENDINGS if READS_HEIF else ()),
 )
 
 _CONVERT = "are of a kind that is not read; save them as PNG or JPEG"
@@ -22,7 +22,7 @@ _NOT_READ = dict.fromkeys(
     (".svg", ".psd", ".xcf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
     _CONVERT,
 ) | dict.fromkeys((".dcm", ".nii", ".exr", ".hdr", ".jxl", ".eps", ".ico"), _CONVERT)
-if not _READS_HEIF:
+if not READS_HEIF:
     _NOT_READ |= dict.fromkeys(_HEIF_ENDINGS, "need pillow-heif: pip install pillow-heif")
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from toco_jax import refinement
 from toco_jax.data.classes import palette
@@ -136,8 +136,9 @@ def _mask_problems(path: pathlib.Path, image_path: pathlib.Path, num_labels: int
             return [f"{path.name} is stored as {mask.mode}, not with a palette"]
         colours = np.array(mask.getpalette(), np.uint8)
         problems = []
-        if mask.size != image.size:
-            problems.append(f"{path.name} is {mask.size}, its image {image.size}")
+        size = ImageOps.exif_transpose(image).size
+        if mask.size != size:
+            problems.append(f"{path.name} is {mask.size}, its image {size}")
         if not np.array_equal(colours, palette().reshape(-1)[: len(colours)]):
             problems.append(f"{path.name} has another palette than VOC's")
         highest = int(np.asarray(mask).max())

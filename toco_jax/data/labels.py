@@ -9,15 +9,12 @@ import pathlib
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 import PIL.Image
 
 from toco_jax.data import DataError
 from toco_jax.data.classes import palette
-
-# Masks are drawn on the stored pixels, so a camera's "rotate me" note has to be left unread.
-_DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+from toco_jax.photos import Photo, PhotoError, decode_photo
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,23 +35,25 @@ class MaskFormat:
 INDICES = MaskFormat()
 
 
-def read_image(path: pathlib.Path) -> np.ndarray:
-    """Decodes a picture of any colour mode and depth to uint8 [H, W, 3] RGB, in 0..255."""
+def load_photo(path: pathlib.Path) -> Photo:
+    """A picture file of any format, colour mode and depth, see `photos.decode_photo`."""
     return decode_image(read_bytes(path, "image"), path)
 
 
-def decode_image(content: bytes, path: pathlib.PurePath) -> np.ndarray:
-    """`read_image` of a file's content; `path` is for the message."""
+def read_image(path: pathlib.Path) -> np.ndarray:
+    """The pixels of `load_photo`: uint8 [H, W, 3] RGB, upright."""
+    return load_photo(path).pixels
+
+
+def decode_image(content: bytes, path: pathlib.PurePath) -> Photo:
+    """`load_photo` of a file's content; `path` is for the message."""
     try:
-        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), _DECODE) if content else None
-    except cv2.error:
-        bgr = None
-    if bgr is None:
+        return decode_photo(content)
+    except PhotoError as error:
         raise DataError(
             f"image {path} ({len(content)} bytes) cannot be decoded; replace the file "
-            f"or take {path.stem!r} out of the split"
-        )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            f"or take {path.stem!r} out of the split ({error})"
+        ) from error
 
 
 def read_mask(
