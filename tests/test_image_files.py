@@ -77,3 +77,11 @@ def test_links_to_folders_are_followed_and_circles_are_not(folder, tmp_path_fact
 def test_a_folder_can_be_left_out(folder):
     listing = image_files.image_files(folder, leave_out=[folder / "clip.mp4", f"{folder}/deep/"])
     assert names(listing, folder) == ["a.JPG", "b.jfif"]
+
+
+def test_the_picture_of_a_name_may_have_any_ending(tmp_path):
+    for name in ("a.JPG", "b.jpeg", "b.png", "c.png", "c.jpg", "d.txt", ".e.jpg"):
+        (tmp_path / name).touch()
+    found = image_files.image_of_each(tmp_path, ["a", "b", "c", "d", "e"])
+    assert [path.name for path in found] == ["a.JPG", "b.jpeg", "c.jpg", "d.jpg", "e.jpg"]
+    assert image_files.image_of_each(tmp_path / "no", ["a"]) == (tmp_path / "no" / "a.jpg",)

@@ -78,6 +78,19 @@ def image_files(
     )
 
 
+def image_of_each(folder: pathlib.Path, names: Iterable[str]) -> tuple[pathlib.Path, ...]:
+    """The picture of each name in a folder, NAME.jpg or one of another ending.
+
+    Where there is none the path is NAME.jpg, for the message that it is missing.
+    """
+    there: dict[str, str] = {}
+    for file in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        stem, ending = os.path.splitext(file)
+        if ending == ".jpg" or (ending.lower() in IMAGE_ENDINGS and stem not in there):
+            there[stem] = file
+    return tuple(folder / there.get(name, f"{name}.jpg") for name in names)
+
+
 def _reason_to_pass_over(path: pathlib.Path, endings: Collection[str]) -> str:
     """Why a file that looks like a picture is not taken; "" for those taken and for other files."""
     ending = path.suffix.lower()

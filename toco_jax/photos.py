@@ -18,7 +18,7 @@ from toco_jax.image_files import IMAGE_ENDINGS, READS_HEIF, image_files
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 # What decoders raise for damaged files.
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError)
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError)
 
 if READS_HEIF:
     import pillow_heif
@@ -112,7 +112,7 @@ def decode_photo(content: bytes) -> Photo:
             raise PhotoError("its format is unknown or it is damaged") from None
         pixels, notes = _to_8_bits(pixels)
         return Photo(as_rgb(pixels), notes=notes)
-    except (*_DECODER_ERRORS, Image.DecompressionBombError) as error:
+    except (*DECODER_ERRORS, Image.DecompressionBombError) as error:
         raise PhotoError(str(error)) from error
 
 
@@ -144,7 +144,7 @@ def _orientation(picture: Image.Image) -> int:
     """EXIF's orientation, 1 where there is none or no sensible one. Loading may clear it."""
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (*_DECODER_ERRORS, struct.error):  # a damaged note about a sound picture
+    except (*DECODER_ERRORS, struct.error):  # a damaged note about a sound picture
         return 1
     return int(orientation) if orientation in range(1, 9) else 1
 

@@ -9,7 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from toco_jax.data import DataError
-from toco_jax.data.labels import INDICES, MaskFormat, load_photo, read_mask
+from toco_jax.data.labels import (
+    INDICES,
+    MaskFormat,
+    labels_in,
+    load_photo,
+    read_bytes,
+    stored_mask,
+)
 from toco_jax.photos import Photo, turned
 
 # On a network file system thousands of small reads are waiting, not work.
@@ -72,8 +79,15 @@ class FileSource:
             many = len(self.class_names) >= 255
             size = photo.pixels.shape[:2]
             return np.full(size, 65535 if many else 255, np.uint16 if many else np.uint8), []
-        mask = read_mask(path, len(self.class_names), self.mask_format)
-        return fitted(mask, photo, f"mask {path}", f"image {self.images[i]}")
+        num_classes = len(self.class_names)
+        stored = stored_mask(read_bytes(path, "mask"), path)
+        mask = labels_in(stored, path, num_classes, self.mask_format)
+        mask, remarks = fitted(mask, photo, f"mask {path}", f"image {self.images[i]}")
+        if stored.is_reordered(num_classes):
+            taken = "values" if self.mask_format.any_palette else "colours"
+            message = f"mask {path} has VOC's colours in another order than its values; its {taken}"
+            remarks = [*remarks, ("mask with another palette", f"{message} are taken")]
+        return mask, remarks
 
 
 def fitted(
@@ -142,6 +156,12 @@ def labels_of(
             else:
                 row[:] = found
     return labels
+
+
+def evenly_spaced(total: int, wanted: int) -> np.ndarray:
+    """Positions of `wanted` of `total` things at equal distances, all of them if fewer."""
+    count = min(total, wanted)
+    return np.arange(count) * total // max(count, 1)
 
 
 def read_list(path: pathlib.Path) -> tuple[str, ...]:
