@@ -169,6 +169,13 @@ def test_broken_files_are_named(tmp_path, content):
         photos.read_photo(tmp_path / "missing.jpg")
 
 
+@pytest.mark.skipif(photos.READS_HEIF, reason="pillow-heif is installed")
+def test_a_phones_picture_names_the_package_that_reads_it(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(bytes(3) + b"\x18ftypheic" + bytes(60))
+    with pytest.raises(photos.PhotoError, match=r"x\.jpg cannot .* pip install pillow-heif\)"):
+        photos.read_photo(tmp_path / "x.jpg")
+
+
 @pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "gif", "webp", "tif"])
 def test_damaged_files_are_broken(tmp_path, ending):
     noise = RNG.integers(0, 256, (64, 64, 3), np.uint8)

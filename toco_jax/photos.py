@@ -109,7 +109,10 @@ def decode_photo(content: bytes) -> Photo:
     except UnidentifiedImageError:
         pixels = _decode_by_opencv(content, cv2.IMREAD_UNCHANGED)
         if pixels is None:
-            raise PhotoError("its format is unknown or it is damaged") from None
+            # Phones' pictures are of this family, whatever their ending.
+            is_heif = content[4:8] == b"ftyp" and not READS_HEIF
+            remedy = "HEIC needs pillow-heif: pip install pillow-heif"
+            raise PhotoError(remedy if is_heif else "its format is unknown or damaged") from None
         pixels, notes = _to_8_bits(pixels)
         return Photo(as_rgb(pixels), notes=notes)
     except (*DECODER_ERRORS, Image.DecompressionBombError) as error:
