@@ -1,5 +1,8 @@
 """Every way a photo may be stored gives the same upright RGB."""
 
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -98,6 +101,34 @@ def test_deep_colour_of_12_bits_and_of_fractions(tmp_path, picture):
         image, (note,) = read(tmp_path / name)
         np.testing.assert_allclose(image, picture, atol=1)
         assert f"of which {white} counts as white" in note
+
+
+def deep_tiff(pixels, orientation):
+    """Colours `[H, W, 3]` of 16 bits as a TIFF, which Pillow does not write."""
+    height, width, _ = pixels.shape
+    data = 8 + 2 + 12 * 10 + 4 + 6
+    tags = [(256, width), (257, height), (258, data - 6), (259, 1), (262, 2), (273, data)]
+    tags += [(274, orientation), (277, 3), (278, height), (279, pixels.nbytes)]
+    rows = [struct.pack("<HHII", tag, 3, 3 if tag == 258 else 1, value) for tag, value in tags]
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + b"".join(rows)
+    return header + struct.pack("<I3H", 0, 16, 16, 16) + pixels.astype("<u2").tobytes()
+
+
+def deep_png(pixels, orientation):
+    """Colours `[H, W, 3]` of 16 bits as a PNG with an EXIF note."""
+    content = cv2.imencode(".png", pixels[..., ::-1])[1].tobytes()
+    note = b"eXIf" + struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 0x112, 3, 1, orientation, 0)
+    chunk = struct.pack(">I", len(note) - 4) + note + struct.pack(">I", zlib.crc32(note))
+    return content[:33] + chunk + content[33:]  # behind the signature and IHDR
+
+
+@pytest.mark.parametrize("orientation", UNDO)
+@pytest.mark.parametrize("encode", [deep_tiff, deep_png])
+def test_exif_rotation_of_deep_colour(picture, encode, orientation):
+    stored = np.ascontiguousarray(UNDO[orientation](picture)).astype(np.uint16) * 257
+    photo = photos.decode_photo(encode(stored, orientation))
+    np.testing.assert_array_equal(photo.pixels, picture)
+    assert photo.orientation == orientation
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,9 @@ def _decode_opened(picture: Image.Image, content: bytes) -> Photo:
         pixels, scaled = _pixels_of(picture)
         return Photo(pixels, orientation, notes + scaled)
     pixels, scaled = _to_8_bits(pixels)
-    return Photo(turned(as_rgb(pixels), orientation), orientation, notes + scaled)
+    is_upright = picture.format == "TIFF"  # OpenCV turns those, whatever the flags
+    pixels = as_rgb(pixels) if is_upright else turned(as_rgb(pixels), orientation)
+    return Photo(pixels, orientation, notes + scaled)
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -85,3 +85,12 @@ def test_a_transposed_mask_without_an_exif_note_is_refused(shot):
     root = shot(1, [corner(16, 24), corner(24, 16)])
     with pytest.raises(DataError, match=r"is 16 x 24 .* is 24 x 16; replace"):
         open_source("folder", root=root, split="val", masks=True)[0]
+
+
+def test_a_mask_with_an_exif_note_of_its_own_is_turned_by_it(shot):
+    root = shot(1, [corner(16, 24)] * 2)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(corner(24, 16)).save(root / "masks" / "1.png", exif=exif)
+    record = open_source("folder", root=root, split="val", masks=True)[0]
+    np.testing.assert_array_equal(record["mask"], turned(corner(24, 16), 6))

@@ -4,6 +4,7 @@ Every reader raises `DataError` where a file is missing or is not what it has to
 """
 
 import dataclasses
+import functools
 import io
 import pathlib
 import re
@@ -17,6 +18,9 @@ import PIL.ImageOps
 from toco_jax.data import DataError
 from toco_jax.data.classes import palette
 from toco_jax.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
+
+
+_VOC_COLOURS = palette()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +57,14 @@ class StoredMask:
     values: np.ndarray
     colours: np.ndarray | None = None
 
+    @functools.cached_property
+    def used(self) -> np.ndarray:
+        """The values that occur, of masks whose values are uint8 [H, W]."""
+        return np.flatnonzero(np.bincount(self.values.ravel(), minlength=256))
+
     def has_voc_palette(self) -> bool:
         """Whether the values that occur have VOC's colours, or there is no palette."""
-        if self.mode != "P":
-            return True
-        used = np.unique(self.values)
-        return np.array_equal(self.colours[used], palette()[used])
+        return self.mode != "P" or np.array_equal(self.colours[self.used], _VOC_COLOURS[self.used])
 
     def is_reordered(self, num_classes: int) -> bool:
         """Whether a palette gives the values that occur VOC's colours of other labels.
@@ -68,11 +74,11 @@ class StoredMask:
         """
         if self.has_voc_palette():
             return False
-        colours = self.colours[np.unique(self.values)]
+        colours = self.colours[self.used]
         labels = _label_of_colour(colours)
         are_labels = ((labels <= num_classes) | (labels == 255)).all()
         is_one_to_one = len(np.unique(labels)) == len(labels)
-        return bool(are_labels and is_one_to_one and (palette()[labels] == colours).all())
+        return bool(are_labels and is_one_to_one and (_VOC_COLOURS[labels] == colours).all())
 
 
 def load_photo(path: pathlib.Path) -> Photo:
@@ -191,7 +197,7 @@ def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool)
         index = mask[..., 0]
         colours = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     else:
-        colours, index = palette(), _label_of_colour(mask)
+        colours, index = _VOC_COLOURS, _label_of_colour(mask)
     strange = (colours[index] != mask[..., :3]).any(axis=2)
     if strange.any():
         colour = tuple(int(v) for v in mask[strange][0])
@@ -212,7 +218,7 @@ def write_mask(path: pathlib.Path, mask: np.ndarray) -> None:
 def encode_mask(mask: np.ndarray) -> bytes:
     """Labels uint8 [H, W] as the content of a palette PNG."""
     picture = PIL.Image.frombytes("P", mask.shape[::-1], np.ascontiguousarray(mask).tobytes())
-    picture.putpalette(palette().tobytes())
+    picture.putpalette(_VOC_COLOURS.tobytes())
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()

@@ -89,7 +89,7 @@ def refuse_two_valued(
     probes: Sequence[Probe], cls_labels: np.ndarray | None, class_names: Sequence[str]
 ) -> None:
     """Raises `DataError` where 255, which means ignored, seems to be meant for the foreground."""
-    found = [(i, path, set(np.unique(stored.values).tolist())) for i, path, stored in probes]
+    found = [(i, path, set(stored.used.tolist())) for i, path, stored in probes]
     suspects = [(i, path) for i, path, values in found if values == {0, 255}]
     if cls_labels is not None:
         suspects = [(i, path) for i, path in suspects if cls_labels[i].any()]
