@@ -26,7 +26,7 @@ if READS_HEIF:
     pillow_heif.register_heif_opener()
 
 # Pillow warns, without naming the file, of a camera's notes that are cut off. They are no loss.
-warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, "PIL")
 
 
 class PhotoError(ValueError):

@@ -5,7 +5,7 @@ import PIL.Image
 import pytest
 from data.conftest import small_config, write_mask
 
-from toco_jax.data import DataError, check, open_source
+from toco_jax.data import DataError, check, files, open_source, prepare
 from toco_jax.photos import turned
 
 
@@ -94,3 +94,15 @@ def test_a_mask_with_an_exif_note_of_its_own_is_turned_by_it(shot):
     PIL.Image.fromarray(corner(24, 16)).save(root / "masks" / "1.png", exif=exif)
     record = open_source("folder", root=root, split="val", masks=True)[0]
     np.testing.assert_array_equal(record["mask"], turned(corner(24, 16), 6))
+
+
+def test_records_built_before_masks_were_turned(shot, tmp_path, capsys, monkeypatch):
+    root = shot(6, [corner(16, 24)] * 2)
+    # Earlier versions built masks as they were stored, beside images as they are stored.
+    monkeypatch.setattr(files, "fitted", lambda mask, *_: (mask, []))
+    prepare.main(["tfds", "--source", "folder", "--root", str(root), "--out", f"{tmp_path}/built"])
+    monkeypatch.undo()
+    built = capsys.readouterr().out.rpartition("data.root=")[2].strip()
+    record = open_source("tfds", root=built, split="val", masks=True)[0]
+    assert record["image"].shape == (24, 16, 3)
+    np.testing.assert_array_equal(record["mask"], turned(corner(16, 24), 6))

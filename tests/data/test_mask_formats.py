@@ -109,9 +109,9 @@ def test_another_value_can_be_the_class_and_255_is_ignored_then(folder):
     expected = squares(CAT)
     expected[0] = 255
     np.testing.assert_array_equal(masks_of(root, mask_foreground=200)[0], expected)
-    with pytest.raises(DataError, match="holds the value 200, but"):
+    with pytest.raises(DataError, match=r"200, but labels are .* set data\.mask_foreground=200 "):
         masks_of(root)
-    with pytest.raises(DataError, match="holds the value 200, but"):
+    with pytest.raises(DataError, match="holds the value 200, which stands for no label; set data"):
         masks_of(root, mask_foreground=1)
 
 

@@ -19,7 +19,6 @@ from toco_jax.data import DataError
 from toco_jax.data.classes import palette
 from toco_jax.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
 
-
 _VOC_COLOURS = palette()
 
 
@@ -147,10 +146,13 @@ def labels_in(
     mask = values if mask_format.table is None else mask_format.table[values]
     foreign = values[(mask > num_classes) & (mask != 255)]
     if foreign.size:
-        raise DataError(
-            f"mask {path} holds the value {foreign[0]}, but labels are 0..{num_classes} and 255; "
-            "check that the file is a mask of this data set"
-        )
+        meaning = "which stands for no label"
+        if mask_format.table is None:
+            meaning = f"but labels are 0..{num_classes} and 255"
+        remedy = "check that the file is a mask of this data set"
+        if num_classes == 1 and len(np.unique(foreign)) == 1:
+            remedy = f"set data.mask_foreground={foreign[0]} if it is the class, or {remedy}"
+        raise DataError(f"mask {path} holds the value {foreign[0]}, {meaning}; {remedy}")
     return mask
 
 
