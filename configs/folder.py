@@ -90,6 +90,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.data.labels = ""
     # Folder of the masks in the root; "" masks, if that is there.
     config.data.masks = ""
+    # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...
+    config.data.mask_foreground = 0
     # Share of the images that is val in a seeded split.
     config.data.val_fraction = 0.1
     # An image that cannot be read: "raise" stops, "skip" takes the next one and counts it.

@@ -83,6 +83,8 @@ def get_config() -> ConfigDict:
     config.data.val_split = "val"
     config.data.labels = ""
     config.data.masks = ""
+    # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...
+    config.data.mask_foreground = 0
     config.data.val_fraction = 0.1
     config.data.on_error = "raise"
     config.data.num_threads = 2

@@ -192,6 +192,7 @@ def test_crf_is_a_row_of_its_own(run, tmp_path, capsys):
         (["--protocol=32", "--pseudo_labels=x"], "needs native"),
         (["--split=test", "--protocol=32"], "test"),
         (["--root=/nowhere", "--protocol=32"], "/nowhere"),
+        (["--mask_foreground=255", "--protocol=32"], "data of one class, not of 20"),
     ],
 )
 def test_mistakes_are_one_sentence(run, arguments, message):

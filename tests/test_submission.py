@@ -100,3 +100,15 @@ def test_other_palette(masks):
 def test_unknown_split(tmp_path):
     with pytest.raises(submission.SubmissionError, match=r"test\.txt is missing"):
         submission.ListedImages(make_devkit(tmp_path), "test")
+
+
+def test_an_image_that_its_exif_note_turns(masks):
+    images, folder = masks
+    path = images.path(images.names.index("2007_000001"))
+    exif = Image.Exif()
+    exif[0x112] = 6
+    with Image.open(path) as picture:
+        picture.save(path, exif=exif)
+    refused(masks, r"2007_000001\.png is \(36, 24\), its image \(24, 36\)")
+    write_mask(folder / "2007_000001.png", np.zeros((36, 24)))
+    submission.check(folder, images, 21)

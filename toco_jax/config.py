@@ -149,6 +149,10 @@ def _check_values(config: ConfigDict) -> None:
     _require(
         on_error in ON_ERROR, f"data.on_error={on_error!r} must be one of {', '.join(ON_ERROR)}"
     )
+    foreground = config.data.get("mask_foreground", 0)
+    _require(
+        0 <= foreground <= 255, f"data.mask_foreground={foreground} must be a pixel's value 0..255"
+    )
     val_fraction = config.data.get("val_fraction", 0.1)
     _require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1")
 

@@ -58,6 +58,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--checkpoint", type=path, required=True, help="a run's folder or one checkpoint in it")
     add("--root", help="the data set's folder, if not the run's")
     add("--split", help="the split, if not the one the run validates on")
+    add("--mask_foreground", type=int, help="value of the only class in masks, if not the run's")
     add("--protocol", help="protocols, with commas; the training's size, native and crf if unset")
     add("--out", type=path, help="folder of the results")
     add("--limit", type=int, default=0, help="only the first images of the split")
@@ -118,6 +119,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         raise EvaluationError("--pseudo_labels needs native among the --protocol names")
     split = options.split or run.config.data.val_split
     changed = {"split": split} | ({"root": options.root} if options.root else {})
+    if options.mask_foreground is not None:
+        changed["mask_foreground"] = options.mask_foreground
     source = open_configured(run.config, part="val", masks=True, **changed)
     if len(source.class_names) != run.config.num_classes:
         raise EvaluationError(

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from toco_jax import refinement
 from toco_jax.data.classes import palette
 from toco_jax.data.labels import read_image
+from toco_jax.image_files import image_of_each
 from toco_jax.inference import Maps, softmax
 from toco_jax.mask_files import write_mask
 from toco_jax.runs import Run
@@ -43,12 +44,13 @@ class ListedImages:
                 f"{path} is missing: give the devkit's .../VOCdevkit/VOC2012 as --root and one of "
                 "its lists as --split"
             )
-        self._root = root
         self.names = path.read_text().split()[: limit or None]
+        paths = image_of_each(root / "JPEGImages", self.names)
+        self._paths = dict(zip(self.names, paths, strict=True))
 
     def path(self, i: int) -> pathlib.Path:
         """The file of an image."""
-        return self._root / "JPEGImages" / f"{self.names[i]}.jpg"
+        return self._paths[self.names[i]]
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         return {"name": self.names[i], "image": read_image(self.path(i)), "place": i}
@@ -136,8 +138,9 @@ def _mask_problems(path: pathlib.Path, image_path: pathlib.Path, num_labels: int
             return [f"{path.name} is stored as {mask.mode}, not with a palette"]
         colours = np.array(mask.getpalette(), np.uint8)
         problems = []
-        if mask.size != image.size:
-            problems.append(f"{path.name} is {mask.size}, its image {image.size}")
+        size = ImageOps.exif_transpose(image).size
+        if mask.size != size:
+            problems.append(f"{path.name} is {mask.size}, its image {size}")
         if not np.array_equal(colours, palette().reshape(-1)[: len(colours)]):
             problems.append(f"{path.name} has another palette than VOC's")
         highest = int(np.asarray(mask).max())

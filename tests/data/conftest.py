@@ -8,6 +8,8 @@ import PIL.Image
 import pytest
 from conftest import load_config
 
+from toco_jax.data.classes import palette
+
 RECORDS = {"2007_000001": ("cat",), "2007_000002": ("dog", "person"), "2007_000003": ("cat", "dog")}
 VAL = ("2007_000002",)
 
@@ -23,7 +25,7 @@ def write_xml(path: pathlib.Path, names) -> None:
 
 def write_mask(path: pathlib.Path, mask: np.ndarray) -> None:
     picture = PIL.Image.frombytes("P", mask.shape[::-1], mask.tobytes())
-    picture.putpalette([90, 0, 0, 0, 128, 0] * 128)
+    picture.putpalette(palette().tobytes())
     picture.save(path)
 
 

@@ -6,6 +6,7 @@ import sys
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from data.conftest import small_config, write_mask
 
@@ -162,3 +163,12 @@ def test_command_line(photos, tmp_path):
     assert "train_clean.txt: 3 of 4 images" in broken.stdout
     assert "Traceback" not in broken.stderr
     assert len(json.loads((tmp_path / "report.json").read_text())["problems"]) == 2
+
+
+def test_images_that_are_not_read_as_they_are_stored_are_remarked(config, photos):
+    deep = PIL.Image.fromarray(np.full((16, 24), 4000, np.uint16))
+    deep.save(photos / "1.png")
+    splits, problems = run(config)
+    assert len(splits["train"].images) == 4
+    assert [(p.kind, p.name, p.fatal) for p in problems] == [("image not as stored", "1", False)]
+    assert problems[0].message == "1: uint16 values up to 4000, of which 4095 counts as white"

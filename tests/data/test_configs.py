@@ -49,6 +49,7 @@ def test_coco_goes_in_stages():
     ("key", "value", "message"),
     [
         ("on_error", "ignore", r"data\.on_error='ignore' must be one of raise, skip"),
+        ("mask_foreground", 256, r"data\.mask_foreground=256 must be a pixel's value 0\.\.255"),
         ("val_fraction", 1.5, r"data\.val_fraction=1\.5 must lie between 0 and 1"),
     ],
 )
@@ -98,7 +99,7 @@ def test_configured_keys_reach_the_source(config, photos):
     config.seed = 5
     assert train.open_sources(config)[0].names != train_source.names
     with config.unlocked():  # a run made before these keys were there
-        for key in ("masks", "labels", "val_fraction", "on_error"):
+        for key in ("masks", "mask_foreground", "labels", "val_fraction", "on_error"):
             del config.data[key]
     validate(config, 1)
     assert len(data.open_configured(config, part="val", masks=True)) == 1

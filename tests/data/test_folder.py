@@ -144,16 +144,18 @@ def test_masks_are_optional(zoo):
     for i in range(len(source)):
         assert (source[i]["mask"] == 255).all()
         assert source[i]["mask"].shape == source[i]["image"].shape[:2]
-    for name, size, *_ in IMAGES:
+    values = {}
+    for name, size, _, labels in IMAGES:
         path = (zoo / "masks" / name).with_suffix(".png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_mask(path, np.full(size[::-1], 3, np.uint8))
+        values[name.rpartition(".")[0]] = CLASSES.index(labels[0]) + 1 if labels else 0
+        write_mask(path, np.full(size[::-1], values[name.rpartition(".")[0]], np.uint8))
     source = open_split(zoo, "val", masks=True, val_fraction=0.5)
     assert len(source) == 4 and not any(name.startswith("masks/") for name in source.names)
-    assert all((source[i]["mask"] == 3).all() for i in range(len(source)))
+    assert all((source[i]["mask"] == values[source.names[i]]).all() for i in range(len(source)))
     (zoo / "masks").rename(zoo / "truth")
     source = open_split(zoo, "val", masks=True, val_fraction=0.5, mask_folder="truth")
-    assert (source[0]["mask"] == 3).all()
+    assert (source[0]["mask"] == values[source.names[0]]).all()
 
 
 def test_classes_can_be_given(zoo):

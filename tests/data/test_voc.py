@@ -233,3 +233,9 @@ def test_real_labels_cover_the_masks(voc_folder):
             unlabelled += np.sum(in_mask & ~in_label)
             unmasked += np.sum(in_label & ~in_mask)
         assert (unlabelled, unmasked) == (0, lacking)
+
+
+def test_images_of_other_endings_are_found(devkit):
+    (devkit / "JPEGImages" / "2007_000001.jpg").rename(devkit / "JPEGImages" / "2007_000001.JPEG")
+    source = data.open_source("voc", root=devkit, split="train_aug", masks=False)
+    assert source.images[0].name == "2007_000001.JPEG" and source[0]["image"].shape == (12, 20, 3)

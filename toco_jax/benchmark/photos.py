@@ -36,5 +36,5 @@ def sized(path: pathlib.Path | None, height: int, width: int, *, count: int = 1)
     """An image file at a size, or made-up photographs: uint8 `[count, height, width, 3]`."""
     if path is None:
         return np.stack([photo(seed, height, width) for seed in range(count)])
-    image = decode_image(path.read_bytes(), path)
+    image = decode_image(path.read_bytes(), path).pixels
     return np.stack([cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)] * count)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> Tables:
     def ours() -> None:
         rng = np.random.default_rng(0)
         for content in files:
-            image = decode_image(content, pathlib.PurePath("memory.jpg"))
+            image = decode_image(content, pathlib.PurePath("memory.jpg")).pixels
             augment.make_views(image, rng, crop_size=args.size, as_published=False)
 
     def pillow(*, normalise: bool) -> None:

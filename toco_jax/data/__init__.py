@@ -35,6 +35,7 @@ def open_source(
     seed: int = 0,
     labels: str = "",
     mask_folder: str = "",
+    mask_foreground: int = 0,
     val_fraction: float = 0.1,
     class_names: Sequence[str] = (),
     on_problem: Any = None,
@@ -50,6 +51,7 @@ def open_source(
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
         mask_folder: folder of masks, relative to the root, "" for the usual place.
+        mask_foreground: the value that stands for the only class in masks; 0 for masks of labels.
         val_fraction: share of the validation images in the split of a `folder`.
         class_names: all classes in label order where a `folder` must have just these.
         on_problem: called with the name and a `DataError` for each image whose label cannot be
@@ -76,7 +78,7 @@ def open_source(
 
     from toco_jax.data import coco, files, folder, voc
 
-    chosen = {"labels": labels, "mask_folder": mask_folder}
+    chosen = {"labels": labels, "mask_folder": mask_folder, "mask_foreground": mask_foreground}
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
         chosen |= {"val_fraction": val_fraction, "seed": seed, "class_names": class_names}
@@ -115,6 +117,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "seed": config.seed,
         "labels": data.get("labels", ""),
         "mask_folder": data.get("masks", ""),
+        "mask_foreground": data.get("mask_foreground", 0),
         "val_fraction": data.get("val_fraction", 0.1),
     }
     return open_source(data.source, masks=masks, **(chosen | options))

@@ -24,7 +24,9 @@ from toco_jax import command_line
 from toco_jax.data import DataError, open_configured
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
+from toco_jax.data.labels import load_photo
 from toco_jax.data.prepare import progress
+from toco_jax.photos import Photo
 
 PARTS = ("train", "val")
 _MASK_SHOWS_MORE = "mask shows more"
@@ -152,24 +154,29 @@ def _read_all(
 
 def _read_one(source: Any, i: int) -> tuple[Image | None, list[tuple[str, str]]]:
     """An image, None if it cannot be read, and (kind, message) of its problems."""
-    without_masks = source
-    if isinstance(source, FileSource):
-        without_masks = dataclasses.replace(source, masks=None)
     try:
-        record = without_masks[i]
+        photo, label = _photo_and_label(source, i)
     except DataError as error:
         return None, [("image", str(error))]
-    pixels = record["image"]
-    size = pixels.shape[:2]
-    digest = hashlib.blake2b(pixels.tobytes(), salt=b"%dx%d" % size, digest_size=16).digest()
-    image = Image(size, digest, record["cls_label"])
+    size = photo.pixels.shape[:2]
+    digest = hashlib.blake2b(photo.pixels.tobytes(), salt=b"%dx%d" % size, digest_size=16).digest()
+    image = Image(size, digest, label)
+    remarks = [("image not as stored", f"{source.names[i]}: {note}") for note in photo.notes]
     if not isinstance(source, FileSource) or source.masks is None or source.masks[i] is None:
-        return image, []
+        return image, remarks
     try:
-        mask = source.mask(i, size)
+        mask, on_mask = source.mask(i, photo)
     except DataError as error:
-        return image, [("mask", str(error))]
-    return image, _contradictions(source, i, mask)
+        return image, [*remarks, ("mask", str(error))]
+    return image, remarks + on_mask + _contradictions(source, i, mask)
+
+
+def _photo_and_label(source: Any, i: int) -> tuple[Photo, np.ndarray]:
+    """The decoded image of a record without its mask, and its label [C]."""
+    if isinstance(source, FileSource):
+        return load_photo(source.images[i]), source.cls_labels[i].astype(np.float32)
+    record = source[i]
+    return Photo(record["image"]), record["cls_label"]
 
 
 def _contradictions(source: FileSource, i: int, mask: np.ndarray) -> list[tuple[str, str]]:

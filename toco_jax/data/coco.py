@@ -6,15 +6,23 @@
 """
 
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 
 from toco_jax.data import DataError
 from toco_jax.data.classes import COCO_CLASSES
-from toco_jax.data.files import FileSource, OnProblem, raise_problem, read_list, refuse_empty
+from toco_jax.data.files import (
+    FileSource,
+    OnProblem,
+    evenly_spaced,
+    raise_problem,
+    read_list,
+    refuse_empty,
+)
 from toco_jax.data.label_files import classes_in_mask, load_arrays
-from toco_jax.data.labels import INDICES, MaskFormat, mask_pixels, read_bytes
+from toco_jax.data.labels import INDICES, MaskFormat, read_bytes, stored_mask
+from toco_jax.data.mask_formats import foreground_format, refuse_two_valued
+from toco_jax.image_files import image_of_each
 
 PARTS = {"train": "train2014", "val": "val2014"}
 VAL_PART = 5_000
@@ -35,6 +43,7 @@ def open_coco(
     masks: bool,
     labels: str = "",
     mask_folder: str = "",
+    mask_foreground: int = 0,
     on_problem: OnProblem = raise_problem,
 ) -> FileSource:
     """Opens one split of a prepared COCO 2014 folder.
@@ -48,6 +57,7 @@ def open_coco(
         mask_folder: a folder of ready-made masks, NAME.png or train2014/NAME.png, in place of the
             prepared ones; what they store (labels, official ids, colours) is found out by
             comparing some of them with the image-level labels.
+        mask_foreground: 0; there is no one class that another value could stand for.
         on_problem: not used: labels come from one file.
 
     Raises:
@@ -59,10 +69,11 @@ def open_coco(
         raise DataError(f"{root} is not a folder; give the one that holds train2014 and val2014")
     prepared = root / (labels or PREPARED)
     names, cls_labels, parts = _members(root, prepared, split)
-    images = _image_folders(root)
+    pairs = list(zip(parts, names, strict=True))
     mask_paths, mask_format = None, INDICES
+    if masks and mask_foreground:
+        mask_format = foreground_format(mask_foreground, COCO_CLASSES)
     if masks:
-        pairs = list(zip(parts, names, strict=True))
         if mask_folder:
             mask_paths = _given_masks(root / mask_folder, pairs)
             mask_format = recognise(mask_paths, cls_labels)
@@ -72,18 +83,12 @@ def open_coco(
         class_names=COCO_CLASSES,
         split=split,
         names=names,
-        images=tuple(images(part) / f"{name}.jpg" for part, name in zip(parts, names, strict=True)),
+        images=_images(root, pairs),
         cls_labels=cls_labels,
         masks=mask_paths,
         mask_format=mask_format,
         list_folder=prepared,
     )
-
-
-def evenly_spaced(total: int, wanted: int) -> np.ndarray:
-    """Positions of `wanted` of `total` things at equal distances, all of them if fewer."""
-    count = min(total, wanted)
-    return np.arange(count) * total // max(count, 1)
 
 
 def _members(
@@ -138,10 +143,15 @@ def _read_index(
     return names, cls_labels
 
 
-def _image_folders(root: pathlib.Path) -> Callable[[str], pathlib.Path]:
-    """Where the images of a part are: right in the root or in its `images`."""
-    inside = {part: root / "images" / part for part in PARTS.values()}
-    return lambda part: inside[part] if inside[part].is_dir() else root / part
+def _images(root: pathlib.Path, members: list[tuple[str, str]]) -> tuple[pathlib.Path, ...]:
+    """The image of each (part, name); parts lie right in the root or in its `images`."""
+    found = {}
+    for part in PARTS.values():
+        inside = root / "images" / part
+        names = [name for where, name in members if where == part]
+        images = image_of_each(inside if inside.is_dir() else root / part, names)
+        found |= {(part, name): path for name, path in zip(names, images, strict=True)}
+    return tuple(found[member] for member in members)
 
 
 def _given_masks(folder: pathlib.Path, members: list[tuple[str, str]]) -> tuple[pathlib.Path, ...]:
@@ -167,14 +177,14 @@ def recognise(paths: tuple[pathlib.Path, ...], cls_labels: np.ndarray) -> MaskFo
         DataError: none of these agrees with the labels; says what was found.
     """
     chosen = evenly_spaced(len(paths), _PROBES).tolist()
-    probes = [mask_pixels(read_bytes(paths[i], "mask"), paths[i])[0] for i in chosen]
-    strange = [(mode, i) for mode, i in zip(probes, chosen, strict=True) if mode not in _MODES]
-    if strange:
-        mode, i = strange[0]
-        raise DataError(
-            f"mask {paths[i]} is stored as {mode}; save 8-bit palette PNGs or run python -m "
-            "toco_jax.data.prepare coco and leave data.masks empty"
-        )
+    probes = [(i, paths[i], stored_mask(read_bytes(paths[i], "mask"), paths[i])) for i in chosen]
+    for _, path, stored in probes:
+        if stored.mode not in _MODES:
+            raise DataError(
+                f"mask {path} is stored as {stored.mode}; save 8-bit palette PNGs or run python -m "
+                "toco_jax.data.prepare coco and leave data.masks empty"
+            )
+    refuse_two_valued(probes, cls_labels, COCO_CLASSES)
     failures = []
     for what, mask_format in _formats():
         failure = _disagreement(mask_format, [paths[i] for i in chosen], cls_labels[chosen])

@@ -9,15 +9,24 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from toco_jax.data import DataError
-from toco_jax.data.labels import INDICES, MaskFormat, read_image, read_mask
-
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+from toco_jax.data.labels import (
+    INDICES,
+    MaskFormat,
+    labels_in,
+    load_photo,
+    read_bytes,
+    stored_mask,
+)
+from toco_jax.photos import Photo, turned
 
 # On a network file system thousands of small reads are waiting, not work.
 READERS = 8
 
 # Called with an image's name and what is wrong with its label.
 OnProblem = Callable[[str, DataError], None]
+
+# A few words that remarks of a sort share, and what is to be said.
+Remark = tuple[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,26 +63,69 @@ class FileSource:
         return len(self.names)
 
     def __getitem__(self, i: int) -> dict:
-        record = {"name": self.names[i], "image": read_image(self.images[i])}
+        photo = load_photo(self.images[i])
+        record = {"name": self.names[i], "image": photo.pixels}
         record["cls_label"] = self.cls_labels[i].astype(np.float32)
         if self.masks is not None:
-            record["mask"] = self.mask(i, record["image"].shape[:2])
+            record["mask"] = self.mask(i, photo)[0]
         return record
 
-    def mask(self, i: int, size: tuple[int, int]) -> np.ndarray:
-        """Labels uint8 [H, W] of a record opened with masks whose image has that size."""
+    def mask(self, i: int, photo: Photo) -> tuple[np.ndarray, list[Remark]]:
+        """Labels uint8 [H, W] of a record opened with masks whose decoded image is `photo`, and
+        remarks on how they were read."""
         path = self.masks[i]
         if path is None:
             # Where there are so many classes that 255 is one, another value beyond every label.
             many = len(self.class_names) >= 255
-            return np.full(size, 65535 if many else 255, np.uint16 if many else np.uint8)
-        mask = read_mask(path, len(self.class_names), self.mask_format)
-        if mask.shape != size:
-            raise DataError(
-                f"mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels but image "
-                f"{self.images[i]} is {size[1]} x {size[0]}; replace the one that was resized"
-            )
-        return mask
+            size = photo.pixels.shape[:2]
+            return np.full(size, 65535 if many else 255, np.uint16 if many else np.uint8), []
+        num_classes = len(self.class_names)
+        stored = stored_mask(read_bytes(path, "mask"), path)
+        mask = labels_in(stored, path, num_classes, self.mask_format)
+        mask, remarks = fitted(mask, photo, f"mask {path}", f"image {self.images[i]}")
+        if stored.is_reordered(num_classes):
+            taken = "values" if self.mask_format.any_palette else "colours"
+            message = f"mask {path} has VOC's colours in another order than its values; its {taken}"
+            remarks = [*remarks, ("mask with another palette", f"{message} are taken")]
+        return mask, remarks
+
+
+def fitted(
+    mask: np.ndarray, photo: Photo, name: str, image: str
+) -> tuple[np.ndarray, list[Remark]]:
+    """A mask on its upright image, and a remark if it was turned, or perhaps has to be.
+
+    A mask of the size that the image is stored in was drawn by a tool that does not heed the note,
+    and is turned as the note says. Where both sizes are equal nothing tells the tool: the mask is
+    taken for one of the upright image, as most tools draw them.
+
+    Args:
+        mask: uint8 [H, W].
+        photo: the image.
+        name: of the mask, for the messages.
+        image: its name, for the messages.
+
+    Raises:
+        DataError: the mask fits neither way.
+    """
+    size, orientation = photo.pixels.shape[:2], photo.orientation
+    stored = size[::-1] if orientation >= 5 else size
+    if mask.shape not in (size, stored):
+        unturned = f" and {stored[1]} x {stored[0]} as stored" if stored != size else ""
+        raise DataError(
+            f"{name} is {mask.shape[1]} x {mask.shape[0]} pixels but {image} is {size[1]} x "
+            f"{size[0]}{unturned}; replace the one that was resized"
+        )
+    if orientation == 1 or (mask.shape == size != stored):
+        return mask, []
+    if size == stored:
+        message = (
+            f"{image} is turned by its EXIF note and {name} is not, as their sizes do not tell "
+            "whether it was drawn on the turned image; look at one on the other"
+        )
+        return mask, [("mask taken as turned", message)]
+    message = f"{name} fits {image} as it is stored and is turned with it by the EXIF note"
+    return turned(mask, orientation), [("mask turned with its image", message)]
 
 
 def raise_problem(_name: str, error: DataError) -> None:
@@ -104,6 +156,12 @@ def labels_of(
             else:
                 row[:] = found
     return labels
+
+
+def evenly_spaced(total: int, wanted: int) -> np.ndarray:
+    """Positions of `wanted` of `total` things at equal distances, all of them if fewer."""
+    count = min(total, wanted)
+    return np.arange(count) * total // max(count, 1)
 
 
 def read_list(path: pathlib.Path) -> tuple[str, ...]:

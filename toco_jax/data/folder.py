@@ -19,7 +19,6 @@ class names, or of classes.txt (one a line), has the value k + 1.
 
 import functools
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,6 @@ import numpy as np
 
 from toco_jax.data import DataError
 from toco_jax.data.files import (
-    IMAGE_ENDINGS,
     READERS,
     FileSource,
     OnProblem,
@@ -40,7 +38,9 @@ from toco_jax.data.files import (
     refuse_repeats,
 )
 from toco_jax.data.label_files import ENDINGS, as_vector, is_names, read_entries
-from toco_jax.data.labels import read_bytes
+from toco_jax.data.labels import INDICES, read_bytes
+from toco_jax.data.mask_formats import recognise
+from toco_jax.image_files import IMAGE_ENDINGS, image_files
 
 LABEL_FILES = ("labels.csv", "labels.json")
 CLASSES_FILE = "classes.txt"
@@ -57,6 +57,7 @@ def open_folder(
     masks: bool,
     labels: str = "",
     mask_folder: str = "",
+    mask_foreground: int = 0,
     val_fraction: float = 0.1,
     seed: int = 0,
     class_names: Sequence[str] = (),
@@ -70,6 +71,7 @@ def open_folder(
         masks: whether records carry "mask"; all pixels are ignored where there are no masks.
         labels: "" for what is there, "sidecars", "folders", or a label file (see `label_files`).
         mask_folder: folder of masks NAME.png; "" for <root>/masks if that is there.
+        mask_foreground: the value of the only class in the masks; 0 where they hold labels.
         val_fraction: share of the images that is val in a seeded split.
         seed: of that split.
         class_names: all classes in label order; () for those of classes.txt or, in alphabetical
@@ -91,13 +93,19 @@ def open_folder(
     def read(name: str) -> np.ndarray:
         return as_vector(reader(name), class_names, f"labels of image {name!r}")
 
+    cls_labels = labels_of(members, read, len(class_names), on_problem)
+    mask_paths, mask_format = None, INDICES
+    if masks:
+        mask_paths = _masks(folder, members, len(class_names))
+        mask_format = recognise(mask_paths, cls_labels, class_names, foreground=mask_foreground)
     return FileSource(
         class_names=class_names,
         split=split,
         names=members,
         images=tuple(files.get(name, root / name) for name in members),
-        cls_labels=labels_of(members, read, len(class_names), on_problem),
-        masks=_masks(folder, members, len(class_names)) if masks else None,
+        cls_labels=cls_labels,
+        masks=mask_paths,
+        mask_format=mask_format,
         list_folder=root,
     )
 
@@ -107,19 +115,13 @@ def _images(root: pathlib.Path, masks: pathlib.Path | None) -> dict[str, pathlib
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds your images as data.root")
     files = {}
-    for where, folders, names in os.walk(root):
-        folder = pathlib.Path(where)
-        folders[:] = [f for f in folders if not f.startswith(".") and folder / f != masks]
-        for name in names:
-            path = folder / name
-            if path.suffix.lower() not in IMAGE_ENDINGS or name.startswith("."):
-                continue
-            key = path.relative_to(root).with_suffix("").as_posix()
-            if key in files:
-                raise DataError(
-                    f"{files[key]} and {path} have the same name without ending; rename one of them"
-                )
-            files[key] = path
+    for path in image_files(root, leave_out=[masks] if masks else []).files:
+        key = path.relative_to(root).with_suffix("").as_posix()
+        if key in files:
+            raise DataError(
+                f"{files[key]} and {path} have the same name without ending; rename one of them"
+            )
+        files[key] = path
     if not files:
         raise DataError(f"{root} holds no image ({', '.join(IMAGE_ENDINGS)}); correct data.root")
     return dict(sorted(files.items()))

@@ -4,20 +4,22 @@ Every reader raises `DataError` where a file is missing or is not what it has to
 """
 
 import dataclasses
+import functools
 import io
 import pathlib
+import re
 from collections.abc import Sequence
 from xml.etree import ElementTree
 
-import cv2
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from toco_jax.data import DataError
 from toco_jax.data.classes import palette
+from toco_jax.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
 
-# Masks are drawn on the stored pixels, so a camera's "rotate me" note has to be left unread.
-_DECODE = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_VOC_COLOURS = palette()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,32 +31,74 @@ class MaskFormat:
             channels of indices) or "palette" (RGB or RGBA in VOC's label colours).
         table: label of each stored index, uint8 [256], None where they are the labels themselves.
             An index that stands for no label maps to 254.
+        any_palette: indices count even where the palette gives them VOC's colours of other labels.
     """
 
     channels: str = "index"
     table: np.ndarray | None = None
+    any_palette: bool = False
 
 
 INDICES = MaskFormat()
 
 
-def read_image(path: pathlib.Path) -> np.ndarray:
-    """Decodes a picture of any colour mode and depth to uint8 [H, W, 3] RGB, in 0..255."""
+@dataclasses.dataclass(frozen=True)
+class StoredMask:
+    """A mask file's content.
+
+    Attributes:
+        mode: Pillow's.
+        values: [H, W] or [H, W, channels]; uint8 in the modes P, L and 1.
+        colours: uint8 [256, 3] of the values in mode P.
+    """
+
+    mode: str
+    values: np.ndarray
+    colours: np.ndarray | None = None
+
+    @functools.cached_property
+    def used(self) -> np.ndarray:
+        """The values that occur, of masks whose values are uint8 [H, W]."""
+        return np.flatnonzero(np.bincount(self.values.ravel(), minlength=256))
+
+    def has_voc_palette(self) -> bool:
+        """Whether the values that occur have VOC's colours, or there is no palette."""
+        return self.mode != "P" or np.array_equal(self.colours[self.used], _VOC_COLOURS[self.used])
+
+    def is_reordered(self, num_classes: int) -> bool:
+        """Whether a palette gives the values that occur VOC's colours of other labels.
+
+        Programs that sort a palette by use leave such masks. A palette with other colours, or one
+        colour for two values, is somebody's own and says nothing.
+        """
+        if self.has_voc_palette():
+            return False
+        colours = self.colours[self.used]
+        labels = _label_of_colour(colours)
+        are_labels = ((labels <= num_classes) | (labels == 255)).all()
+        is_one_to_one = len(np.unique(labels)) == len(labels)
+        return bool(are_labels and is_one_to_one and (_VOC_COLOURS[labels] == colours).all())
+
+
+def load_photo(path: pathlib.Path) -> Photo:
+    """A picture file of any format, colour mode and depth, see `photos.decode_photo`."""
     return decode_image(read_bytes(path, "image"), path)
 
 
-def decode_image(content: bytes, path: pathlib.PurePath) -> np.ndarray:
-    """`read_image` of a file's content; `path` is for the message."""
+def read_image(path: pathlib.Path) -> np.ndarray:
+    """The pixels of `load_photo`: uint8 [H, W, 3] RGB, upright."""
+    return load_photo(path).pixels
+
+
+def decode_image(content: bytes, path: pathlib.PurePath) -> Photo:
+    """`load_photo` of a file's content; `path` is for the message."""
     try:
-        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), _DECODE) if content else None
-    except cv2.error:
-        bgr = None
-    if bgr is None:
+        return decode_photo(content)
+    except PhotoError as error:
         raise DataError(
             f"image {path} ({len(content)} bytes) cannot be decoded; replace the file "
-            f"or take {path.stem!r} out of the split"
-        )
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            f"or take {path.stem!r} out of the split ({error})"
+        ) from error
 
 
 def read_mask(
@@ -76,35 +120,72 @@ def decode_mask(
     mask_format: MaskFormat = INDICES,
 ) -> np.ndarray:
     """`read_mask` of a file's content; `path` is for the message."""
-    mode, mask = mask_pixels(content, path)
+    return labels_in(stored_mask(content, path), path, num_classes, mask_format)
+
+
+def labels_in(
+    stored: StoredMask, path: pathlib.PurePath, num_classes: int, mask_format: MaskFormat = INDICES
+) -> np.ndarray:
+    """`read_mask` of what was stored; `path` is for the message."""
+    values = stored.values
     if mask_format.channels != "index":
-        mask = _indices_of_colours(mask, path, grey=mask_format.channels == "grey")
-    elif mode not in ("P", "L"):
+        values = stored.colours[values] if stored.mode == "P" else values
+        values = _indices_of_colours(values, path, grey=mask_format.channels == "grey")
+    elif stored.mode == "1" and num_classes == 1:
+        return values
+    elif stored.mode not in ("P", "L"):
         raise DataError(
-            f"mask {path} is stored as {mode}, not as palette indices; save it as an 8-bit palette "
-            f"PNG whose values are 0..{num_classes} and 255"
+            f"mask {path} is stored as {stored.mode}, not as palette indices; save it as an 8-bit "
+            f"palette PNG whose values are 0..{num_classes} and 255"
         )
-    stored = mask
-    if mask_format.table is not None:
-        mask = mask_format.table[mask]
-    foreign = stored[(mask > num_classes) & (mask != 255)]
+    elif not mask_format.any_palette and stored.is_reordered(num_classes):
+        raise DataError(
+            f"mask {path} has VOC's colours in another order than its values, as painting programs "
+            "leave them; save it with the palette in VOC's order, the colour of label k at place k"
+        )
+    mask = values if mask_format.table is None else mask_format.table[values]
+    foreign = values[(mask > num_classes) & (mask != 255)]
     if foreign.size:
-        raise DataError(
-            f"mask {path} holds the value {foreign[0]}, but labels are 0..{num_classes} and 255; "
-            "check that the file is a mask of this data set"
-        )
+        meaning = "which stands for no label"
+        if mask_format.table is None:
+            meaning = f"but labels are 0..{num_classes} and 255"
+        remedy = "check that the file is a mask of this data set"
+        if num_classes == 1 and len(np.unique(foreign)) == 1:
+            remedy = f"set data.mask_foreground={foreign[0]} if it is the class, or {remedy}"
+        raise DataError(f"mask {path} holds the value {foreign[0]}, {meaning}; {remedy}")
     return mask
 
 
-def mask_pixels(content: bytes, path: pathlib.PurePath) -> tuple[str, np.ndarray]:
-    """Pillow's mode and the stored values of a mask's content, [H, W] or [H, W, channels]."""
+def stored_mask(content: bytes, path: pathlib.PurePath) -> StoredMask:
+    """What a mask's content holds; `path` is for the message."""
     try:
         with PIL.Image.open(io.BytesIO(content)) as picture:
-            return picture.mode, np.array(picture)
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+            is_lossy = picture.format in ("JPEG", "MPO")
+            few_bits = re.search(r"'L;([24])'", str(picture.tile))
+            upright = PIL.ImageOps.exif_transpose(picture)
+            values = np.array(upright)
+            colours = np.array(upright.getpalette("RGB") or (), np.uint8).reshape(-1, 3)
+    except (*DECODER_ERRORS, PIL.Image.DecompressionBombError) as error:
         raise DataError(
             f"mask {path} ({len(content)} bytes) cannot be decoded; replace the file"
         ) from error
+    if is_lossy:
+        raise DataError(f"mask {path} is a JPEG, which blurs labels; save it anew as a PNG")
+    if few_bits:  # which Pillow spreads over 0..255, as if they were brightness
+        values //= 255 // (2 ** int(few_bits[1]) - 1)
+    if upright.mode == "1":
+        values = values.astype(np.uint8)
+    # No label has the colour of values that the palette lacks.
+    lacking = np.full((256 - len(colours), 3), 1, np.uint8)
+    return StoredMask(upright.mode, values, np.concatenate([colours, lacking]))
+
+
+def _label_of_colour(colours: np.ndarray) -> np.ndarray:
+    """The label uint8 [...] whose colour in VOC's palette is the nearest below colours [..., 3]."""
+    label = np.zeros(colours.shape[:-1], np.uint8)
+    for bit in range(8):  # a label's bits are spread over the channels' top bits
+        label |= ((colours[..., bit % 3] >> (7 - bit // 3)) & 1) << bit
+    return label
 
 
 def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool) -> np.ndarray:
@@ -118,10 +199,7 @@ def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool)
         index = mask[..., 0]
         colours = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
     else:
-        colours = palette()
-        index = np.zeros(mask.shape[:2], np.uint8)
-        for bit in range(8):  # a label's bits are spread over the channels' top bits
-            index |= ((mask[..., bit % 3] >> (7 - bit // 3)) & 1) << bit
+        colours, index = _VOC_COLOURS, _label_of_colour(mask)
     strange = (colours[index] != mask[..., :3]).any(axis=2)
     if strange.any():
         colour = tuple(int(v) for v in mask[strange][0])
@@ -142,7 +220,7 @@ def write_mask(path: pathlib.Path, mask: np.ndarray) -> None:
 def encode_mask(mask: np.ndarray) -> bytes:
     """Labels uint8 [H, W] as the content of a palette PNG."""
     picture = PIL.Image.frombytes("P", mask.shape[::-1], np.ascontiguousarray(mask).tobytes())
-    picture.putpalette(palette().tobytes())
+    picture.putpalette(_VOC_COLOURS.tobytes())
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()

@@ -69,6 +69,7 @@ def tfds(args: argparse.Namespace) -> None:
             seed=args.seed,
             labels=args.labels,
             mask_folder=args.masks,
+            mask_foreground=args.mask_foreground,
             val_fraction=args.val_fraction,
         )
         for split in args.splits
@@ -103,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
     records.add_argument("--out", required=True, help="where the records go; a path or a bucket")
     records.add_argument("--labels", default="", help="as data.labels of a configuration")
     records.add_argument("--masks", default="", help="as data.masks of a configuration")
+    records.add_argument("--mask-foreground", type=int, default=0, help="as data.mask_foreground")
     records.add_argument("--no-masks", action="store_true", help="leave masks out")
     records.add_argument("--val-fraction", type=float, default=0.1, help="as data.val_fraction")
     records.add_argument("--seed", type=int, default=0, help="of a seeded split")

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from toco_jax.data import DataError
 from toco_jax.data.files import FileSource
-from toco_jax.data.labels import encode_mask, read_image
+from toco_jax.data.labels import encode_mask, load_photo
 
 KINDS = ("voc", "coco", "folder")
 
@@ -65,9 +65,9 @@ class TocoRecords(tfds.core.GeneratorBasedBuilder):
             for i, name in enumerate(source.names):
                 example = {"name": name, "cls_label": source.cls_labels[i]}
                 example["image"] = str(source.images[i])
-                size = read_image(source.images[i]).shape[:2]  # a broken file must not get in
+                photo = load_photo(source.images[i])  # a broken file must not get in
                 if source.masks is not None:
-                    mask_path.write_bytes(encode_mask(source.mask(i, size)))
+                    mask_path.write_bytes(encode_mask(source.mask(i, photo)[0]))
                     example["mask"] = str(mask_path)
                 yield i, example
 

@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 
 from toco_jax.data import DataError
+from toco_jax.data.files import fitted
 from toco_jax.data.labels import decode_image, decode_mask
 
 
@@ -63,11 +64,14 @@ class TfdsSource:
     def __getitem__(self, i: int) -> dict:
         stored = self._records[int(i)]
         where = pathlib.PurePath(f"{self.root}#{self.names[i]}")
+        photo = decode_image(stored["image"], where)
         record = {
             "name": self.names[i],
-            "image": decode_image(stored["image"], where),
+            "image": photo.pixels,
             "cls_label": np.asarray(stored["cls_label"]).astype(np.float32),
         }
         if self._masks:
-            record["mask"] = decode_mask(stored["mask"], where, len(self.class_names))
+            mask = decode_mask(stored["mask"], where, len(self.class_names))
+            # Records built by earlier versions hold masks of unturned images.
+            record["mask"] = fitted(mask, photo, f"the mask of {where}", "its image")[0]
         return record

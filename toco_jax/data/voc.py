@@ -1,5 +1,6 @@
 """PASCAL VOC devkit folders (2007 to 2012) as they come, with the augmented masks laid beside."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -15,7 +16,9 @@ from toco_jax.data.files import (
     refuse_empty,
 )
 from toco_jax.data.label_files import classes_in_mask, labels_from_file
-from toco_jax.data.labels import read_annotation
+from toco_jax.data.labels import INDICES, read_annotation
+from toco_jax.data.mask_formats import recognise
+from toco_jax.image_files import image_of_each
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -28,13 +31,14 @@ def open_voc(
     masks: bool,
     labels: str = "",
     mask_folder: str = "",
+    mask_foreground: int = 0,
     on_problem: OnProblem = raise_problem,
 ) -> FileSource:
     """Opens one split of a devkit folder.
 
-    The folder holds JPEGImages/*.jpg, the split's list ImageSets/Segmentation/<split>.txt, for
-    image-level labels Annotations/*.xml and for masks SegmentationClassAug/*.png or else
-    SegmentationClass/*.png.
+    The folder holds JPEGImages/*.jpg (other endings do, too), the split's list
+    ImageSets/Segmentation/<split>.txt, for image-level labels Annotations/*.xml and for masks
+    SegmentationClassAug/*.png or else SegmentationClass/*.png.
     Without a train_aug.txt the split `train_aug` is every name in SegmentationClassAug that is not
     in val.txt, sorted.
 
@@ -48,6 +52,7 @@ def open_voc(
         labels: where image-level labels come from: "" the XML annotations, "masks" the classes in
             the masks, or a label file, see `label_files`.
         mask_folder: name or path of the masks' folder; "" takes the first of `MASK_FOLDERS`.
+        mask_foreground: 0; there is no one class that another value could stand for.
         on_problem: called with an image's name and what is wrong with its label.
 
     Raises:
@@ -56,11 +61,18 @@ def open_voc(
     """
     root = _devkit(pathlib.Path(root), annotations=not labels)
     names = _split_names(root, split)
-    folder = _mask_folder(root, mask_folder) if masks or labels == "masks" else None
+    mask_paths, mask_format = None, INDICES
+    recognised = functools.partial(
+        recognise, class_names=VOC_CLASSES, foreground=mask_foreground, has_voc_colours=True
+    )
+    if masks or labels == "masks":
+        folder = _mask_folder(root, mask_folder)
+        mask_paths = tuple(folder / f"{name}.png" for name in names)
     if labels == "masks":
+        mask_format = recognised(mask_paths, None)
 
         def read(name: str) -> np.ndarray:
-            return classes_in_mask(folder / f"{name}.png", len(VOC_CLASSES))
+            return classes_in_mask(folder / f"{name}.png", len(VOC_CLASSES), mask_format)
 
     elif labels:
         read = labels_from_file(root / labels, VOC_CLASSES)
@@ -69,13 +81,17 @@ def open_voc(
         def read(name: str) -> np.ndarray:
             return read_annotation(root / "Annotations" / f"{name}.xml", VOC_CLASSES)
 
+    cls_labels = labels_of(names, read, len(VOC_CLASSES), on_problem)
+    if masks and labels != "masks":
+        mask_format = recognised(mask_paths, cls_labels)
     return FileSource(
         class_names=VOC_CLASSES,
         split=split,
         names=names,
-        images=tuple(root / "JPEGImages" / f"{name}.jpg" for name in names),
-        cls_labels=labels_of(names, read, len(VOC_CLASSES), on_problem),
-        masks=tuple(folder / f"{name}.png" for name in names) if masks else None,
+        images=image_of_each(root / "JPEGImages", names),
+        cls_labels=cls_labels,
+        masks=mask_paths if masks else None,
+        mask_format=mask_format,
         list_folder=root / LISTS,
     )
 
