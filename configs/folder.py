@@ -92,6 +92,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.data.masks = ""
     # Share of the images that is val in a seeded split.
     config.data.val_fraction = 0.1
+    # Draws that split; `seed` does not, so that runs of several seeds share their images.
+    config.data.split_seed = 0
     # An image that cannot be read: "raise" stops, "skip" takes the next one and counts it.
     config.data.on_error = "raise"
     config.data.num_threads = 8

@@ -84,6 +84,8 @@ def get_config() -> ConfigDict:
     config.data.labels = ""
     config.data.masks = ""
     config.data.val_fraction = 0.1
+    # Draws that split.
+    config.data.split_seed = 0
     config.data.on_error = "raise"
     config.data.num_threads = 2
     config.data.scale_range = (0.9, 1.3)

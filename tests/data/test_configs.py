@@ -95,13 +95,53 @@ def test_configured_keys_reach_the_source(config, photos):
     train_source, val_source = train.open_sources(config)
     assert (len(train_source), len(val_source)) == (3, 3)
     assert (val_source[0]["mask"] != 255).all()
-    config.seed = 5
+    config.data.split_seed = 5
     assert train.open_sources(config)[0].names != train_source.names
     with config.unlocked():  # a run made before these keys were there
-        for key in ("masks", "labels", "val_fraction", "on_error"):
+        for key in ("masks", "labels", "val_fraction", "on_error", "split_seed"):
             del config.data[key]
     validate(config, 1)
     assert len(data.open_configured(config, part="val", masks=True)) == 1
     config.data.source = "elsewhere"
     with pytest.raises(DataError, match="unknown data source 'elsewhere'"):
         data.open_configured(config, part="val", masks=True)
+
+
+def test_three_seeds_are_three_runs_on_one_data_set(config, photos):
+    (photos / "train.txt").unlink()
+    (photos / "val.txt").unlink()
+    config.data.val_fraction = 0.5
+    splits = set()
+    for seed in (0, 1, 2):
+        config.seed = seed
+        splits.add(tuple(source.names for source in train.open_sources(config)))
+    assert len(splits) == 1
+
+
+def test_a_run_made_before_keeps_the_split_that_its_seed_drew(config, photos, tmp_path):
+    (photos / "train.txt").unlink()
+    (photos / "val.txt").unlink()
+    config.data.val_fraction, config.data.split_seed = 0.5, 3
+    drawn = data.open_configured(config, part="val", masks=False).names
+    before = config.copy_and_resolve_references()
+    before.seed = 3
+    with before.unlocked():
+        del before.data["split_seed"]
+    assert data.open_configured(before, part="val", masks=False).names == drawn
+
+    workdir.claim(tmp_path / "run", before, ("cat", "dog"))
+    config.seed = 3
+    workdir.claim(tmp_path / "run", config, ("cat", "dog"))  # goes on on the same images
+    config.data.split_seed = 0
+    with pytest.raises(CheckpointError, match=r"data\.split_seed \(3 there, 0 now\)"):
+        workdir.claim(tmp_path / "run", config, ("cat", "dog"))
+
+
+def test_a_run_made_before_on_given_splits_goes_on(tmp_path):
+    config = small_config("voc")
+    before = config.copy_and_resolve_references()
+    config.seed = before.seed = 3
+    with before.unlocked():
+        del before.data["split_seed"]
+    workdir.claim(tmp_path / "run", before, ("cat", "dog"))
+    workdir.claim(tmp_path / "run", config, ("cat", "dog"))

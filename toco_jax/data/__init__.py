@@ -36,6 +36,7 @@ def open_source(
     labels: str = "",
     mask_folder: str = "",
     val_fraction: float = 0.1,
+    split_seed: int = 0,
     class_names: Sequence[str] = (),
     on_problem: Any = None,
 ):
@@ -46,11 +47,12 @@ def open_source(
         root: the data set's folder; `shapes` makes its images and needs none.
         split: the split's name in that data set.
         masks: whether records carry "mask". Training does not need masks and must not ask.
-        seed: of the procedural images, and of the split of a `folder`.
+        seed: of the procedural images.
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
         mask_folder: folder of masks, relative to the root, "" for the usual place.
         val_fraction: share of the validation images in the split of a `folder`.
+        split_seed: draws that split.
         class_names: all classes in label order where a `folder` must have just these.
         on_problem: called with the name and a `DataError` for each image whose label cannot be
             read, which then has no classes; None raises the first one.
@@ -79,7 +81,8 @@ def open_source(
     chosen = {"labels": labels, "mask_folder": mask_folder}
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
-        chosen |= {"val_fraction": val_fraction, "seed": seed, "class_names": class_names}
+        chosen |= {"val_fraction": val_fraction, "split_seed": split_seed}
+        chosen["class_names"] = class_names
     open_it = {"voc": voc.open_voc, "coco": coco.open_coco, "folder": folder.open_folder}[name]
     return open_it(root, split, masks=masks, **chosen)
 
@@ -116,5 +119,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "labels": data.get("labels", ""),
         "mask_folder": data.get("masks", ""),
         "val_fraction": data.get("val_fraction", 0.1),
+        # In runs made before there was such a key, the run's seed drew the split.
+        "split_seed": data.get("split_seed", config.seed),
     }
     return open_source(data.source, masks=masks, **(chosen | options))

@@ -58,7 +58,7 @@ def open_folder(
     labels: str = "",
     mask_folder: str = "",
     val_fraction: float = 0.1,
-    seed: int = 0,
+    split_seed: int = 0,
     class_names: Sequence[str] = (),
     on_problem: OnProblem = raise_problem,
 ) -> FileSource:
@@ -71,7 +71,7 @@ def open_folder(
         labels: "" for what is there, "sidecars", "folders", or a label file (see `label_files`).
         mask_folder: folder of masks NAME.png; "" for <root>/masks if that is there.
         val_fraction: share of the images that is val in a seeded split.
-        seed: of that split.
+        split_seed: draws that split.
         class_names: all classes in label order; () for those of classes.txt or, in alphabetical
             order, those that the labels name.
         on_problem: called with an image's name and what is wrong with its label.
@@ -85,7 +85,7 @@ def open_folder(
     files = _images(root, folder)
     kind = labels or _labels_there(root, files)
     names, reader = _labels(root, files, kind)
-    members = _split_members(root, names, split, val_fraction, seed)
+    members = _split_members(root, names, split, val_fraction, split_seed)
     class_names = tuple(class_names) or _class_names(root, names, reader)
 
     def read(name: str) -> np.ndarray:

@@ -66,7 +66,7 @@ def tfds(args: argparse.Namespace) -> None:
             root=str(args.root),
             split=split,
             masks=not args.no_masks,
-            seed=args.seed,
+            split_seed=args.split_seed,
             labels=args.labels,
             mask_folder=args.masks,
             val_fraction=args.val_fraction,
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
     records.add_argument("--masks", default="", help="as data.masks of a configuration")
     records.add_argument("--no-masks", action="store_true", help="leave masks out")
     records.add_argument("--val-fraction", type=float, default=0.1, help="as data.val_fraction")
-    records.add_argument("--seed", type=int, default=0, help="of a seeded split")
+    records.add_argument("--split-seed", type=int, default=0, help="as data.split_seed")
     return top
 
 
