@@ -49,10 +49,13 @@ def test_every_problem_is_found_at_once(config, photos):
         ("mask", "train", "0", False, False),  # training reads no masks
         ("mask shows more", "val", "5", False, False),
         ("label says more", "val", "5", False, False),
+        ("mask", "train", "2", False, False),  # 2 is 4, and their masks differ
         ("in both splits", "train", "2", False, True),
-        ("class without images", "train", "", False, False),  # 1 and 3 were the dogs
+        ("equal files", "", "", False, False),
+        ("images without a label", "", "", False, False),
+        ("class without images", "", "", False, False),  # 1 and 3 were the dogs
     }
-    said = {p.kind: p.message for p in problems}
+    said = {p.kind: p.message for p in reversed(problems)}
     assert "masks/5.png shows cat, which the label lacks" in said["mask shows more"]
     assert "5 is labelled dog, which mask" in said["label says more"]
     assert "training image 2 is the same picture as 4 of 'val'" in said["in both splits"]

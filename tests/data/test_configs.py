@@ -1,7 +1,8 @@
 import json
 
+import numpy as np
 import pytest
-from data.conftest import small_config
+from data.conftest import small_config, write_mask
 
 from toco_jax import data, train, workdir
 from toco_jax.checkpoints import CheckpointError
@@ -145,3 +146,34 @@ def test_a_run_made_before_on_given_splits_goes_on(tmp_path):
         del before.data["split_seed"]
     workdir.claim(tmp_path / "run", before, ("cat", "dog"))
     workdir.claim(tmp_path / "run", config, ("cat", "dog"))
+
+
+def test_training_says_what_was_found_before_it_starts(config, photos, capsys):
+    (photos / "6.png").write_bytes((photos / "0.png").read_bytes())
+    (photos / "7.png").write_bytes(b"x")
+    (photos / "._0.png").write_bytes(b"x")
+    rows = (photos / "labels.csv").read_text()
+    (photos / "labels.csv").write_text(f"{rows}6.png,cat\ngone.png,yak\n")
+    (photos / "val.txt").write_text("3\n4\n6\n")
+    write_mask(photos / "masks" / "6.png", np.full((16, 24), 1, np.uint8))
+    train.open_sources(config)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("4 training images of 'train', 3 validation images of 'val', 3 class")
+    starts = (
+        "1 file passed over: ",
+        "1 of 8 images has no entry in labels.csv (7)",
+        "1 of 8 entries in labels.csv names no image (gone.png)",
+        "2 files hold 1 picture (0 = 6)",
+        "2 training images of 'train' are in 'val' too (0 = 6, 3)",
+        "1 labelled image is in neither 'train' nor 'val' (5)",
+        "class 'yak' has no training image and cannot be learnt",
+    )
+    assert len(said) == 1 + len(starts)
+    for line, start in zip(said[1:], starts, strict=True):
+        assert line.startswith(f"remark: {start}")
+
+
+def test_training_does_not_start_without_the_masks_that_score_it(config, photos):
+    (photos / "masks" / "5.png").unlink()
+    with pytest.raises(DataError, match=r"masks/5\.png is missing .*1 of the 2 images of 'val' ha"):
+        train.open_sources(config)

@@ -7,6 +7,7 @@ A record source is any object with
     names         sequence of str    one unique name a record, in order
     max_classes   int                largest number of classes present in one image
     len(source)
+    remarks       sequence of `remarks.DataRemark`, what the owner should know; may be missing
     source[i]     {"name": str, "image": uint8 [H, W, 3] RGB, "cls_label": float32 [C] in {0, 1}}
                   and, when opened with masks, "mask": uint8 [H, W], 0 background, 1..C, 255 ignored
 
@@ -37,6 +38,7 @@ def open_source(
     mask_folder: str = "",
     val_fraction: float = 0.1,
     split_seed: int = 0,
+    splits: Sequence[str] = ("train", "val"),
     class_names: Sequence[str] = (),
     on_problem: Any = None,
 ):
@@ -53,9 +55,11 @@ def open_source(
         mask_folder: folder of masks, relative to the root, "" for the usual place.
         val_fraction: share of the validation images in the split of a `folder`.
         split_seed: draws that split.
+        splits: all splits of a run on a `folder`, whose folders are no classes.
         class_names: all classes in label order where a `folder` must have just these.
         on_problem: called with the name and a `DataError` for each image whose label cannot be
-            read, which then has no classes; None raises the first one.
+            read, which then has no classes, and with "" and one for what is wrong with a `folder`
+            as a whole; None raises the first one.
 
     Returns:
         A record source (see the module's docstring).
@@ -82,7 +86,7 @@ def open_source(
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
         chosen |= {"val_fraction": val_fraction, "split_seed": split_seed}
-        chosen["class_names"] = class_names
+        chosen |= {"splits": splits, "class_names": class_names}
     open_it = {"voc": voc.open_voc, "coco": coco.open_coco, "folder": folder.open_folder}[name]
     return open_it(root, split, masks=masks, **chosen)
 
@@ -121,5 +125,6 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "val_fraction": data.get("val_fraction", 0.1),
         # In runs made before there was such a key, the run's seed drew the split.
         "split_seed": data.get("split_seed", config.seed),
+        "splits": (data.train_split, data.val_split),
     }
     return open_source(data.source, masks=masks, **(chosen | options))

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from toco_jax.data import DataError
+from toco_jax.data import DataError, remarks
 
 
 def progress(title: str, states: Iterable[tuple[int, int]]) -> int:
@@ -67,12 +67,15 @@ def tfds(args: argparse.Namespace) -> None:
             split=split,
             masks=not args.no_masks,
             split_seed=args.split_seed,
+            splits=args.splits,
             labels=args.labels,
             mask_folder=args.masks,
             val_fraction=args.val_fraction,
         )
         for split in args.splits
     }
+    for remark in remarks.own(*sources.values()):
+        print(f"remark: {remark}")
     folder = build(sources, args.out, kind=args.source)
     counts = ", ".join(f"{split} {len(source)}" for split, source in sources.items())
     print(f"{counts}; use data.source=tfds and data.root={folder}")
