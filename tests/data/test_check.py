@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from data import faulty_folder
 from data.conftest import small_config, write_mask
 
 from toco_jax.data import check, check_report, open_configured
@@ -49,7 +51,6 @@ def test_every_problem_is_found_at_once(config, photos):
         ("mask", "train", "0", False, False),  # training reads no masks
         ("mask shows more", "val", "5", False, False),
         ("label says more", "val", "5", False, False),
-        ("mask", "train", "2", False, False),  # 2 is 4, and their masks differ
         ("in both splits", "train", "2", False, True),
         ("equal files", "", "", False, False),
         ("images without a label", "", "", False, False),
@@ -165,3 +166,62 @@ def test_command_line(photos, tmp_path):
     assert "train_clean.txt: 3 of 4 images" in broken.stdout
     assert "Traceback" not in broken.stderr
     assert len(json.loads((tmp_path / "report.json").read_text())["problems"]) == 2
+
+
+def kinds(problems):
+    return {(problem.fatal, problem.kind) for problem in problems}
+
+
+def test_all_faults_of_class_folders_are_found_at_once(tmp_path):
+    config = small_config("folder")
+    config.data.root = str(faulty_folder.make(tmp_path / "faulty"))
+    splits, problems = run(config)
+    assert set(splits) == {"train", "val"}
+    folder = [p.message for p in problems if p.kind == "folder"]
+    starts = (
+        r"Train/dog/1\.jpg and .*Train/dog/1\.png have the same name without ending",
+        r"only 1 of \d+ images have a text file of the same name \(Train/cat/4\)",
+        r"folder .*Train/annotations \(2 pictures\) looks like masks",
+        r"all images of folder 'farm' lie in its sub-folders \(goose, hen\)",
+        r"class folder 'sheep' has sub-folders named like splits \(val\)",
+        r"classes 'Cat' and 'cat' differ in case",
+        r"class 'line\\nbreak' has .* line break",
+        r"the masks of .* may count the classes in another order: class 'c10' comes before 'c2'",
+    )
+    for start in starts:
+        assert [m for m in folder if re.search(start, m)], start
+    assert len(folder) == len(starts) and all(p.fatal for p in problems if p.kind == "folder")
+    assert kinds(problems) - {(True, "folder")} == {
+        (True, "label"),  # a stray image, and one that is a cat and nothing
+        (True, "mask"),  # of val
+        (True, "image"),
+        (False, "files passed over"),
+        (False, "sub-folders"),
+        (False, "images without a label"),
+        (False, "in no split"),
+        (False, "background"),
+        (False, "equal files"),
+        (False, "in both splits"),
+        (False, "class without images"),
+        (False, "label says more"),
+    }
+
+
+def test_all_faults_of_a_label_file_are_found_at_once(tmp_path):
+    config = small_config("folder")
+    config.data.root = str(faulty_folder.make(tmp_path / "faulty"))
+    config.data.labels = "tags.csv"
+    splits, problems = run(config)
+    assert set(splits) == {"train", "val"}
+    assert {(True, "folder"), (True, "label"), (True, "mask")} <= kinds(problems)
+    assert {
+        "files passed over",
+        "images without a label",
+        "labels without an image",
+        "masks passed over",
+        "background",
+        "equal files",
+        "in both splits",
+        "class without images",
+    } <= {kind for fatal, kind in kinds(problems) if not fatal}
+    assert splits["train"].source.class_names == ("Cat", "cat", "dog", "yak")

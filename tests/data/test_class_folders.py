@@ -210,7 +210,7 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
     hidden, others, unlabelled = said(source)
     assert hidden.startswith(f"1 file passed over: {tmp_path}/cat/._a.png ")
     assert others.startswith("2 files passed over: cat/Thumbs.db, dog/.DS_Store are no picture by")
-    assert unlabelled.startswith("1 image in a folder of unlabelled images are left out (_unlabel")
+    assert unlabelled.startswith("1 image in a folder of unlabelled images is left out (_unlabel")
 
 
 def test_numbers_are_counted_as_numbers(tmp_path):

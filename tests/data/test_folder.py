@@ -1,4 +1,5 @@
 import json
+import os
 
 import cv2
 import numpy as np
@@ -360,7 +361,7 @@ def test_texts_and_class_folders_are_told_apart_by_the_user(tmp_path):
     pictures(tmp_path, "cat/0.png", "cat/train.png", "dog/1.png")
     (tmp_path / "cat" / "train.txt").write_text("notes of mine\n")
     with pytest.raises(
-        DataError, match=r"1 of 3 images have a text file .* \(cat/train\), .*; set"
+        DataError, match=r"only 1 of 3 images have a text file .* \(cat/train\), .*; set"
     ):
         open_split(tmp_path)
     source = open_split(tmp_path, labels="folders")
@@ -385,3 +386,13 @@ def test_a_list_with_more_than_names_is_refused(tmp_path):
         DataError, match=r"has 'cat/0.png 0', which is more than a file name; write"
     ):
         open_split(tmp_path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    pictures(tmp_path, "cat/0.png", "cat/1.png")
+    os.rename(tmp_path / "cat" / "1.png", os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")
+    with pytest.raises(
+        DataError, match=r"1 image below .* is named in letters that are no UTF-8 \('cat/caf\\udce9"
+    ) as refusal:
+        open_split(tmp_path)
+    assert str(refusal.value).isprintable()

@@ -116,9 +116,9 @@ def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split 
     def note(image: str, error: DataError) -> None:
         if not image:
             found.append(Problem("folder", "", "", str(error), fatal=True))
-        elif isinstance(error, MaskError):  # training reads no masks
-            scored = part == "val"
-            found.append(Problem("mask", name, image, str(error), fatal=scored, unusable=scored))
+        elif isinstance(error, MaskError):
+            if part == "val":  # training reads no masks
+                found.append(Problem("mask", name, image, str(error), fatal=True, unusable=True))
         else:
             found.append(Problem("label", name, image, str(error), fatal=True, unusable=True))
 

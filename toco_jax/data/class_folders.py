@@ -9,12 +9,11 @@ Folders that classes.txt lists are classes wherever they are.
 import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
-import numpy as np
 import PIL.Image
 
 from toco_jax.data import DataError
 from toco_jax.data.files import OnProblem
-from toco_jax.data.remarks import DataRemark, count, some
+from toco_jax.data.remarks import DataRemark, are, count, some
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
 _HOLDERS = ("images", "imgs", "jpegimages")
@@ -165,14 +164,14 @@ def _ambiguous(
         like_splits = [name for name in inner if plain(name) in splits]
         if like_splits and not in_lists:
             messages.append(
-                f"class folder {root / top} has sub-folders named like splits "
+                f"class folder {top!r} has sub-folders named like splits "
                 f"({some(like_splits)}); put the split first ({like_splits[0]}/{top}), or write "
                 "the lists train.txt and val.txt"
             )
         # A class of its own images, or sub-folders that come again elsewhere, tell the classes.
         elif inner and "" not in inside and all(places[name] == 1 for name in inner):
             messages.append(
-                f"all images of folder {root / top} lie in its sub-folders ({some(inner)}), and "
+                f"all images of folder {top!r} lie in its sub-folders ({some(inner)}), and "
                 f"either {top!r} or these may be the classes; list the ones that you mean, one a "
                 f"line, in {root / 'classes.txt'}"
             )
@@ -183,25 +182,32 @@ def _remarks(
     tree: Mapping[str, Mapping[str, Sequence[str]]], outside: list[str], unlabelled: list[str]
 ) -> list[DataRemark]:
     remarks = []
-    nested = {f"{top}/{i}": top for top, inside in tree.items() for i in inside if i}
+    nested = {
+        f"{top}/{inner}": len(names)
+        for top, inside in tree.items()
+        for inner, names in inside.items()
+        if inner
+    }
     if nested:
-        number = int(np.sum([len(tree[top][key[len(top) + 1 :]]) for key, top in nested.items()]))
+        number = sum(nested.values())
         message = (
-            f"{count(number, 'image')} in sub-folders of class folders ({some(nested)}) are taken "
-            "as of the class of the first folder; list the classes in classes.txt if the "
-            "sub-folders are meant"
+            f"{count(number, 'image')} in sub-folders of class folders ({some(nested)}) "
+            f"{are(number)} taken as of the class of the first folder; list the classes in "
+            "classes.txt if the sub-folders are meant"
         )
         remarks.append(DataRemark("sub-folders", message, tuple(nested)))
     if unlabelled:
         message = (
-            f"{count(len(unlabelled), 'image')} in a folder of unlabelled images are left out "
-            f"({some(unlabelled)}); sort them into the folders of their classes to use them"
+            f"{count(len(unlabelled), 'image')} in a folder of unlabelled images "
+            f"{are(len(unlabelled))} left out ({some(unlabelled)}); sort them into the "
+            "folders of their classes to use them"
         )
         remarks.append(DataRemark("images without a label", message, tuple(unlabelled)))
     if outside:
         message = (
-            f"{count(len(outside), 'image')} outside of the folders of splits are left out "
-            f"({some(outside)}); move them into one of these folders to use them"
+            f"{count(len(outside), 'image')} outside of the folders of splits "
+            f"{are(len(outside))} left out ({some(outside)}); move them into one "
+            "of these folders to use them"
         )
         remarks.append(DataRemark("in no split", message, tuple(outside)))
     return remarks

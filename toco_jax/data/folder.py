@@ -33,7 +33,7 @@ from toco_jax.data.folder_labels import CLASSES_FILE, LABEL_FILES, Labels, finde
 from toco_jax.data.folder_masks import MASKS, mask_files, mask_folder_of
 from toco_jax.data.folder_splits import split_members
 from toco_jax.data.label_files import as_vector
-from toco_jax.data.remarks import DataRemark, count, some
+from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.image_files import IMAGE_ENDINGS, Listing, image_files
 
 
@@ -135,12 +135,21 @@ def _listing(root: pathlib.Path, masks: pathlib.Path | None) -> Listing:
 
 def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict[str, pathlib.Path]:
     """Every image below the root by name, sorted."""
-    files, twins = {}, []
+    files, twins, unspeakable = {}, [], []
     for path in listing.files:
         key = path.relative_to(root).with_suffix("").as_posix()
+        if _no_text(key):
+            unspeakable.append(key)
+            continue
         if key in files:
             twins.append((files[key], path))
         files.setdefault(key, path)
+    if unspeakable:
+        message = (
+            f"{count(len(unspeakable), 'image')} below {root} {are(len(unspeakable))} named in "
+            f"letters that are no UTF-8 ({some(unspeakable)}); rename them"
+        )
+        on_problem("", DataError(message))
     if twins:
         one, other = twins[0]
         which = "them" if len(twins) == 1 else f"each of these {len(twins)} pairs"
@@ -155,6 +164,11 @@ def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict
             f"{root} holds no image ({', '.join(IMAGE_ENDINGS)}); correct data.root{passed}"
         )
     return dict(sorted(files.items()))
+
+
+def _no_text(name: str) -> bool:
+    """Whether bytes of a name are letters of another encoding."""
+    return any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[DataRemark]:
@@ -174,11 +188,10 @@ def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[Data
     known = {root / name for name in (*LABEL_FILES, CLASSES_FILE, labels)}
     others = [p for p in listing.others if p not in known and p.suffix.lower() != ".txt"]
     if others:
-        verb = "is" if len(others) == 1 else "are"
         names = tuple(str(path.relative_to(root)) for path in others)
         message = (
-            f"{count(len(names), 'file')} passed over: {some(names)} {verb} no picture by the "
-            "ending; convert or rename those that are"
+            f"{count(len(names), 'file')} passed over: {some(names)} {are(len(names))} no picture "
+            "by the ending; convert or rename those that are"
         )
         remarks.append(DataRemark(kind, message, names))
     return remarks

@@ -7,7 +7,7 @@ from toco_jax.data.classes import in_label_order, is_background, name_problems
 from toco_jax.data.files import OnProblem, read_list
 from toco_jax.data.folder_labels import CLASSES_FILE, Labels
 from toco_jax.data.label_files import is_names
-from toco_jax.data.remarks import DataRemark, count, some
+from toco_jax.data.remarks import DataRemark, are, count, some
 
 
 def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]:
@@ -58,18 +58,16 @@ def take_out_backgrounds(
             (beside if kept else alone).append(name)
             found.entries[name] = kept
     if beside:
-        are = "is" if len(beside) == 1 else "are"
         message = (
-            f"{count(len(beside), 'image')} {are} labelled background beside other classes "
-            f"({some(beside)}), but every image has background, which is label 0; take that label "
-            "out"
+            f"{count(len(beside), 'image')} {are(len(beside))} labelled background beside "
+            f"other classes ({some(beside)}), but every image has background, which is label "
+            "0; take that label out"
         )
         on_problem("", DataError(message))
     if alone:
-        are = "is" if len(alone) == 1 else "are"
         message = (
-            f"{count(len(alone), 'image')} {are} labelled background alone ({some(alone)}) and "
-            "taken as without any class; rename that label if it is a class"
+            f"{count(len(alone), 'image')} {are(len(alone))} labelled background alone "
+            f"({some(alone)}) and taken as without any class; rename that label if it is a class"
         )
         remarks.append(DataRemark("background", message, tuple(alone)))
     return set(alone)

@@ -33,13 +33,20 @@ class DataRemark:
 
 def some(names: Collection[Any]) -> str:
     """The first few of the names, and how many more there are."""
-    shown = ", ".join(str(name) for name in list(names)[:_SHOWN])
+    first = [str(name) for name in list(names)[:_SHOWN]]
+    # A line break or a byte that is no letter must not get into a sentence.
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in first)
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def count(number: int, noun: str) -> str:
     """`1 image`, `2 images`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def are(number: int) -> str:
+    """The verb that goes with a number."""
+    return "is" if number == 1 else "are"
 
 
 def own(*sources: Any) -> list[DataRemark]:
@@ -106,10 +113,10 @@ def in_both(source: Any, val_source: Any) -> list[DataRemark]:
     if not pairs:
         return []
     shown = some([a if a == b else f"{a} = {b}" for a, b in pairs])
-    are = "is" if len(pairs) == 1 else "are"
     message = (
-        f"{count(len(pairs), 'training image')} of {source.split!r} {are} in {val_source.split!r} "
-        f"too ({shown}), so the scores are too good; take them out of one of the two"
+        f"{count(len(pairs), 'training image')} of {source.split!r} {are(len(pairs))} in "
+        f"{val_source.split!r} too ({shown}), so the scores are too good; take them out "
+        "of one of the two"
     )
     return [DataRemark("in both splits", message, tuple(a for a, _ in pairs))]
 
@@ -120,9 +127,8 @@ def in_neither(source: Any, val_source: Any) -> list[DataRemark]:
     names = tuple(name for name in getattr(source, "left_out", ()) if name in unused)
     if not names:
         return []
-    are = "is" if len(names) == 1 else "are"
     message = (
-        f"{count(len(names), 'labelled image')} {are} in neither {source.split!r} nor "
+        f"{count(len(names), 'labelled image')} {are(len(names))} in neither {source.split!r} nor "
         f"{val_source.split!r} ({some(names)}) and not used; list them if they should be"
     )
     return [DataRemark("in no split", message, names)]
