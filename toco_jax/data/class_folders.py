@@ -57,8 +57,9 @@ def read_class_folders(
         The label of each labelled image, or what is wrong with it, and remarks.
     """
     known = {plain(split) for split in splits} | set(SPLIT_NAMES)
-    inside = {name: _inner_folders(name, {*known, *_HOLDERS} - set(listed)) for name in files}
-    unlisted = {name: files[name] for name in files if not set(listed).intersection(inside[name])}
+    classes, outer = set(listed), {*known, *_HOLDERS} - set(listed)
+    inside = {name: _inner_folders(name, outer) for name in files}
+    unlisted = {name: files[name] for name in files if classes.isdisjoint(inside[name])}
     masks = mask_folders(unlisted)
     for folder, names in masks.items():
         on_problem("", DataError(_looks_like_masks(root, folder, len(names))))
@@ -87,10 +88,10 @@ def read_class_folders(
 
 def _inner_folders(name: str, outer: Collection[str]) -> tuple[str, ...]:
     """The folders of an image without those, to begin with, that are no classes."""
-    folders = pathlib.PurePosixPath(name).parts[:-1]
+    folders = name.split("/")[:-1]
     while folders and plain(folders[0]) in outer:
         folders = folders[1:]
-    return folders
+    return tuple(folders)
 
 
 def _label(

@@ -1,6 +1,7 @@
 """Finds files that hold the same bytes, with as little reading as that takes."""
 
 import hashlib
+import itertools
 import os
 import pathlib
 from collections.abc import Callable, Hashable, Sequence
@@ -10,6 +11,7 @@ from toco_jax.data.files import READERS
 
 # Of two pictures of equal length nearly always the last bytes differ already: they are compressed.
 _TAIL = 4096
+_CHUNK = 64  # files that a thread takes at a time
 
 
 def equal_files(paths: Sequence[pathlib.Path]) -> list[list[int]]:
@@ -21,20 +23,24 @@ def equal_files(paths: Sequence[pathlib.Path]) -> list[list[int]]:
     groups = [list(range(len(paths)))]
     with ThreadPoolExecutor(READERS) as threads:
         for key in (_size, _end, _content):
-            groups = [part for group in groups for part in _divided(group, paths, key, threads.map)]
+            groups = _divided(groups, paths, key, threads)
     return sorted(groups)
 
 
 def _divided(
-    group: list[int],
+    groups: list[list[int]],
     paths: Sequence[pathlib.Path],
     key: Callable[[pathlib.Path], Hashable],
-    parallel: Callable,
+    threads: ThreadPoolExecutor,
 ) -> list[list[int]]:
+    """The groups by what `key` makes of their files, as far as they still hold two."""
+    members = [(group, place) for group, places in enumerate(groups) for place in places]
+    chunks = [members[start : start + _CHUNK] for start in range(0, len(members), _CHUNK)]
+    keys = threads.map(lambda chunk: [key(paths[place]) for _, place in chunk], chunks)
     parts: dict[Hashable, list[int]] = {}
-    for place, value in zip(group, parallel(key, [paths[i] for i in group]), strict=True):
+    for (group, place), value in zip(members, itertools.chain.from_iterable(keys), strict=True):
         if value is not None:
-            parts.setdefault(value, []).append(place)
+            parts.setdefault((group, value), []).append(place)
     return [part for part in parts.values() if len(part) > 1]
 
 

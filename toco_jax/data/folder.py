@@ -168,7 +168,11 @@ def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict
 
 def _no_text(name: str) -> bool:
     """Whether bytes of a name are letters of another encoding."""
-    return any("\ud800" <= letter <= "\udfff" for letter in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[DataRemark]:
