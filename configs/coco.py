@@ -94,6 +94,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.data.mask_foreground = 0
     # Share of the images that becomes val where a source has no lists.
     config.data.val_fraction = 0.1
+    # Draws that split.
+    config.data.split_seed = 0
     # An image that cannot be read: "raise" stops, "skip" takes the next one and counts it.
     config.data.on_error = "raise"
     config.data.num_threads = 8

@@ -5,8 +5,9 @@
     python -m toco_jax.main --config=configs/folder.py --config.data.root=DIR
 
 Labels: labels.csv (`file,label;label`), labels.json, a text file beside each image, or a folder a
-class. Masks, for scores alone, in DIR/masks. Memory and runtime are those of `configs/voc.py`, and
-so are the variants; what to expect depends on the images.
+class, where copies of a file in several folders are one image of all these classes. Masks, for
+scores alone, in DIR/masks. Memory and runtime are those of `configs/voc.py`, and so are the
+variants; what to expect depends on the images.
 """
 
 from ml_collections import ConfigDict
@@ -94,6 +95,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.data.mask_foreground = 0
     # Share of the images that is val in a seeded split.
     config.data.val_fraction = 0.1
+    # Draws that split. `seed` does not, so that runs of several seeds have the same data.
+    config.data.split_seed = 0
     # An image that cannot be read: "raise" stops, "skip" takes the next one and counts it.
     config.data.on_error = "raise"
     config.data.num_threads = 8

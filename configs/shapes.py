@@ -86,6 +86,8 @@ def get_config() -> ConfigDict:
     # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...
     config.data.mask_foreground = 0
     config.data.val_fraction = 0.1
+    # Draws that split.
+    config.data.split_seed = 0
     config.data.on_error = "raise"
     config.data.num_threads = 2
     config.data.scale_range = (0.9, 1.3)

@@ -34,10 +34,12 @@ class Listing:
         files: those to be read, sorted.
         passed_over: those that are not, by the reason with its remedy, which completes a sentence
             that begins with the files.
+        others: files that do not look like pictures, sorted.
     """
 
     files: tuple[pathlib.Path, ...]
     passed_over: dict[str, tuple[pathlib.Path, ...]]
+    others: tuple[pathlib.Path, ...] = ()
 
     def remarks(self) -> list[str]:
         """A sentence for each reason to pass files over, with their number and the first three."""
@@ -65,6 +67,7 @@ def image_files(
     """
     left_out = {os.path.realpath(folder) for folder in leave_out}
     files: list[pathlib.Path] = []
+    others: list[pathlib.Path] = []
     passed_over: dict[str, list[pathlib.Path]] = {}
     for path, trouble in _walk(pathlib.Path(root), (), left_out):
         reason = trouble or _reason_to_pass_over(path, endings)
@@ -72,9 +75,12 @@ def image_files(
             passed_over.setdefault(reason, []).append(path)
         elif path.suffix.lower() in endings:
             files.append(path)
+        else:
+            others.append(path)
     return Listing(
         tuple(sorted(files)),
         {reason: tuple(sorted(paths)) for reason, paths in sorted(passed_over.items())},
+        tuple(sorted(others)),
     )
 
 

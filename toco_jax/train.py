@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from toco_jax import checkpoints, pretrained, processes, samples, scoring, validation
 from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
-from toco_jax.data import Part, open_configured, shapes
+from toco_jax.data import Part, open_configured, remarks, shapes
 from toco_jax.data.pipeline import configured_batches, eval_batches
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.sharding import local_copy, local_mesh, make_mesh, shard_batch
@@ -142,6 +142,8 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
         f"{len(source)} training images of {data.train_split!r}, {len(val_source)} validation "
         f"images of {data.val_split!r}, {num_classes} classes"
     )
+    for remark in remarks.of_splits(source, val_source):
+        print(f"remark: {remark}")
     return source, val_source
 
 

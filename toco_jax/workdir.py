@@ -39,6 +39,9 @@ def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
         checkpoints.save_config(workdir, config)
         return
     old, new = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
+    if "data.split_seed" in new:  # before there was such a key, the seed drew a folder's split
+        drawn = old["seed"] if old.get("data.source") == "folder" else new["data.split_seed"]
+        old.setdefault("data.split_seed", drawn)
     changed = [
         f"{key} ({old.get(key)} there, {new.get(key)} now)"
         for key in sorted(old.keys() | new.keys())

@@ -1,5 +1,6 @@
 """Small data sets, made afresh for each test that wants to break one."""
 
+import hashlib
 import pathlib
 
 import cv2
@@ -27,6 +28,15 @@ def write_mask(path: pathlib.Path, mask: np.ndarray) -> None:
     picture = PIL.Image.frombytes("P", mask.shape[::-1], mask.tobytes())
     picture.putpalette(palette().tobytes())
     picture.save(path)
+
+
+def pictures(root: pathlib.Path, *names: str) -> None:
+    """Writes small pictures, no two of them alike."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        value = hashlib.sha256(name.encode()).digest()
+        pixels = np.frombuffer(value * 2, np.uint8)[:60].reshape(4, 5, 3)
+        PIL.Image.fromarray(pixels).save(root / name)
 
 
 @pytest.fixture

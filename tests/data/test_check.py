@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+from data import faulty_folder
 from data.conftest import small_config, write_mask
 
 from toco_jax.data import check, check_report, open_configured
@@ -51,9 +53,11 @@ def test_every_problem_is_found_at_once(config, photos):
         ("mask shows more", "val", "5", False, False),
         ("label says more", "val", "5", False, False),
         ("in both splits", "train", "2", False, True),
-        ("class without images", "train", "", False, False),  # 1 and 3 were the dogs
+        ("equal files", "", "", False, False),
+        ("images without a label", "", "", False, False),
+        ("class without images", "", "", False, False),  # 1 and 3 were the dogs
     }
-    said = {p.kind: p.message for p in problems}
+    said = {p.kind: p.message for p in reversed(problems)}
     assert "masks/5.png shows cat, which the label lacks" in said["mask shows more"]
     assert "5 is labelled dog, which mask" in said["label says more"]
     assert "training image 2 is the same picture as 4 of 'val'" in said["in both splits"]
@@ -172,3 +176,62 @@ def test_images_that_are_not_read_as_they_are_stored_are_remarked(config, photos
     assert len(splits["train"].images) == 4
     assert [(p.kind, p.name, p.fatal) for p in problems] == [("image not as stored", "1", False)]
     assert problems[0].message == "1: uint16 values up to 4000, of which 4095 counts as white"
+
+
+def kinds(problems):
+    return {(problem.fatal, problem.kind) for problem in problems}
+
+
+def test_all_faults_of_class_folders_are_found_at_once(tmp_path):
+    config = small_config("folder")
+    config.data.root = str(faulty_folder.make(tmp_path / "faulty"))
+    splits, problems = run(config)
+    assert set(splits) == {"train", "val"}
+    folder = [p.message for p in problems if p.kind == "folder"]
+    starts = (
+        r"Train/dog/1\.jpg and .*Train/dog/1\.png have the same name without ending",
+        r"only 1 of \d+ images have a text file of the same name \(Train/cat/4\)",
+        r"folder .*Train/annotations \(2 pictures\) looks like masks",
+        r"all images of folder 'farm' lie in its sub-folders \(goose, hen\)",
+        r"class folder 'sheep' has sub-folders named like splits \(val\)",
+        r"classes 'Cat' and 'cat' differ in case",
+        r"class 'line\\nbreak' has .* line break",
+        r"the masks of .* may count the classes in another order: class 'c10' comes before 'c2'",
+    )
+    for start in starts:
+        assert [m for m in folder if re.search(start, m)], start
+    assert len(folder) == len(starts) and all(p.fatal for p in problems if p.kind == "folder")
+    assert kinds(problems) - {(True, "folder")} == {
+        (True, "label"),  # a stray image, and one that is a cat and nothing
+        (True, "mask"),  # of val
+        (True, "image"),
+        (False, "files passed over"),
+        (False, "sub-folders"),
+        (False, "images without a label"),
+        (False, "in no split"),
+        (False, "background"),
+        (False, "equal files"),
+        (False, "in both splits"),
+        (False, "class without images"),
+        (False, "label says more"),
+    }
+
+
+def test_all_faults_of_a_label_file_are_found_at_once(tmp_path):
+    config = small_config("folder")
+    config.data.root = str(faulty_folder.make(tmp_path / "faulty"))
+    config.data.labels = "tags.csv"
+    splits, problems = run(config)
+    assert set(splits) == {"train", "val"}
+    assert {(True, "folder"), (True, "label"), (True, "mask")} <= kinds(problems)
+    assert {
+        "files passed over",
+        "images without a label",
+        "labels without an image",
+        "masks passed over",
+        "background",
+        "equal files",
+        "in both splits",
+        "class without images",
+    } <= {kind for fatal, kind in kinds(problems) if not fatal}
+    assert splits["train"].source.class_names == ("Cat", "cat", "dog", "yak")

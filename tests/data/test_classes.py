@@ -31,3 +31,36 @@ def test_palette_equals_published(golden):
     stored = golden("metrics")
     np.testing.assert_array_equal(classes.palette(21), stored["colormap21"])
     np.testing.assert_array_equal(classes.palette()[255], stored["colormap255"])
+
+
+def test_names_that_cannot_be_told_apart():
+    same = ("Hot  Dog", "hot dog", " HOT\u00a0DOG", "hot\u200b dog", "\uff48ot dog")
+    assert len({classes.folded(name) for name in same}) == 1
+    assert len(classes.name_problems(same)) == 4
+    assert classes.name_problems(("hot dog", "hotdog", "hot_dog", "日本", "[x]", "é")) == []
+    (found,) = classes.name_problems(("caf\u00e9", "cafe\u0301"))
+    assert r"'caf\xe9' and 'cafe\u0301' differ" in found  # they look the same otherwise
+
+
+def test_names_that_no_table_can_show():
+    for name in ("a\nb", "a\tb", "\x1b[31m", "a\u2028b", "\udcff", " ", ""):
+        (found,) = classes.name_problems((name,))
+        assert "rename it" in found and found.isprintable()
+
+
+def test_spellings_of_the_background():
+    for name in ("background", " Background", "BACKGROUND", "__background__", "_background_"):
+        assert classes.is_background(name)
+    assert not classes.is_background("background car")
+
+
+def test_order_of_names():
+    assert classes.in_label_order(["b", "a10", "a2"], masks=False) == (("a10", "a2", "b"), "", "")
+    numbers = [str(n) for n in range(1, 12)]
+    ordered, remark, guessed = classes.in_label_order(numbers, masks=True)
+    assert (ordered, guessed) == (tuple(numbers), "")
+    assert remark == "in numeric order: '1' is label 1, '11' is label 11"
+    assert classes.in_label_order(["3", "1", "2"], masks=True) == (("1", "2", "3"), "", "")
+    assert classes.in_label_order(["0", "1"], masks=False)[2] == ""
+    assert "'0' is label 1 of the masks" in classes.in_label_order(["0", "1"], masks=True)[2]
+    assert "'a10' comes before 'a2'" in classes.in_label_order(["a2", "a10"], masks=True)[2]

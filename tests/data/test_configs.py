@@ -1,7 +1,8 @@
 import json
 
+import numpy as np
 import pytest
-from data.conftest import small_config
+from data.conftest import small_config, write_mask
 
 from toco_jax import data, train, workdir
 from toco_jax.checkpoints import CheckpointError
@@ -96,13 +97,84 @@ def test_configured_keys_reach_the_source(config, photos):
     train_source, val_source = train.open_sources(config)
     assert (len(train_source), len(val_source)) == (3, 3)
     assert (val_source[0]["mask"] != 255).all()
-    config.seed = 5
+    config.data.split_seed = 5
     assert train.open_sources(config)[0].names != train_source.names
     with config.unlocked():  # a run made before these keys were there
-        for key in ("masks", "mask_foreground", "labels", "val_fraction", "on_error"):
+        for key in ("masks", "mask_foreground", "labels", "val_fraction", "on_error", "split_seed"):
             del config.data[key]
     validate(config, 1)
     assert len(data.open_configured(config, part="val", masks=True)) == 1
     config.data.source = "elsewhere"
     with pytest.raises(DataError, match="unknown data source 'elsewhere'"):
         data.open_configured(config, part="val", masks=True)
+
+
+def test_three_seeds_are_three_runs_on_one_data_set(config, photos):
+    (photos / "train.txt").unlink()
+    (photos / "val.txt").unlink()
+    config.data.val_fraction = 0.5
+    splits = set()
+    for seed in (0, 1, 2):
+        config.seed = seed
+        splits.add(tuple(source.names for source in train.open_sources(config)))
+    assert len(splits) == 1
+
+
+def test_a_run_made_before_keeps_the_split_that_its_seed_drew(config, photos, tmp_path):
+    (photos / "train.txt").unlink()
+    (photos / "val.txt").unlink()
+    config.data.val_fraction, config.data.split_seed = 0.5, 3
+    drawn = data.open_configured(config, part="val", masks=False).names
+    before = config.copy_and_resolve_references()
+    before.seed = 3
+    with before.unlocked():
+        del before.data["split_seed"]
+    assert data.open_configured(before, part="val", masks=False).names == drawn
+
+    workdir.claim(tmp_path / "run", before, ("cat", "dog"))
+    config.seed = 3
+    workdir.claim(tmp_path / "run", config, ("cat", "dog"))  # goes on on the same images
+    config.data.split_seed = 0
+    with pytest.raises(CheckpointError, match=r"data\.split_seed \(3 there, 0 now\)"):
+        workdir.claim(tmp_path / "run", config, ("cat", "dog"))
+
+
+def test_a_run_made_before_on_given_splits_goes_on(tmp_path):
+    config = small_config("voc")
+    before = config.copy_and_resolve_references()
+    config.seed = before.seed = 3
+    with before.unlocked():
+        del before.data["split_seed"]
+    workdir.claim(tmp_path / "run", before, ("cat", "dog"))
+    workdir.claim(tmp_path / "run", config, ("cat", "dog"))
+
+
+def test_training_says_what_was_found_before_it_starts(config, photos, capsys):
+    (photos / "6.png").write_bytes((photos / "0.png").read_bytes())
+    (photos / "7.png").write_bytes(b"x")
+    (photos / "._0.png").write_bytes(b"x")
+    rows = (photos / "labels.csv").read_text()
+    (photos / "labels.csv").write_text(f"{rows}6.png,cat\ngone.png,yak\n")
+    (photos / "val.txt").write_text("3\n4\n6\n")
+    write_mask(photos / "masks" / "6.png", np.full((16, 24), 1, np.uint8))
+    train.open_sources(config)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("4 training images of 'train', 3 validation images of 'val', 3 class")
+    starts = (
+        "1 file passed over: ",
+        "1 of 8 images has no entry in labels.csv (7)",
+        "1 of 8 entries in labels.csv names no image (gone.png)",
+        "2 files hold 1 picture (0 = 6)",
+        "2 training images of 'train' are in 'val' too (0 = 6, 3)",
+        "1 labelled image is in neither 'train' nor 'val' (5)",
+        "class 'yak' has no training image and cannot be learnt",
+    )
+    assert len(said) == 1 + len(starts)
+    for line, start in zip(said[1:], starts, strict=True):
+        assert line.startswith(f"remark: {start}")
+
+
+def test_training_does_not_start_without_the_masks_that_score_it(config, photos):
+    (photos / "masks" / "5.png").unlink()
+    with pytest.raises(DataError, match=r"masks/5\.png is missing .*1 of the 2 images of 'val' ha"):
+        train.open_sources(config)

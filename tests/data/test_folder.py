@@ -1,13 +1,14 @@
 import json
+import os
 
 import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from data.conftest import write_mask
+from data.conftest import pictures, write_mask
 
 from toco_jax import data
-from toco_jax.data import DataError, folder
+from toco_jax.data import DataError, folder_masks, folder_splits
 
 # File, size (width, height), Pillow mode, labels.
 IMAGES = (
@@ -93,17 +94,13 @@ def test_images_of_every_size_and_mode(zoo):
 
 
 def test_a_folder_a_class(tmp_path):
-    for name in ("cat/1.png", "cat/2.png", "dog/1.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(tmp_path / name), np.zeros((4, 5, 3), np.uint8))
+    pictures(tmp_path, "cat/1.png", "cat/2.png", "dog/1.png")
     found = words(open_split(tmp_path, val_fraction=0.01))
     assert found == {"cat/1": ("cat",), "cat/2": ("cat",), "dog/1": ("dog",)}
 
 
 def test_folders_of_splits_hold_folders_of_classes(tmp_path):
-    for name in ("train/cat/1.png", "train/dog/1.png", "val/cat/2.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(tmp_path / name), np.zeros((4, 5, 3), np.uint8))
+    pictures(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/cat/2.png")
     train, val = open_split(tmp_path), open_split(tmp_path, "val")
     assert words(train) == {"train/cat/1": ("cat",), "train/dog/1": ("dog",)}
     assert words(val) == {"val/cat/2": ("cat",)}
@@ -129,11 +126,11 @@ def test_one_list_alone_is_no_seeded_split(zoo):
 
 def test_seeded_split():
     names = [f"n{i}" for i in range(1000)]
-    one, same, other = (folder.seeded_split(names, 0.1, seed) for seed in (0, 0, 1))
+    one, same, other = (folder_splits.seeded_split(names, 0.1, seed) for seed in (0, 0, 1))
     assert one == same and one != other
     assert (len(one["val"]), len(one["train"])) == (100, 900)
     assert sorted(one["val"] + one["train"]) == sorted(names)
-    more = folder.seeded_split([*names, *(f"m{i}" for i in range(100))], 0.1, 0)
+    more = folder_splits.seeded_split([*names, *(f"m{i}" for i in range(100))], 0.1, 0)
     assert len(set(one["val"]) - set(more["val"])) < 15  # new images move few of the old ones
     assert len(set(one["val"]) & {f"n{i}" for i in range(500)}) in range(30, 71)
 
@@ -185,7 +182,7 @@ def test_one_class_and_five_hundred(tmp_path, count):
     # Pixels of unknown label must not be one of the classes.
     assert (source[0]["mask"] > count).all()
     (tmp_path / "masks").mkdir()
-    if count > folder.MAX_CLASSES:
+    if count > folder_masks.MAX_CLASSES:
         with pytest.raises(DataError, match="500 classes do not fit 8-bit masks, which hold 254"):
             open_split(tmp_path, "val", masks=True)
 
@@ -230,3 +227,174 @@ def test_broken_folders(zoo, tmp_path):
     (zoo / "a.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"a\.(png|jpg) have the same name without ending; rename"):
         open_split(zoo)
+
+
+def said(source):
+    return [str(remark) for remark in source.remarks]
+
+
+def write_csv(root, *rows):
+    (root / "labels.csv").write_text("".join(f"{row}\n" for row in rows))
+
+
+def test_images_without_an_entry_and_entries_without_an_image_are_named(tmp_path):
+    pictures(tmp_path, *(f"{i}.png" for i in range(6)))
+    write_csv(tmp_path, "0.png,cat", "1.png,dog", "2.png,cat", "3.png,", "gone.png,dog")
+    train, val = (open_split(tmp_path, split, val_fraction=0.25) for split in ("train", "val"))
+    assert sorted(train.names + val.names) == ["0", "1", "2", "3"]
+    assert (
+        said(train)
+        == said(val)
+        == [
+            "2 of 6 images have no entry in labels.csv (4, 5); add it, or one with no label for an "
+            "image without any class",
+            "1 of 5 entries in labels.csv names no image (gone.png); correct the name or restore "
+            "the file",
+        ]
+    )
+
+
+def test_entries_of_another_folder_are_refused(tmp_path):
+    pictures(tmp_path, "a/0.png", "a/1.png")
+    write_csv(tmp_path, "0.png,cat", "1.png,dog")
+    with pytest.raises(
+        DataError, match=r"none of the 2 entries .* \(its first one is '0.png', the first image 'a/"
+    ):
+        open_split(tmp_path)
+
+
+def test_names_are_found_in_other_spellings(tmp_path):
+    pictures(tmp_path, "de\u0301ep/cafe\u0301.png", "b.png", "c .png", "d.png")
+    rows = ("d\u00e9ep\\caf\u00e9.png,cat", f"{tmp_path}/b.png,dog", "c ,cat", "./d,dog")
+    write_csv(tmp_path, *rows)
+    (tmp_path / "train.txt").write_text(f"d\u00e9ep\\caf\u00e9\n{tmp_path}/b.png\n")
+    (tmp_path / "val.txt").write_text("c\nd.png\n")
+    found = words(open_split(tmp_path)) | words(open_split(tmp_path, "val"))
+    assert found == {
+        "de\u0301ep/cafe\u0301": ("cat",),
+        "b": ("dog",),
+        "c ": ("cat",),
+        "d": ("dog",),
+    }
+
+
+def test_one_image_in_two_spellings_is_refused(tmp_path):
+    pictures(tmp_path, "a.png", "b.png")
+    write_csv(tmp_path, "a.png,cat", "./a.png,dog", "b,cat", "b.png,dog")
+    with pytest.raises(
+        DataError,
+        match=r"names 2 images twice in two spellings \('a.png' and './a.png', 'b' and 'b.png'\)",
+    ):
+        open_split(tmp_path)
+
+
+def test_equal_files_with_one_label_are_one_image(tmp_path):
+    pictures(tmp_path, "a.png", "b.png", "c.png")
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes())
+    write_csv(tmp_path, "a.png,cat", "b.png,dog", "c.png,dog", "d.png,cat")
+    train, val = (open_split(tmp_path, split, val_fraction=0.3) for split in ("train", "val"))
+    assert sorted(train.names + val.names) == ["a", "b", "c"]
+    assert said(train)[0].startswith("2 files hold 1 picture (a = d), which a split takes once")
+
+
+def test_equal_files_with_other_labels_are_refused_and_left_out_of_clean_lists(tmp_path):
+    pictures(tmp_path, "a.png", "b.png", "c.png")
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes())
+    write_csv(tmp_path, "a.png,cat", "b.png,dog", "c.png,dog", "d.png,cat;dog")
+    found = []
+    for split in ("train", "val"):
+        open_split(tmp_path, split, val_fraction=0.3, on_problem=lambda *p: found.append(p))
+    ((name, error),) = found
+    assert name == "a" and str(error) == (
+        "the same picture has several labels: a (cat), d (cat, dog); remove all files but one of "
+        "them and label that one with all of its classes"
+    )
+
+
+def test_background_as_a_label(tmp_path):
+    pictures(tmp_path, *(f"{i}.png" for i in range(4)))
+    (tmp_path / "train.txt").write_text("0\n1\n2\n3\n")
+    write_csv(tmp_path, "0.png,Background", "1.png,dog", "2.png,cat", "3.png,")
+    source = open_split(tmp_path)
+    assert source.class_names == ("cat", "dog") and words(source).get("0", ()) == ()
+    assert said(source)[0].startswith("1 image is labelled background alone (0) and taken as with")
+    write_csv(tmp_path, "0.png,dog;background", "1.png,dog", "2.png,cat", "3.png,")
+    with pytest.raises(
+        DataError, match=r"1 image is labelled background beside other classes \(0\)"
+    ):
+        open_split(tmp_path)
+    # A network that was trained before this was refused is still scored with its own classes.
+    kept = open_split(tmp_path, class_names=("background", "cat", "dog"))
+    assert kept.class_names == ("background", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("background\ncat\ndog\n", r"lists the background, .*take the line out, so that 'cat' has"),
+        ("Background\n", r"lists the background alone, which is no class; add the classes"),
+        ("cat\n\ndog\n\n", r"classes\.txt, line 2 is blank, and classes are numbered by their li"),
+        ("cat\ndog\ncat\n", r"list .*classes\.txt has 'cat' twice; keep one of the lines"),
+        ("cat\ndog\nDog\n", r"classes\.txt: classes 'dog' and 'Dog' differ in case, white space"),
+    ],
+)
+def test_lists_of_classes_that_cannot_be(tmp_path, content, message):
+    pictures(tmp_path, "0.png", "1.png")
+    write_csv(tmp_path, "0.png,cat", "1.png,dog")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n\n")
+    assert open_split(tmp_path, val_fraction=0.5).class_names == ("cat", "dog")
+    (tmp_path / "classes.txt").write_text(content)
+    with pytest.raises(DataError, match=message):
+        open_split(tmp_path, val_fraction=0.5)
+
+
+def test_text_files_count_however_late_they_begin(tmp_path):
+    names = [f"{i:03d}" for i in range(120)]
+    for name in names:
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    for name in names[110:]:
+        (tmp_path / f"{name}.txt").write_text(["cat", "dog"][int(name) % 2])
+    source = open_split(tmp_path, val_fraction=0.5)
+    assert source.class_names == ("cat", "dog") and len(source) == 5
+    assert said(source)[0].startswith("110 of 120 images have no text file of the same name (000, ")
+
+
+def test_texts_and_class_folders_are_told_apart_by_the_user(tmp_path):
+    pictures(tmp_path, "cat/0.png", "cat/train.png", "dog/1.png")
+    (tmp_path / "cat" / "train.txt").write_text("notes of mine\n")
+    with pytest.raises(
+        DataError, match=r"only 1 of 3 images have a text file .* \(cat/train\), .*; set"
+    ):
+        open_split(tmp_path)
+    source = open_split(tmp_path, labels="folders")
+    assert source.class_names == ("cat", "dog")
+    assert said(source)[0].startswith("1 text file beside images passed over (cat/train), as label")
+
+
+def test_the_second_label_file_is_named(tmp_path):
+    pictures(tmp_path, "0.png", "1.png")
+    write_csv(tmp_path, "0.png,cat", "1.png,dog")
+    (tmp_path / "labels.json").write_text("{}")
+    assert said(open_split(tmp_path, val_fraction=0.5)) == [
+        "labels come from labels.csv, so labels.json is passed over; remove the one that is out of "
+        "date or set data.labels"
+    ]
+
+
+def test_a_list_with_more_than_names_is_refused(tmp_path):
+    pictures(tmp_path, "cat/0.png", "dog/1.png")
+    (tmp_path / "train.txt").write_text("cat/0.png 0\ndog/1.png 1\n")
+    with pytest.raises(
+        DataError, match=r"has 'cat/0.png 0', which is more than a file name; write"
+    ):
+        open_split(tmp_path)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    pictures(tmp_path, "cat/0.png", "cat/1.png")
+    os.rename(tmp_path / "cat" / "1.png", os.fsencode(tmp_path / "cat") + b"/caf\xe9.png")
+    with pytest.raises(
+        DataError, match=r"1 image below .* is named in letters that are no UTF-8 \('cat/caf\\udce9"
+    ) as refusal:
+        open_split(tmp_path)
+    assert str(refusal.value).isprintable()

@@ -7,6 +7,7 @@ A record source is any object with
     names         sequence of str    one unique name a record, in order
     max_classes   int                largest number of classes present in one image
     len(source)
+    remarks       sequence of `remarks.DataRemark`, what the owner should know; may be missing
     source[i]     {"name": str, "image": uint8 [H, W, 3] RGB, "cls_label": float32 [C] in {0, 1}}
                   and, when opened with masks, "mask": uint8 [H, W], 0 background, 1..C, 255 ignored
 
@@ -37,6 +38,8 @@ def open_source(
     mask_folder: str = "",
     mask_foreground: int = 0,
     val_fraction: float = 0.1,
+    split_seed: int = 0,
+    splits: Sequence[str] = ("train", "val"),
     class_names: Sequence[str] = (),
     on_problem: Any = None,
 ):
@@ -47,15 +50,18 @@ def open_source(
         root: the data set's folder; `shapes` makes its images and needs none.
         split: the split's name in that data set.
         masks: whether records carry "mask". Training does not need masks and must not ask.
-        seed: of the procedural images, and of the split of a `folder`.
+        seed: of the procedural images.
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
         mask_folder: folder of masks, relative to the root, "" for the usual place.
         mask_foreground: the value that stands for the only class in masks; 0 for masks of labels.
         val_fraction: share of the validation images in the split of a `folder`.
+        split_seed: draws that split.
+        splits: all splits of a run on a `folder`, whose folders are no classes.
         class_names: all classes in label order where a `folder` must have just these.
         on_problem: called with the name and a `DataError` for each image whose label cannot be
-            read, which then has no classes; None raises the first one.
+            read, which then has no classes, and with "" and one for what is wrong with a `folder`
+            as a whole; None raises the first one.
 
     Returns:
         A record source (see the module's docstring).
@@ -81,7 +87,8 @@ def open_source(
     chosen = {"labels": labels, "mask_folder": mask_folder, "mask_foreground": mask_foreground}
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
-        chosen |= {"val_fraction": val_fraction, "seed": seed, "class_names": class_names}
+        chosen |= {"val_fraction": val_fraction, "split_seed": split_seed}
+        chosen |= {"splits": splits, "class_names": class_names}
     open_it = {"voc": voc.open_voc, "coco": coco.open_coco, "folder": folder.open_folder}[name]
     return open_it(root, split, masks=masks, **chosen)
 
@@ -119,5 +126,8 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "mask_folder": data.get("masks", ""),
         "mask_foreground": data.get("mask_foreground", 0),
         "val_fraction": data.get("val_fraction", 0.1),
+        # In runs made before there was such a key, the run's seed drew the split.
+        "split_seed": data.get("split_seed", config.seed),
+        "splits": (data.train_split, data.val_split),
     }
     return open_source(data.source, masks=masks, **(chosen | options))

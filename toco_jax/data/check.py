@@ -21,9 +21,10 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from toco_jax import command_line
-from toco_jax.data import DataError, open_configured
+from toco_jax.data import DataError, open_configured, remarks
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
+from toco_jax.data.folder_masks import MaskError
 from toco_jax.data.labels import load_photo
 from toco_jax.data.prepare import progress
 from toco_jax.photos import Photo
@@ -43,6 +44,7 @@ class Problem:
         message: file and remedy.
         fatal: training or its evaluation would stop at it.
         unusable: a clean list leaves the record out.
+        names: what it is about where that is more than one thing.
     """
 
     kind: str
@@ -51,6 +53,7 @@ class Problem:
     message: str
     fatal: bool = False
     unusable: bool = False
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -98,9 +101,13 @@ def check(
             show(f"{part} ({split.source.split})", _read_all(config, part, split, threads))
             problems += split.problems
     problems += class_problems(config, splits)
+    found = [*remarks.own(*(split.source for split in splits.values())), *_unlearnt(splits)]
     if len(splits) == len(PARTS):
         problems += duplicates(*(splits[part] for part in PARTS))
-    return splits, problems
+        found += remarks.in_neither(*(splits[part].source for part in PARTS))
+    problems += [Problem(r.kind, "", "", r.message, names=r.names) for r in found]
+    # What is wrong with the whole of a folder was found in both splits.
+    return splits, list(dict.fromkeys(problems))
 
 
 def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split | None:
@@ -109,7 +116,13 @@ def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split 
     found = []
 
     def note(image: str, error: DataError) -> None:
-        found.append(Problem("label", name, image, str(error), fatal=True, unusable=True))
+        if not image:
+            found.append(Problem("folder", "", "", str(error), fatal=True))
+        elif isinstance(error, MaskError):
+            if part == "val":  # training reads no masks
+                found.append(Problem("mask", name, image, str(error), fatal=True, unusable=True))
+        else:
+            found.append(Problem("label", name, image, str(error), fatal=True, unusable=True))
 
     def attempt(*, masks: bool) -> Any:
         found.clear()
@@ -119,13 +132,13 @@ def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split 
         return Split(attempt(masks=True), found)
     except DataError as error:
         if part == "val":
-            problems.append(Problem("split", name, "", str(error), fatal=True))
+            problems += [*found, Problem("split", name, "", str(error), fatal=True)]
             return None
         without = error  # training reads no masks, so the split may do without them
     try:
         return Split(attempt(masks=False), [*found, Problem("masks", name, "", str(without))])
     except DataError as error:
-        problems.append(Problem("split", name, "", str(error), fatal=True))
+        problems += [*found, Problem("split", name, "", str(error), fatal=True)]
         return None
 
 
@@ -134,7 +147,7 @@ def _read_all(
 ) -> Iterator[tuple[int, int]]:
     skipping = part == "train" and config.data.get("on_error", "raise") == "skip"
     total = len(split.source)
-    unlabelled = {problem.name for problem in split.problems}
+    unlabelled = {problem.name for problem in split.problems if problem.kind == "label"}
     with ThreadPoolExecutor(threads) as pool:
         found = pool.map(lambda i: _read_one(split.source, i), range(total))
         for i, (image, problems) in enumerate(found):
@@ -221,15 +234,16 @@ def class_problems(config: ConfigDict, splits: dict[str, Split]) -> list[Problem
                 f"num_classes={len(classes)}"
             )
             problems.append(Problem("classes", "", "", message, fatal=True))
-    if "train" in splits:
-        split = splits["train"]
-        for c in np.flatnonzero(split.labels.sum(axis=0) == 0):
-            message = (
-                f"class {split.source.class_names[c]!r} has no training image; it cannot be "
-                "learnt: add some or leave the class out"
-            )
-            problems.append(Problem("class without images", split.source.split, "", message))
     return problems
+
+
+def _unlearnt(splits: dict[str, Split]) -> list[remarks.DataRemark]:
+    """Remarks on classes without a readable training image."""
+    if "train" not in splits:
+        return []
+    counts = {part: split.labels.sum(axis=0, dtype=np.int64) for part, split in splits.items()}
+    names = splits["train"].source.class_names
+    return remarks.without_images(names, counts["train"], counts.get("val"))
 
 
 def duplicates(train: Split, val: Split) -> list[Problem]:

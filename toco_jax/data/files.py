@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -17,6 +17,7 @@ from toco_jax.data.labels import (
     read_bytes,
     stored_mask,
 )
+from toco_jax.data.remarks import DataRemark
 from toco_jax.photos import Photo, turned
 
 # On a network file system thousands of small reads are waiting, not work.
@@ -43,6 +44,9 @@ class FileSource:
             None altogether: records carry no mask.
         mask_format: how the mask files store labels.
         list_folder: where a list `<split>.txt` of names makes a split.
+        remarks: what the owner of the files should know.
+        copies: name of an image that other files hold too to the first of their names.
+        left_out: labelled images that this split does not have.
     """
 
     class_names: tuple[str, ...]
@@ -53,6 +57,9 @@ class FileSource:
     masks: tuple[pathlib.Path | None, ...] | None
     mask_format: MaskFormat = INDICES
     list_folder: pathlib.Path | None = None
+    remarks: tuple[DataRemark, ...] = ()
+    copies: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     @functools.cached_property
     def max_classes(self) -> int:

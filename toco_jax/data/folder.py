@@ -5,7 +5,7 @@ The labels of an image come from the first of these that is there, or from what 
     labels.csv        a line `file,label;label` an image
     labels.json       {file: [labels]}
     a text file       beside each image, one label a line ("sidecars")
-    sub-folders       one a class, the images inside ("folders")
+    sub-folders       one a class, the images inside ("folders", see `class_folders`)
 
 and its split from the first of these:
 
@@ -13,41 +13,30 @@ and its split from the first of these:
     <split>/          a folder that holds the split's images (and, if so, the class folders)
     the names train and val: a share `val_fraction` of all images, drawn by a hash of seed and name
 
-An image is named by its path within the root, without the ending. In masks, class k of the sorted
-class names, or of classes.txt (one a line), has the value k + 1.
+An image is named by its path within the root, without the ending. Files of the same content are
+one image; where they lie in several class folders, it is of all these classes. An image that is
+labelled background alone is one without any class. In masks, class k of classes.txt (one a line) or
+of the class names in alphabetical order (in numeric order where they are numbers) has the value
+k + 1.
 """
 
-import functools
-import hashlib
 import pathlib
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from toco_jax.data import DataError
-from toco_jax.data.files import (
-    READERS,
-    FileSource,
-    OnProblem,
-    labels_of,
-    raise_problem,
-    read_list,
-    refuse_empty,
-    refuse_repeats,
-)
-from toco_jax.data.label_files import ENDINGS, as_vector, is_names, read_entries
-from toco_jax.data.labels import INDICES, read_bytes
+from toco_jax.data.equal_files import equal_files
+from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem
+from toco_jax.data.folder_classes import class_names_of, listed_classes, take_out_backgrounds
+from toco_jax.data.folder_labels import CLASSES_FILE, LABEL_FILES, Labels, finder, read_labels
+from toco_jax.data.folder_masks import MASKS, mask_files, mask_folder_of
+from toco_jax.data.folder_splits import split_members
+from toco_jax.data.label_files import as_vector
+from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
-from toco_jax.image_files import IMAGE_ENDINGS, image_files
-
-LABEL_FILES = ("labels.csv", "labels.json")
-CLASSES_FILE = "classes.txt"
-MASKS = "masks"
-MAX_CLASSES = 254  # of 8-bit masks, where 0 is the background and 255 ignored
-
-Reader = Callable[[str], Any]
+from toco_jax.data.remarks import DataRemark, are, count, some
+from toco_jax.image_files import IMAGE_ENDINGS, Listing, image_files
 
 
 def open_folder(
@@ -59,8 +48,9 @@ def open_folder(
     mask_folder: str = "",
     mask_foreground: int = 0,
     val_fraction: float = 0.1,
-    seed: int = 0,
+    split_seed: int = 0,
     class_names: Sequence[str] = (),
+    splits: Sequence[str] = ("train", "val"),
     on_problem: OnProblem = raise_problem,
 ) -> FileSource:
     """Opens one split of a folder.
@@ -73,33 +63,65 @@ def open_folder(
         mask_folder: folder of masks NAME.png; "" for <root>/masks if that is there.
         mask_foreground: the value of the only class in the masks; 0 where they hold labels.
         val_fraction: share of the images that is val in a seeded split.
-        seed: of that split.
-        class_names: all classes in label order; () for those of classes.txt or, in alphabetical
-            order, those that the labels name.
-        on_problem: called with an image's name and what is wrong with its label.
+        split_seed: draws that split.
+        class_names: all classes in label order; () for those of classes.txt or those that the
+            labels name.
+        splits: all splits that a run uses, so that none of their folders is taken for a class.
+        on_problem: called with an image's name and what is wrong with its label or mask, and with
+            "" and what is wrong with the folder as a whole.
+
+    Returns:
+        The source; its `remarks` say what was passed over, merged or guessed.
 
     Raises:
         DataError: a folder or file that is missing or not what it has to be, a label that is no
             class, an empty split.
     """
     root = pathlib.Path(root)
-    folder = _mask_folder(root, mask_folder)
-    files = _images(root, folder)
-    kind = labels or _labels_there(root, files)
-    names, reader = _labels(root, files, kind)
-    members = _split_members(root, names, split, val_fraction, seed)
-    class_names = tuple(class_names) or _class_names(root, names, reader)
+    folder = mask_folder_of(root, mask_folder)
+    listing = _listing(root, folder)
+    files = _images(root, listing, on_problem)
+    chosen = tuple(class_names)
+    listed = chosen or listed_classes(root, on_problem)
+    found = read_labels(
+        root,
+        files,
+        listing,
+        labels,
+        listed=listed,
+        splits={*splits, split},
+        masks=folder,
+        on_problem=on_problem,
+    )
+    remarks = [*_passed_over(root, listing, labels), *found.remarks]
+    backgrounds = set() if chosen else take_out_backgrounds(found, remarks, on_problem)
+    if not listed:
+        listed = class_names_of(root, found, remarks, on_problem, masks=folder is not None)
+    groups = _same_files(files, found, remarks)
+    labelled = [name for name in found.entries if name in files]
+    copies = {name: group[0] for group in groups.values() for name in group}
+    members = split_members(
+        root,
+        files,
+        labelled,
+        copies,
+        split,
+        find=finder(root, files),
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+    )
+    taken = {copies.get(name, name) for name in members}
 
     def read(name: str) -> np.ndarray:
-        return as_vector(reader(name), class_names, f"labels of image {name!r}")
+        return _label(name, groups.get(name, (name,)), found, listed, backgrounds)
 
-    cls_labels = labels_of(members, read, len(class_names), on_problem)
+    cls_labels = labels_of(members, read, len(listed), on_problem)
     mask_paths, mask_format = None, INDICES
     if masks:
-        mask_paths = _masks(folder, members, len(class_names))
-        mask_format = recognise(mask_paths, cls_labels, class_names, foreground=mask_foreground)
+        mask_paths = mask_files(folder, members, groups, split, len(listed), on_problem)
+        mask_format = recognise(mask_paths, cls_labels, listed, foreground=mask_foreground)
     return FileSource(
-        class_names=class_names,
+        class_names=listed,
         split=split,
         names=members,
         images=tuple(files.get(name, root / name) for name in members),
@@ -107,167 +129,131 @@ def open_folder(
         masks=mask_paths,
         mask_format=mask_format,
         list_folder=root,
+        remarks=tuple(remarks),
+        copies=copies,
+        left_out=tuple(name for name in labelled if copies.get(name, name) not in taken),
     )
 
 
-def _images(root: pathlib.Path, masks: pathlib.Path | None) -> dict[str, pathlib.Path]:
-    """Every image below the root by name, sorted; those in the masks' folder are none."""
+def _listing(root: pathlib.Path, masks: pathlib.Path | None) -> Listing:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds your images as data.root")
-    files = {}
-    for path in image_files(root, leave_out=[masks] if masks else []).files:
+    return image_files(root, leave_out=[masks] if masks else [])
+
+
+def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict[str, pathlib.Path]:
+    """Every image below the root by name, sorted."""
+    files, twins, unspeakable = {}, [], []
+    for path in listing.files:
         key = path.relative_to(root).with_suffix("").as_posix()
+        if _no_text(key):
+            unspeakable.append(key)
+            continue
         if key in files:
-            raise DataError(
-                f"{files[key]} and {path} have the same name without ending; rename one of them"
-            )
-        files[key] = path
+            twins.append((files[key], path))
+        files.setdefault(key, path)
+    if unspeakable:
+        message = (
+            f"{count(len(unspeakable), 'image')} below {root} {are(len(unspeakable))} named in "
+            f"letters that are no UTF-8 ({some(unspeakable)}); rename them"
+        )
+        on_problem("", DataError(message))
+    if twins:
+        one, other = twins[0]
+        which = "them" if len(twins) == 1 else f"each of these {len(twins)} pairs"
+        message = (
+            f"{one} and {other} have the same name without ending; rename one of {which}, or move "
+            f"it to {root / MASKS} if it is a mask"
+        )
+        on_problem("", DataError(message))
     if not files:
-        raise DataError(f"{root} holds no image ({', '.join(IMAGE_ENDINGS)}); correct data.root")
+        passed = "".join(f"; {remark}" for remark in listing.remarks())
+        raise DataError(
+            f"{root} holds no image ({', '.join(IMAGE_ENDINGS)}); correct data.root{passed}"
+        )
     return dict(sorted(files.items()))
 
 
-def _split_members(
-    root: pathlib.Path, names: Sequence[str], split: str, val_fraction: float, seed: int
-) -> tuple[str, ...]:
-    listed = root / f"{split}.txt"
-    if listed.is_file():
-        members = tuple(without_ending(line) for line in read_list(listed))
-        refuse_repeats(members, f"list {listed}")
-        refuse_empty(members, split, str(listed))
-        return members
-    if (root / split).is_dir():
-        members = tuple(name for name in names if name.startswith(f"{split}/"))
-        refuse_empty(members, split, str(root / split))
-        return members
-    other = {"train": "val", "val": "train"}.get(split)
-    if other is None or (root / f"{other}.txt").is_file() or (root / other).is_dir():
-        raise DataError(
-            f"split {split!r}: {root} has neither a list {split}.txt nor a folder {split}; add "
-            "one, or use the names train and val without both for a seeded split"
-        )
-    members = seeded_split(names, val_fraction, seed)[split]
-    refuse_empty(members, split, f"data.val_fraction={val_fraction} of {len(names)} images")
-    return members
-
-
-def seeded_split(
-    names: Sequence[str], val_fraction: float, seed: int
-) -> dict[str, tuple[str, ...]]:
-    """{"train", "val"}: the `val_fraction` of the names with the smallest hash of seed and name.
-
-    One name decides by itself and the share alone where it goes, so that adding images moves few.
-    """
-    ranked = sorted(names, key=lambda n: hashlib.sha256(f"{seed}\n{n}".encode()).digest())
-    count = round(val_fraction * len(names))
-    return {"val": tuple(sorted(ranked[:count])), "train": tuple(sorted(ranked[count:]))}
-
-
-def _labels_there(root: pathlib.Path, files: dict[str, pathlib.Path]) -> str:
-    for name in LABEL_FILES:
-        if (root / name).is_file():
-            return name
-    if any(path.with_suffix(".txt").is_file() for path in list(files.values())[:100]):
-        return "sidecars"
-    return "folders"
-
-
-def _labels(
-    root: pathlib.Path, files: dict[str, pathlib.Path], kind: str
-) -> tuple[tuple[str, ...], Reader]:
-    """The labelled images, and what the labels of one of them are."""
-    if kind == "folders":
-        return tuple(files), functools.partial(_folder_label, root)
-    if kind == "sidecars":
-        return tuple(files), functools.partial(_sidecar_labels, root)
-    if pathlib.PurePath(kind).suffix not in ENDINGS:
-        raise DataError(
-            f"data.labels={kind!r} is none of sidecars, folders or a label file "
-            f"({', '.join(ENDINGS)}); correct it"
-        )
-    path = root / kind
-    entries = {without_ending(name): entry for name, entry in read_entries(path).items()}
-
-    def read(name: str) -> Any:
-        if name not in entries:
-            raise DataError(
-                f"label file {path} has no entry for image {name!r} (its first one is "
-                f"{next(iter(entries))!r}); add it or take the image out of the split"
-            )
-        return entries[name]
-
-    return tuple(sorted(entries)), read
-
-
-def _folder_label(root: pathlib.Path, name: str) -> list[str]:
-    folder = pathlib.PurePosixPath(name).parent.name
-    if folder in ("", "train", "val", "test", "images"):
-        raise DataError(
-            f"image {root / name} lies in no class folder, and there are no labels.csv, "
-            "labels.json or text files beside the images; add one of these"
-        )
-    return [folder]
-
-
-def _sidecar_labels(root: pathlib.Path, name: str) -> list[str]:
-    path = root / f"{name}.txt"
+def _no_text(name: str) -> bool:
+    """Whether bytes of a name are letters of another encoding."""
     try:
-        text = read_bytes(path, "label file").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"label file {path} is not UTF-8 text ({error}); save it so") from error
-    return [line.strip() for line in text.replace(";", "\n").splitlines() if line.strip()]
+        name.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
-def without_ending(name: str) -> str:
-    """A file's name as images are named here: `./a/b.jpg` to `a/b`."""
-    path = pathlib.PurePosixPath(name)
-    if path.suffix.lower() in IMAGE_ENDINGS:
-        path = path.with_suffix("")
-    return path.as_posix()
-
-
-def _class_names(root: pathlib.Path, names: Sequence[str], reader: Reader) -> tuple[str, ...]:
-    if (root / CLASSES_FILE).is_file():
-        listed = read_list(root / CLASSES_FILE)
-        if not listed:
-            raise DataError(f"{root / CLASSES_FILE} is empty; write one class a line")
-        return listed
-
-    def named(name: str) -> list[str]:
-        try:
-            labels = reader(name)
-        except DataError:  # raised, or reported, when the labels of a split are read
-            return []
-        return ([labels] if isinstance(labels, str) else list(labels)) if is_names(labels) else []
-
-    with ThreadPoolExecutor(READERS) as threads:
-        found = sorted({label for labels in threads.map(named, names) for label in labels})
-    if not found:
-        reader(names[0])  # names the file where it is the files that are wrong
-        raise DataError(
-            f"the labels of {root} name no class; write class names, or list them in "
-            f"{root / CLASSES_FILE} where labels are vectors"
+def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[DataRemark]:
+    """Remarks on files that look like pictures and on those that do not and serve no purpose."""
+    kind = "files passed over"
+    remarks = [
+        DataRemark(kind, remark, tuple(map(str, paths)))
+        for remark, paths in zip(listing.remarks(), listing.passed_over.values(), strict=True)
+    ]
+    there = [name for name in LABEL_FILES if (root / name).is_file()]
+    if not labels and len(there) > 1:
+        message = (
+            f"labels come from {there[0]}, so {there[1]} is passed over; remove the one that is "
+            "out of date or set data.labels"
         )
-    return tuple(found)
-
-
-def _mask_folder(root: pathlib.Path, chosen: str) -> pathlib.Path | None:
-    folder = root / (chosen or MASKS)
-    if folder.is_dir():
-        return folder
-    if chosen:
-        raise DataError(f"data.masks={chosen!r}: {folder} is not a folder; correct the path")
-    return None
-
-
-def _masks(
-    folder: pathlib.Path | None, names: Sequence[str], num_classes: int
-) -> tuple[pathlib.Path | None, ...]:
-    if folder is None:
-        return (None,) * len(names)
-    if num_classes > MAX_CLASSES:
-        raise DataError(
-            f"{num_classes} classes do not fit 8-bit masks, which hold {MAX_CLASSES}; remove "
-            f"{folder} or use fewer classes"
+        remarks.append(DataRemark(kind, message, tuple(there[1:])))
+    known = {root / name for name in (*LABEL_FILES, CLASSES_FILE, labels)}
+    others = [p for p in listing.others if p not in known and p.suffix.lower() != ".txt"]
+    if others:
+        names = tuple(str(path.relative_to(root)) for path in others)
+        message = (
+            f"{count(len(names), 'file')} passed over: {some(names)} {are(len(names))} no picture "
+            "by the ending; convert or rename those that are"
         )
-    return tuple(folder / f"{name}.png" for name in names)
+        remarks.append(DataRemark(kind, message, names))
+    return remarks
+
+
+def _same_files(
+    files: Mapping[str, pathlib.Path], found: Labels, remarks: list[DataRemark]
+) -> dict[str, tuple[str, ...]]:
+    """For each image that other files hold too, the names of all of them."""
+    names = [n for n in found.entries if n in files and not isinstance(found.entries[n], DataError)]
+    equal = [
+        tuple(names[i] for i in group) for group in equal_files([files[name] for name in names])
+    ]
+    if equal:
+        number = sum(map(len, equal))
+        shown = some([" = ".join(group[:3]) for group in equal])
+        how = "with the classes of all folders" if found.joined else "with their common label"
+        message = (
+            f"{number} files hold {count(len(equal), 'picture')} ({shown}), which a split takes "
+            f"once each, {how}; remove the copies or write labels.csv to say it yourself"
+        )
+        remarks.append(DataRemark("equal files", message, tuple(n for g in equal for n in g)))
+    return {name: group for group in equal for name in group}
+
+
+def _label(
+    name: str,
+    group: Sequence[str],
+    found: Labels,
+    class_names: Sequence[str],
+    backgrounds: set[str],
+) -> np.ndarray:
+    """The label uint8 [C] of an image whose files have the names of the group."""
+    rows = []
+    for each in group:
+        entry = found.entries.get(each)
+        if entry is None:
+            raise found.missing(each)
+        if isinstance(entry, DataError):
+            raise entry
+        rows.append(as_vector(entry, class_names, f"labels of image {each!r}"))
+    rows = np.stack(rows)
+    contradictory = backgrounds.intersection(group) and rows.any()
+    if contradictory or (not found.joined and (rows != rows[0]).any()):
+        said = [
+            f"{each} ({', '.join(class_names[c] for c in np.flatnonzero(row)) or 'no class'})"
+            for each, row in zip(group, rows, strict=True)
+        ]
+        raise DataError(
+            f"the same picture has several labels: {', '.join(said)}; remove all files but one of "
+            "them and label that one with all of its classes"
+        )
+    return rows.max(axis=0)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from toco_jax.data import DataError
+from toco_jax.data import DataError, remarks
 
 
 def progress(title: str, states: Iterable[tuple[int, int]]) -> int:
@@ -66,7 +66,8 @@ def tfds(args: argparse.Namespace) -> None:
             root=str(args.root),
             split=split,
             masks=not args.no_masks,
-            seed=args.seed,
+            split_seed=args.split_seed,
+            splits=args.splits,
             labels=args.labels,
             mask_folder=args.masks,
             mask_foreground=args.mask_foreground,
@@ -74,6 +75,8 @@ def tfds(args: argparse.Namespace) -> None:
         )
         for split in args.splits
     }
+    for remark in remarks.own(*sources.values()):
+        print(f"remark: {remark}")
     folder = build(sources, args.out, kind=args.source)
     counts = ", ".join(f"{split} {len(source)}" for split, source in sources.items())
     print(f"{counts}; use data.source=tfds and data.root={folder}")
@@ -107,7 +110,7 @@ def parser() -> argparse.ArgumentParser:
     records.add_argument("--mask-foreground", type=int, default=0, help="as data.mask_foreground")
     records.add_argument("--no-masks", action="store_true", help="leave masks out")
     records.add_argument("--val-fraction", type=float, default=0.1, help="as data.val_fraction")
-    records.add_argument("--seed", type=int, default=0, help="of a seeded split")
+    records.add_argument("--split-seed", type=int, default=0, help="as data.split_seed")
     return top
 
 

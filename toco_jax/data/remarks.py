@@ -1,0 +1,134 @@
+"""What a data set's reader did that its owner should know, each in one sentence with a count.
+
+Sources carry their remarks; training prints them before the first step, and so does
+`toco_jax.data.check`. A remark never stops anything: what does is a `DataError`.
+"""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRemark:
+    """A sentence about a data set.
+
+    Attributes:
+        kind: a few words that remarks of this sort share.
+        message: what was found, how often, and what to do about it.
+        names: all images, files or classes that it is about; the message names a few.
+    """
+
+    kind: str
+    message: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def some(names: Collection[Any]) -> str:
+    """The first few of the names, and how many more there are."""
+    first = [str(name) for name in list(names)[:_SHOWN]]
+    # A line break or a byte that is no letter must not get into a sentence.
+    shown = ", ".join(name if name.isprintable() else ascii(name) for name in first)
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def count(number: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def are(number: int) -> str:
+    """The verb that goes with a number."""
+    return "is" if number == 1 else "are"
+
+
+def own(*sources: Any) -> list[DataRemark]:
+    """The remarks that sources carry, each once."""
+    return list(dict.fromkeys(r for source in sources for r in getattr(source, "remarks", ())))
+
+
+def of_splits(source: Any, val_source: Any) -> list[DataRemark]:
+    """The remarks of a training and a validation source, and those on the two together."""
+    labels = [getattr(s, "cls_labels", None) for s in (source, val_source)]
+    if any(label is None for label in labels):  # scenes or records, whose makers saw to it
+        return own(source, val_source)
+    counts = [label.sum(axis=0, dtype=np.int64) for label in labels]
+    return [
+        *own(source, val_source),
+        *in_both(source, val_source),
+        *in_neither(source, val_source),
+        *without_images(source.class_names, *counts),
+    ]
+
+
+def without_images(
+    class_names: Sequence[str], train: np.ndarray, val: np.ndarray | None
+) -> list[DataRemark]:
+    """Classes that cannot be learnt, by the numbers of images [C] of training and validation."""
+    names = np.array(class_names, dtype=object)
+    val = np.zeros(len(names), np.int64) if val is None else val
+    if not len(names) == len(train) == len(val):
+        return []  # the splits differ in their classes, which is refused
+    kind, remarks = "class without images", []
+    nowhere = tuple(names[(train == 0) & (val == 0)].tolist())
+    if nowhere:
+        have = "has" if len(nowhere) == 1 else "have"
+        message = (
+            f"{_classes(nowhere)} {have} no training image and cannot be learnt; add some or leave "
+            "the class out"
+        )
+        remarks.append(DataRemark(kind, message, nowhere))
+    unlearnt = tuple(names[(train == 0) & (val > 0)].tolist())
+    if unlearnt:
+        have = "has" if len(unlearnt) == 1 else "have"
+        message = (
+            f"{_classes(unlearnt)} {have} validation images ({int(val[train == 0].sum())}) but no "
+            "training image and will score 0; move some to the training split or leave the class "
+            "out"
+        )
+        remarks.append(DataRemark(kind, message, unlearnt))
+    return remarks
+
+
+def _classes(names: Sequence[str]) -> str:
+    return f"class {names[0]!r}" if len(names) == 1 else f"{len(names)} classes ({some(names)})"
+
+
+def in_both(source: Any, val_source: Any) -> list[DataRemark]:
+    """Training images that the validation split has too, by name or, in a folder, by content."""
+    copies = getattr(val_source, "copies", {})
+    in_val = {copies.get(name, name): name for name in val_source.names}
+    pairs = [
+        (name, in_val[copies.get(name, name)])
+        for name in source.names
+        if copies.get(name, name) in in_val
+    ]
+    if not pairs:
+        return []
+    shown = some([a if a == b else f"{a} = {b}" for a, b in pairs])
+    message = (
+        f"{count(len(pairs), 'training image')} of {source.split!r} {are(len(pairs))} in "
+        f"{val_source.split!r} too ({shown}), so the scores are too good; take them out "
+        "of one of the two"
+    )
+    return [DataRemark("in both splits", message, tuple(a for a, _ in pairs))]
+
+
+def in_neither(source: Any, val_source: Any) -> list[DataRemark]:
+    """Labelled images of a folder that no split uses."""
+    unused = set(getattr(val_source, "left_out", ()))
+    names = tuple(name for name in getattr(source, "left_out", ()) if name in unused)
+    if not names:
+        return []
+    message = (
+        f"{count(len(names), 'labelled image')} {are(len(names))} in neither {source.split!r} nor "
+        f"{val_source.split!r} ({some(names)}) and not used; list them if they should be"
+    )
+    return [DataRemark("in no split", message, names)]
