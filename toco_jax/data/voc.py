@@ -5,6 +5,7 @@ import pathlib
 import numpy as np
 
 from toco_jax.data import DataError
+from toco_jax.data.annotations import read_annotation
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.files import (
     FileSource,
@@ -15,7 +16,6 @@ from toco_jax.data.files import (
     refuse_empty,
 )
 from toco_jax.data.label_files import classes_in_mask, labels_from_file
-from toco_jax.data.labels import read_annotation
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
