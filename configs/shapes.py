@@ -82,6 +82,7 @@ def get_config() -> ConfigDict:
     config.data.train_split = "train"
     config.data.val_split = "val"
     config.data.labels = ""
+    config.data.label_separator = ""
     config.data.masks = ""
     config.data.val_fraction = 0.1
     config.data.on_error = "raise"

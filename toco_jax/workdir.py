@@ -39,6 +39,8 @@ def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
         checkpoints.save_config(workdir, config)
         return
     old, new = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
+    if "data.label_separator" in new:
+        old.setdefault("data.label_separator", "")  # as it was before there was such a key
     changed = [
         f"{key} ({old.get(key)} there, {new.get(key)} now)"
         for key in sorted(old.keys() | new.keys())

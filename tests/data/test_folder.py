@@ -192,9 +192,9 @@ def test_one_class_and_five_hundred(tmp_path, count):
     ("content", "message"),
     [
         ("a.jpg,cat,dog\n", "line 1: 'a.jpg,cat,dog' is not `file,label;label`; write two"),
-        ("a.jpg,cat\na.jpg,dog\n", "line 2: 'a.jpg' is there twice; join the lines"),
+        ("a.jpg,cat\na.jpg,dog\n", "line 2: 'a.jpg' is there twice with other labels, .* join"),
         ("\n", r"labels\.csv is empty; give every image its labels"),
-        ("a.jpg,\n", "name no class; write class names, or list them in"),
+        ("file,label\na.jpg,\n", "name no class; write class names, or list them in"),
     ],
 )
 def test_broken_csv(zoo, content, message):

@@ -4,10 +4,16 @@ import numpy as np
 import pytest
 
 from toco_jax.data import DataError
-from toco_jax.data.label_files import classes_in_mask, labels_from_file
+from toco_jax.data.label_files import as_vector, classes_in_mask, read_label_file
 
 CLASSES = ("cat", "dog", "emu")
 VECTORS = {"one": [1, 0, 1], "two": [0, 0, 0]}
+
+
+def labels_from_file(path, class_names):
+    """Reader of a label file: a name to its vector."""
+    file = read_label_file(path, known=class_names)
+    return lambda name: as_vector(file.entry(name), class_names, f"label file {path}, {name!r}")
 
 
 def write(path, entries=VECTORS):
@@ -29,7 +35,9 @@ def test_vectors(tmp_path, name):
     for image, vector in VECTORS.items():
         np.testing.assert_array_equal(read(image), vector)
         assert read(image).dtype == np.uint8
-    with pytest.raises(DataError, match=f"{name} has no entry for 'three'; add it or take"):
+    with pytest.raises(
+        DataError, match=f"{name} has no entry for image 'three' .*; add it or take"
+    ):
         read("three")
 
 

@@ -34,6 +34,7 @@ def open_source(
     masks: bool,
     seed: int = 0,
     labels: str = "",
+    label_separator: str = "",
     mask_folder: str = "",
     val_fraction: float = 0.1,
     class_names: Sequence[str] = (),
@@ -49,6 +50,8 @@ def open_source(
         seed: of the procedural images, and of the split of a `folder`.
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
+        label_separator: what separates several labels in one text of a `folder`'s labels, "" to
+            find it out.
         mask_folder: folder of masks, relative to the root, "" for the usual place.
         val_fraction: share of the validation images in the split of a `folder`.
         class_names: all classes in label order where a `folder` must have just these.
@@ -79,6 +82,7 @@ def open_source(
     chosen = {"labels": labels, "mask_folder": mask_folder}
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
+        chosen["label_separator"] = label_separator
         chosen |= {"val_fraction": val_fraction, "seed": seed, "class_names": class_names}
     open_it = {"voc": voc.open_voc, "coco": coco.open_coco, "folder": folder.open_folder}[name]
     return open_it(root, split, masks=masks, **chosen)
@@ -114,6 +118,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "split": data[f"{part}_split"],
         "seed": config.seed,
         "labels": data.get("labels", ""),
+        "label_separator": data.get("label_separator", ""),
         "mask_folder": data.get("masks", ""),
         "val_fraction": data.get("val_fraction", 0.1),
     }

@@ -10,6 +10,7 @@ import numpy as np
 
 from toco_jax.data import DataError
 from toco_jax.data.labels import INDICES, MaskFormat, read_image, read_mask
+from toco_jax.data.text_files import read_text, trimmed
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -34,6 +35,7 @@ class FileSource:
             None altogether: records carry no mask.
         mask_format: how the mask files store labels.
         list_folder: where a list `<split>.txt` of names makes a split.
+        remarks: what a user should know of how the labels were read.
     """
 
     class_names: tuple[str, ...]
@@ -44,6 +46,7 @@ class FileSource:
     masks: tuple[pathlib.Path | None, ...] | None
     mask_format: MaskFormat = INDICES
     list_folder: pathlib.Path | None = None
+    remarks: Sequence[str] = ()
 
     @functools.cached_property
     def max_classes(self) -> int:
@@ -108,16 +111,12 @@ def labels_of(
 
 def read_list(path: pathlib.Path) -> tuple[str, ...]:
     """The names in a list, one a line; empty lines do not count."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "none"
         raise DataError(
             f"split {path.stem!r} has no list {path}; choose one of those there ({there}) or add it"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"list {path} cannot be read as text ({error}); replace it") from error
-    names = tuple(line.strip() for line in lines if line.strip())
+        )
+    names = tuple(filter(None, map(trimmed, read_text(path, "list").splitlines())))
     refuse_repeats(names, f"list {path}")
     return names
 

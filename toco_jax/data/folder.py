@@ -37,10 +37,10 @@ from toco_jax.data.files import (
     raise_problem,
     read_list,
     refuse_empty,
-    refuse_repeats,
 )
-from toco_jax.data.label_files import ENDINGS, as_vector, is_names, read_entries
-from toco_jax.data.labels import read_bytes
+from toco_jax.data.label_files import ENDINGS, as_vector, is_names, read_label_file
+from toco_jax.data.lists import image_name, read_names
+from toco_jax.data.sidecars import read_sidecars
 
 LABEL_FILES = ("labels.csv", "labels.json")
 CLASSES_FILE = "classes.txt"
@@ -56,6 +56,7 @@ def open_folder(
     *,
     masks: bool,
     labels: str = "",
+    label_separator: str = "",
     mask_folder: str = "",
     val_fraction: float = 0.1,
     seed: int = 0,
@@ -69,6 +70,7 @@ def open_folder(
         split: a list, a sub-folder, or train or val of a seeded split.
         masks: whether records carry "mask"; all pixels are ignored where there are no masks.
         labels: "" for what is there, "sidecars", "folders", or a label file (see `label_files`).
+        label_separator: what separates several labels in one text, "" to find it out.
         mask_folder: folder of masks NAME.png; "" for <root>/masks if that is there.
         val_fraction: share of the images that is val in a seeded split.
         seed: of that split.
@@ -84,9 +86,11 @@ def open_folder(
     folder = _mask_folder(root, mask_folder)
     files = _images(root, folder)
     kind = labels or _labels_there(root, files)
-    names, reader = _labels(root, files, kind)
-    members = _split_members(root, names, split, val_fraction, seed)
-    class_names = tuple(class_names) or _class_names(root, names, reader)
+    known = tuple(class_names) or _listed_classes(root)
+    name_of = _naming(root, files)
+    names, reader, remarks = _labels(root, files, kind, known, label_separator, name_of)
+    members = _split_members(root, names, split, val_fraction, seed, name_of)
+    class_names = known or _class_names(root, names, reader)
 
     def read(name: str) -> np.ndarray:
         return as_vector(reader(name), class_names, f"labels of image {name!r}")
@@ -99,6 +103,7 @@ def open_folder(
         cls_labels=labels_of(members, read, len(class_names), on_problem),
         masks=_masks(folder, members, len(class_names)) if masks else None,
         list_folder=root,
+        remarks=remarks,
     )
 
 
@@ -126,12 +131,16 @@ def _images(root: pathlib.Path, masks: pathlib.Path | None) -> dict[str, pathlib
 
 
 def _split_members(
-    root: pathlib.Path, names: Sequence[str], split: str, val_fraction: float, seed: int
+    root: pathlib.Path,
+    names: Sequence[str],
+    split: str,
+    val_fraction: float,
+    seed: int,
+    name_of: Callable[[str], str],
 ) -> tuple[str, ...]:
     listed = root / f"{split}.txt"
     if listed.is_file():
-        members = tuple(without_ending(line) for line in read_list(listed))
-        refuse_repeats(members, f"list {listed}")
+        members = read_names(listed, name_of)
         refuse_empty(members, split, str(listed))
         return members
     if (root / split).is_dir():
@@ -171,30 +180,46 @@ def _labels_there(root: pathlib.Path, files: dict[str, pathlib.Path]) -> str:
 
 
 def _labels(
-    root: pathlib.Path, files: dict[str, pathlib.Path], kind: str
-) -> tuple[tuple[str, ...], Reader]:
-    """The labelled images, and what the labels of one of them are."""
+    root: pathlib.Path,
+    files: dict[str, pathlib.Path],
+    kind: str,
+    known: Sequence[str],
+    separator: str,
+    name_of: Callable[[str], str],
+) -> tuple[tuple[str, ...], Reader, Sequence[str]]:
+    """The labelled images, what the labels of one of them are, and remarks."""
     if kind == "folders":
-        return tuple(files), functools.partial(_folder_label, root)
+        return tuple(files), functools.partial(_folder_label, root), ()
     if kind == "sidecars":
-        return tuple(files), functools.partial(_sidecar_labels, root)
+        reader, remarks = read_sidecars(root, tuple(files), known=known, separator=separator)
+        return tuple(files), reader, remarks
     if pathlib.PurePath(kind).suffix not in ENDINGS:
         raise DataError(
             f"data.labels={kind!r} is none of sidecars, folders or a label file "
             f"({', '.join(ENDINGS)}); correct it"
         )
-    path = root / kind
-    entries = {without_ending(name): entry for name, entry in read_entries(path).items()}
+    found = read_label_file(root / kind, known=known, separator=separator, name_of=name_of)
+    return tuple(sorted(found.entries)), found.entry, found.remarks
 
-    def read(name: str) -> Any:
-        if name not in entries:
+
+def _naming(root: pathlib.Path, files: dict[str, pathlib.Path]) -> Callable[[str], str]:
+    """The name here of an image that a list or a label file writes.
+
+    Letters with accents may be coded otherwise in the file's own name.
+    """
+    own = {}
+    for name, path in files.items():
+        if own.setdefault(image_name(name), name) != name:
             raise DataError(
-                f"label file {path} has no entry for image {name!r} (its first one is "
-                f"{next(iter(entries))!r}); add it or take the image out of the split"
+                f"{files[own[image_name(name)]]} and {path} have names that look the same; rename "
+                "one of them"
             )
-        return entries[name]
 
-    return tuple(sorted(entries)), read
+    def name_of(written: str) -> str:
+        name = image_name(written, root)
+        return own.get(name, name)
+
+    return name_of
 
 
 def _folder_label(root: pathlib.Path, name: str) -> list[str]:
@@ -207,36 +232,25 @@ def _folder_label(root: pathlib.Path, name: str) -> list[str]:
     return [folder]
 
 
-def _sidecar_labels(root: pathlib.Path, name: str) -> list[str]:
-    path = root / f"{name}.txt"
-    try:
-        text = read_bytes(path, "label file").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"label file {path} is not UTF-8 text ({error}); save it so") from error
-    return [line.strip() for line in text.replace(";", "\n").splitlines() if line.strip()]
-
-
-def without_ending(name: str) -> str:
-    """A file's name as images are named here: `./a/b.jpg` to `a/b`."""
-    path = pathlib.PurePosixPath(name)
-    if path.suffix.lower() in IMAGE_ENDINGS:
-        path = path.with_suffix("")
-    return path.as_posix()
+def _listed_classes(root: pathlib.Path) -> tuple[str, ...]:
+    """The classes of classes.txt, () without such a file."""
+    if not (root / CLASSES_FILE).is_file():
+        return ()
+    listed = read_list(root / CLASSES_FILE)
+    if not listed:
+        raise DataError(f"{root / CLASSES_FILE} is empty; write one class a line")
+    return listed
 
 
 def _class_names(root: pathlib.Path, names: Sequence[str], reader: Reader) -> tuple[str, ...]:
-    if (root / CLASSES_FILE).is_file():
-        listed = read_list(root / CLASSES_FILE)
-        if not listed:
-            raise DataError(f"{root / CLASSES_FILE} is empty; write one class a line")
-        return listed
+    """The classes that the labels name, in alphabetical order."""
 
     def named(name: str) -> list[str]:
         try:
             labels = reader(name)
         except DataError:  # raised, or reported, when the labels of a split are read
             return []
-        return ([labels] if isinstance(labels, str) else list(labels)) if is_names(labels) else []
+        return labels if is_names(labels) else []
 
     with ThreadPoolExecutor(READERS) as threads:
         found = sorted({label for labels in threads.map(named, names) for label in labels})

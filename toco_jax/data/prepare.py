@@ -68,6 +68,7 @@ def tfds(args: argparse.Namespace) -> None:
             masks=not args.no_masks,
             seed=args.seed,
             labels=args.labels,
+            label_separator=args.label_separator,
             mask_folder=args.masks,
             val_fraction=args.val_fraction,
         )
@@ -102,6 +103,9 @@ def parser() -> argparse.ArgumentParser:
     records.add_argument("--splits", nargs="+", default=["train", "val"])
     records.add_argument("--out", required=True, help="where the records go; a path or a bucket")
     records.add_argument("--labels", default="", help="as data.labels of a configuration")
+    records.add_argument(
+        "--label-separator", default="", help="as data.label_separator of a configuration"
+    )
     records.add_argument("--masks", default="", help="as data.masks of a configuration")
     records.add_argument("--no-masks", action="store_true", help="leave masks out")
     records.add_argument("--val-fraction", type=float, default=0.1, help="as data.val_fraction")

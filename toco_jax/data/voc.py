@@ -14,8 +14,10 @@ from toco_jax.data.files import (
     raise_problem,
     read_list,
     refuse_empty,
+    refuse_repeats,
 )
-from toco_jax.data.label_files import classes_in_mask, labels_from_file
+from toco_jax.data.label_files import as_vector, classes_in_mask, read_label_file
+from toco_jax.data.lists import image_name
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -57,13 +59,19 @@ def open_voc(
     root = _devkit(pathlib.Path(root), annotations=not labels)
     names = _split_names(root, split)
     folder = _mask_folder(root, mask_folder) if masks or labels == "masks" else None
+    remarks = ()
     if labels == "masks":
 
         def read(name: str) -> np.ndarray:
             return classes_in_mask(folder / f"{name}.png", len(VOC_CLASSES))
 
     elif labels:
-        read = labels_from_file(root / labels, VOC_CLASSES)
+        file = read_label_file(root / labels, known=VOC_CLASSES)
+        remarks = file.remarks
+
+        def read(name: str) -> np.ndarray:
+            return as_vector(file.entry(name), VOC_CLASSES, f"label file {file.path}, {name!r}")
+
     else:
 
         def read(name: str) -> np.ndarray:
@@ -77,6 +85,7 @@ def open_voc(
         cls_labels=labels_of(names, read, len(VOC_CLASSES), on_problem),
         masks=tuple(folder / f"{name}.png" for name in names) if masks else None,
         list_folder=root / LISTS,
+        remarks=remarks,
     )
 
 
@@ -127,13 +136,15 @@ def derived_train_aug(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def _listed_names(path: pathlib.Path) -> tuple[str, ...]:
-    names = read_list(path)
-    for name in names:
-        if "/" in name or len(name.split()) > 1:
+    lines = read_list(path)
+    for line in lines:
+        if "/" in line or "\\" in line or len(line.split()) > 1:
             raise DataError(
-                f"list {path} has the line {name!r}; write one image name a line, without folder, "
-                "ending or a second column"
+                f"list {path} has the line {line!r}; write one image name a line, without folder "
+                "or a second column"
             )
+    names = tuple(image_name(line) for line in lines)
+    refuse_repeats(names, f"list {path}")
     return names
 
 
