@@ -295,6 +295,23 @@ def test_paths_below_the_root(photos):
     assert source.names == NAMES and words(source) == PLAIN
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("i0.jpg 0", "'i0.jpg 0', which is more than the name of an image; write one"),
+        ("i0.jpg,cat", "'i0.jpg,cat', which is more than the name of an image"),
+        ("i0.jpg masks/i0.png", "which is more than the name of an image"),
+        ("/elsewhere/i0.jpg", "'/elsewhere/i0.jpg', which is not below the data set's folder"),
+        ("./i1.jpg", "has 'i1' twice"),
+    ],
+)
+def test_lists_with_more_than_names(photos, line, message):
+    write(photos, column(*PLAIN))
+    write(photos, f"i1\n{line}\n", "train.txt")
+    with pytest.raises(DataError, match=rf"list {photos}/train\.txt .*{message}"):
+        opened(photos)
+
+
 def test_the_same_letters_coded_otherwise(photos):
     cv2.imwrite(str(photos / "cafe\u0301.jpg"), np.zeros((4, 5, 3), np.uint8))
     write(photos, "file,label\ncaf\u00e9.jpg,cat\n")

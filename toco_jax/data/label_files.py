@@ -171,7 +171,10 @@ def understand(
     """
     texts = {k: v for k, v in enumerate(values) if isinstance(v, str) and not is_missing(v)}
     split, remarks = split_texts(texts, known, separator, where)
-    entries = [split.get(k, _entry(value)) for k, value in enumerate(values)]
+    entries = [
+        split[k] if k in split else _entry(value, f"{where}, {names[k]!r}")
+        for k, value in enumerate(values)
+    ]
     empty = [
         names[k]
         for k, value in enumerate(values)
@@ -197,7 +200,14 @@ def understand(
     return entries, remarks
 
 
-def _entry(value: Any) -> Any:
+def _entry(value: Any, where: str) -> Any:
+    if isinstance(value, (dict, _Pairs)) or (
+        isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
+    ):
+        raise DataError(
+            f"{where}: a nested list or object is no label; save {{name: label}}, each label a "
+            "name, a list of names or a vector"
+        )
     if is_missing(value):
         return []
     if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
@@ -284,8 +294,8 @@ def as_vector(entry: Any, class_names: Sequence[str], where: str) -> np.ndarray:
     if vector is None or vector.shape != label.shape:
         shape = "no vector" if vector is None else f"a vector of shape {vector.shape}"
         raise DataError(
-            f"{where}: {shape}, but there are {len(class_names)} classes; the background has no "
-            "place in it"
+            f"{where}: {shape}, but there are {len(class_names)} classes; give one value for each "
+            "and none for the background"
         )
     if not np.isin(vector, (0, 1)).all():
         raise DataError(f"{where}: values other than 0 and 1; give one-hot sums, not counts")

@@ -1,6 +1,7 @@
 """How lists and label files write the names of images."""
 
 import pathlib
+import re
 import unicodedata
 from collections.abc import Callable
 
@@ -37,10 +38,11 @@ def read_names(path: pathlib.Path, name_of: Callable[[str], str] = image_name) -
     """
     names = []
     for line in read_list(path):
-        if any(word.lower().endswith(IMAGE_ENDINGS) for word in line.split()[:-1]):
+        columns = re.split(r"[\s,;]+", line)
+        if any(column.lower().endswith(IMAGE_ENDINGS) for column in columns[:-1]):
             raise DataError(
                 f"list {path} has the line {line!r}, which is more than the name of an image; "
-                "write one image name a line"
+                "write one image name a line, without a second column"
             )
         name = name_of(line)
         if pathlib.PurePosixPath(name).is_absolute():

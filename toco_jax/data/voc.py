@@ -12,12 +12,10 @@ from toco_jax.data.files import (
     OnProblem,
     labels_of,
     raise_problem,
-    read_list,
     refuse_empty,
-    refuse_repeats,
 )
 from toco_jax.data.label_files import as_vector, classes_in_mask, read_label_file
-from toco_jax.data.lists import image_name
+from toco_jax.data.lists import read_names
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -136,15 +134,13 @@ def derived_train_aug(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def _listed_names(path: pathlib.Path) -> tuple[str, ...]:
-    lines = read_list(path)
-    for line in lines:
-        if "/" in line or "\\" in line or len(line.split()) > 1:
+    names = read_names(path)
+    for name in names:
+        if "/" in name or "," in name or len(name.split()) > 1:
             raise DataError(
-                f"list {path} has the line {line!r}; write one image name a line, without folder "
+                f"list {path} has the line {name!r}; write one image name a line, without folder "
                 "or a second column"
             )
-    names = tuple(image_name(line) for line in lines)
-    refuse_repeats(names, f"list {path}")
     return names
 
 
