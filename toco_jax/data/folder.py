@@ -38,7 +38,8 @@ from toco_jax.data.files import (
     read_list,
     refuse_empty,
 )
-from toco_jax.data.label_files import ENDINGS, as_vector, is_names, read_label_file
+from toco_jax.data.label_entries import as_vector, is_names
+from toco_jax.data.label_files import ENDINGS, read_label_file
 from toco_jax.data.lists import image_name, read_names
 from toco_jax.data.sidecars import read_sidecars
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from toco_jax.data import DataError
 from toco_jax.data.files import READERS
-from toco_jax.data.label_files import understand
+from toco_jax.data.label_entries import understand
 from toco_jax.data.label_text import Positions
 from toco_jax.data.text_files import read_text
 

@@ -14,7 +14,8 @@ from toco_jax.data.files import (
     raise_problem,
     refuse_empty,
 )
-from toco_jax.data.label_files import as_vector, classes_in_mask, read_label_file
+from toco_jax.data.label_entries import as_vector
+from toco_jax.data.label_files import classes_in_mask, read_label_file
 from toco_jax.data.lists import read_names
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
