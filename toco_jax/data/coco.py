@@ -12,9 +12,10 @@ import numpy as np
 
 from toco_jax.data import DataError
 from toco_jax.data.classes import COCO_CLASSES
-from toco_jax.data.files import FileSource, OnProblem, raise_problem, read_list, refuse_empty
+from toco_jax.data.files import FileSource, OnProblem, raise_problem, refuse_empty
 from toco_jax.data.label_files import classes_in_mask, load_arrays
 from toco_jax.data.labels import INDICES, MaskFormat, mask_pixels, read_bytes
+from toco_jax.data.lists import read_names
 
 PARTS = {"train": "train2014", "val": "val2014"}
 VAL_PART = 5_000
@@ -104,7 +105,7 @@ def _members(
             f"unknown split {split!r} of COCO: use {', '.join(PARTS)}, val_part or add the list "
             f"{path}"
         )
-    listed = read_list(path)
+    listed = read_names(path)
     refuse_empty(listed, split, str(path))
     known = {}
     for part in PARTS.values():
@@ -130,6 +131,13 @@ def _read_index(
     try:
         index = load_arrays(path)
         names, cls_labels = index["names"], index["labels"]
+        if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < len(names):
+            raise ValueError("names are no list of different names")
+        if (
+            cls_labels.shape != (len(names), len(COCO_CLASSES))
+            or not np.isin(cls_labels, (0, 1)).all()
+        ):
+            raise ValueError(f"labels are no 0 and 1 of shape {(len(names), len(COCO_CLASSES))}")
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{path} cannot be read ({error}); remove it and run python -m toco_jax.data.prepare "
