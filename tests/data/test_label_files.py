@@ -92,12 +92,24 @@ def test_names_of_every_type(tmp_path, key_type, name):
         np.save(tmp_path / name, vectors)
     else:
         np.savez(tmp_path / name, names=list(vectors), labels=np.stack(list(vectors.values())))
-    file = read_label_file(tmp_path / name, known=CLASSES)
+    file = read_label_file(tmp_path / name, known=CLASSES, names=VOC_KEYS.values())
     for k, image in enumerate(VOC_KEYS.values()):
         np.testing.assert_array_equal(file.entry(image), np.eye(3)[k])
-    told = any("3 keys are numbers" in remark for remark in file.remarks)
+    told = any("3 names are numbers" in remark for remark in file.remarks)
     assert told == (key_type in (int, np.int64))
     assert not told or any("2007000032 as '2007_000032'" in remark for remark in file.remarks)
+
+
+def test_numbers_name_the_image_that_is_there(tmp_path):
+    np.save(tmp_path / "x.npy", {2007000032: np.ones(3), 5: np.zeros(3), 8: np.zeros(3)})
+    (tmp_path / "x.csv").write_text("file,label\n2007000032,cat\n5,dog\n8.jpg,dog\n")
+    for name in ("x.npy", "x.csv"):  # a spreadsheet takes the zeros in front away
+        file = read_label_file(tmp_path / name, names=("2007000032", "000005", "8"))
+        assert set(file.entries) == {"2007000032", "000005", "8"}
+        file = read_label_file(tmp_path / name, names=("2007_000032", "5", "08"))
+        assert set(file.entries) == {"2007_000032", "5", "08"}
+        with pytest.raises(DataError, match=rf"{name} has the number 5, .* '05' or '005'"):
+            read_label_file(tmp_path / name, names=("05", "005"))
 
 
 def test_endings_in_keys_and_capitals_in_the_files_own(tmp_path):
@@ -117,7 +129,7 @@ def test_keys_and_arrays_that_are_no_names(tmp_path):
         read_label_file(tmp_path / "x.npz")
     np.save(tmp_path / "x.npy", {2007000032: np.ones(3), "2007_000032.jpg": np.zeros(3)})
     with pytest.raises(DataError, match=r"'2007_000032.jpg' is there twice .* first as 2007000032"):
-        read_label_file(tmp_path / "x.npy")
+        read_label_file(tmp_path / "x.npy", names=("2007_000032",))
 
 
 def test_a_vector_with_the_background_is_told(tmp_path):

@@ -364,6 +364,16 @@ def test_boxes_beside_images_are_no_names(photos):
         opened(photos)
 
 
+def test_a_list_may_name_what_has_no_text(photos):
+    for name in NAMES[:3]:
+        write(photos, "cat", f"{name}.txt")
+    for names in ("i0\ni3\n", "i0\nnowhere\n"):
+        write(photos, names, "train.txt")
+        missing = names.split()[1]
+        with pytest.raises(DataError, match=rf"label file {photos}/{missing}\.txt is missing; add"):
+            opened(photos)
+
+
 def test_numbers_beside_images(photos):
     for name, text in zip(NAMES, ["0", "1", "0\n1", ""], strict=True):
         write(photos, text, f"{name}.txt")

@@ -192,14 +192,16 @@ def _labels(
     if kind == "folders":
         return tuple(files), functools.partial(_folder_label, root), ()
     if kind == "sidecars":
-        reader, remarks = read_sidecars(root, tuple(files), known=known, separator=separator)
-        return tuple(files), reader, remarks
+        entries, remarks = read_sidecars(root, tuple(files), known=known, separator=separator)
+        return tuple(files), functools.partial(_sidecar_entry, root, entries), remarks
     if pathlib.PurePath(kind).suffix not in ENDINGS:
         raise DataError(
             f"data.labels={kind!r} is none of sidecars, folders or a label file "
             f"({', '.join(ENDINGS)}); correct it"
         )
-    found = read_label_file(root / kind, known=known, separator=separator, name_of=name_of)
+    found = read_label_file(
+        root / kind, known=known, separator=separator, names=files, name_of=name_of
+    )
     return tuple(sorted(found.entries)), found.entry, found.remarks
 
 
@@ -231,6 +233,16 @@ def _folder_label(root: pathlib.Path, name: str) -> list[str]:
             "labels.json or text files beside the images; add one of these"
         )
     return [folder]
+
+
+def _sidecar_entry(root: pathlib.Path, entries: dict[str, Any], name: str) -> Any:
+    missing = DataError(
+        f"label file {root / name}.txt is missing; add the file or take {name!r} out of the split"
+    )
+    entry = entries.get(name, missing)
+    if isinstance(entry, DataError):
+        raise entry
+    return entry
 
 
 def _listed_classes(root: pathlib.Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -70,6 +71,7 @@ def read_label_file(
     *,
     known: Collection[str] = (),
     separator: str = "",
+    names: Collection[str] = (),
     name_of: Callable[[str], str] = image_name,
 ) -> LabelFile:
     """Reads a label file.
@@ -78,6 +80,7 @@ def read_label_file(
         path: the file.
         known: all classes, empty if the file is to tell them.
         separator: what separates labels in a text, "" to find it out (see `split_texts`).
+        names: the images there are, which tell what a number in place of a name means.
         name_of: the image's name for what the file writes.
 
     Raises:
@@ -88,10 +91,10 @@ def read_label_file(
     written, remarks = _written(path)
     if not written:
         raise DataError(f"{where} is empty; give every image its labels")
-    names, renamed = _names(where, written, name_of)
+    found, renamed = _names(where, written, names, name_of)
     values = [item.value for item in written]
-    entries, more = understand(values, names, known=known, separator=separator, where=where)
-    entries, repeated = _joined(where, written, names, entries)
+    entries, more = understand(values, found, known=known, separator=separator, where=where)
+    entries, repeated = _joined(where, written, found, entries)
     return LabelFile(path, entries, [*remarks, *renamed, *more, *repeated])
 
 
@@ -116,31 +119,47 @@ def _written(path: pathlib.Path) -> tuple[list[Written], list[str]]:
 
 
 def _names(
-    where: str, written: Sequence[Written], name_of: Callable[[str], str]
+    where: str,
+    written: Sequence[Written],
+    images: Collection[str],
+    name_of: Callable[[str], str],
 ) -> tuple[list[str], list[str]]:
-    """The image names of a file, which may be text or numbers, and a remark on numbers."""
-    names, numbers = [], []
+    """The image names of a file and a remark on those that it gives as numbers.
+
+    A known tool takes the line out of VOC's names, so that 2007_000032 is the number 2007000032,
+    and a spreadsheet the zeros off the front of others.
+    """
+    by_number = {}
+    for image in images:
+        if re.fullmatch(r"\d+|\d{4}_\d{6}", image):
+            by_number.setdefault(int(image.replace("_", "")), []).append(image)
+    images = frozenset(images)
+    names, renamed = [], []
     for item in written:
-        name = item.name
-        if isinstance(name, bytes):
-            name = name.decode("ascii", "replace")
+        name = item.name.decode("latin1") if isinstance(item.name, bytes) else item.name
         if isinstance(name, int) and not isinstance(name, bool):
-            name = _name_of_number(item.name)
-            numbers.append(f"{item.name} as {name!r}")
+            name = str(name)
         if not isinstance(name, str):
             raise DataError(
                 f"{where} has the key {name!r}, which is no name of an image; save {{name: label}}"
             )
-        names.append(name_of(name))
-    if not numbers:
+        name = name_of(name)
+        if name not in images and name.isdecimal():
+            meant = by_number.get(int(name), [name])
+            if len(meant) > 1:
+                raise DataError(
+                    f"{where} has the number {name}, which may be {meant[0]!r} or {meant[1]!r}; "
+                    "write the names of images"
+                )
+            if meant != [name]:
+                renamed.append(f"{name} as {meant[0]!r}")
+                name = meant[0]
+        names.append(name)
+    if not renamed:
         return names, []
-    return names, [f"{where}: {len(numbers)} keys are numbers and read as names, {numbers[0]}"]
-
-
-def _name_of_number(number: int) -> str:
-    """VOC's name of an image from which a tool took the line: 2007000032 is 2007_000032."""
-    digits = f"{number:06d}"  # VOC 2007 has names such as 000032
-    return f"{digits[:4]}_{digits[4:]}" if len(digits) == 10 else digits
+    return names, [
+        f"{where}: {len(renamed)} names are numbers, read as images that are there: {renamed[0]}"
+    ]
 
 
 def _joined(

@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,7 +19,7 @@ _BOXES = re.compile(rf"\s*\d+(\s+{_NUMBER}){{4,}}\s*", re.IGNORECASE)
 
 def read_sidecars(
     root: pathlib.Path, names: Sequence[str], *, known: Collection[str], separator: str
-) -> tuple[Callable[[str], Any], list[str]]:
+) -> tuple[dict[str, Any], list[str]]:
     """Reads the text file `<root>/<name>.txt` of every image.
 
     A file lists labels, or has a row of numbers for each box, the first one its class.
@@ -31,8 +31,8 @@ def read_sidecars(
         separator: what separates labels in a line, "" to find it out.
 
     Returns:
-        The labels of an image as in `LabelFile.entries`, raising `DataError` where its file is
-        missing or no text, and remarks.
+        The labels of each image as in `LabelFile.entries`, or the `DataError` to raise for it where
+        its file is missing or no text; and remarks.
 
     Raises:
         DataError: boxes without a list of classes, or labels that may be read in two ways.
@@ -41,7 +41,7 @@ def read_sidecars(
     def attempt(name: str) -> str | DataError:
         try:
             return read_text(root / f"{name}.txt", "label file")
-        except DataError as error:  # raised when the labels of this image are asked for
+        except DataError as error:
             return error
 
     with ThreadPoolExecutor(READERS) as threads:
@@ -59,13 +59,7 @@ def read_sidecars(
             where=f"text files in {root}",
         )
         labels = dict(zip(texts, entries, strict=True))
-
-    def read(name: str) -> Any:
-        if name not in labels:
-            raise found[name]
-        return labels[name]
-
-    return read, remarks
+    return found | labels, remarks
 
 
 def _classes_of_boxes(

@@ -65,7 +65,7 @@ def open_voc(
             return classes_in_mask(folder / f"{name}.png", len(VOC_CLASSES))
 
     elif labels:
-        file = read_label_file(root / labels, known=VOC_CLASSES)
+        file = read_label_file(root / labels, known=VOC_CLASSES, names=names)
         remarks = file.remarks
 
         def read(name: str) -> np.ndarray:
