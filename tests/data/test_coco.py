@@ -471,6 +471,7 @@ def drawn(segmentation, size=(4, 5)):
         ([[1, 1, float("inf"), 1, 3, 3]], "coordinate that is no finite number"),
         ([[1, 1, 1e9, 1, 3, 3]], "far outside"),
         ([[1, 1, -1e300, 1, 3, 3]], "far outside"),
+        ([[1, 1, 10**400, 1, 3, 3]], "far outside"),
         ([[1, 1, "x", 1, 3, 3]], "not a list of numbers"),
         ([1, 1, 3, 1, 3, 3], "not a list of numbers"),
         ([[[1, 1], [3, 1], [3, 3]]], "not a list of numbers"),

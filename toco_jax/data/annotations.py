@@ -76,12 +76,9 @@ def _decoded(content: bytes, path: pathlib.Path) -> str:
             f"annotation {path} declares the encoding {encoding!r}, which is unknown; save it as "
             "UTF-8"
         ) from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         said = declared.group(1).decode("ascii") if declared else "UTF-8, and declares no encoding"
-        raise DataError(
-            f"annotation {path} is not {said} ({error.reason} at byte {error.start}); save it as "
-            "UTF-8"
-        ) from error
+        raise DataError(f"annotation {path} is not {said} ({error}); save it as UTF-8") from error
 
 
 def _refuse_other_kinds(root: ElementTree.Element, path: pathlib.Path) -> None:

@@ -87,7 +87,7 @@ def _corners(polygon: Any, size: tuple[int, int]) -> list[float]:
         if not abs(number) < float("inf"):
             raise ValueError("a polygon has a coordinate that is no finite number")
         if abs(number) > _REACH * max(size):
-            raise ValueError(f"a polygon's coordinate {number:g} lies far outside the image")
+            raise ValueError("a polygon reaches far outside the image")
     return polygon
 
 
