@@ -65,9 +65,37 @@ def test_usual_headings_are_no_class(photos, heading):
     assert set(opened(photos, val_fraction=0.25).names) < set(NAMES)
 
 
-def test_an_unusual_heading_is_told_by_the_endings(photos):
-    write(photos, column(*PLAIN, heading="foto,was"))
+@pytest.mark.parametrize("ending", [".jpg", ""])
+def test_an_unusual_heading_is_told_by_the_names_of_images(photos, ending):
+    write(photos, column(*PLAIN, heading="foto,was").replace(".jpg", ending))
     assert opened(photos).class_names == ("cat", "dog")
+
+
+def test_a_column_of_masks_is_no_label(photos):
+    masks = [f"masks/{name}.png" for name in NAMES]
+    write(photos, column(*masks, heading="image,mask"))
+    with pytest.raises(
+        DataError, match=r"labels\.csv has only names of .*; add a column of labels"
+    ):
+        opened(photos)
+    both = [f"{mask},{label}" for mask, label in zip(masks, PLAIN, strict=True)]
+    write(photos, column(*both, heading="image,mask,what"))
+    assert words(opened(photos)) == PLAIN
+
+
+def test_images_called_by_numbers(tmp_path):
+    for k in range(4):
+        cv2.imwrite(str(tmp_path / f"{k}.png"), np.zeros((4, 5, 3), np.uint8))
+    write(tmp_path, "0\n1\n2\n3\n", "train.txt")
+    for text in (
+        "0,cat\n1,dog\n2,cat\n3,dog\n",
+        ",id,label\n7,0,cat\n8,1,dog\n9,2,cat\n10,3,dog\n",
+        ",id,label\n0,3,dog\n1,2,cat\n2,1,dog\n3,0,cat\n",
+        ",file,label\n0,3.png,dog\n1,2.png,cat\n2,1.png,dog\n3,0.png,cat\n",
+        "id,cat,dog\n3,0,1\n2,1,0\n1,0,1\n0,1,0\n",
+    ):
+        write(tmp_path, text)
+        assert words(opened(tmp_path)) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -226,21 +254,23 @@ def test_numbers_are_positions_in_the_listed_classes(photos):
     numbers = {"i0": 0, "i1": 1, "i2": [0, 1], "i3": []}
     files = {
         "labels.json": json.dumps(numbers),
-        "labels.csv": column("0", "1", "0;1", "", heading="file,label"),
+        "labels.csv": column("0", "1", "0;1", ""),
+        # As pandas writes whole numbers where some are missing.
+        "labels.JSON": json.dumps({"i0": "0.0", "i1": "1.0", "i2": "0.0;1.0", "i3": ""}),
     }
     for name, text in files.items():
         write(photos, text, name)
         with pytest.raises(DataError, match=r"labels are numbers.*classes\.txt"):
-            opened(photos)
+            opened(photos, labels=name)
         write(photos, "cat\ndog\n", "classes.txt")
-        source = opened(photos)
+        source = opened(photos, labels=name)
         assert words(source) == ["cat", "dog", "cat dog", ""]
         assert any("counted from 0" in remark for remark in source.remarks)
         write(photos, "1\n0\n", "classes.txt")  # classes that are called by numbers
-        assert words(opened(photos)) == ["0", "1", "1 0", ""]
+        assert words(opened(photos, labels=name)) == ["0", "1", "1 0", ""]
         write(photos, "cat\n", "classes.txt")
         with pytest.raises(DataError, match=r"1 is no position.* 1 class"):
-            opened(photos)
+            opened(photos, labels=name)
         (photos / "classes.txt").unlink()
 
 

@@ -187,6 +187,17 @@ def test_annotations_are_checked_when_opening(devkit):
         _open(devkit)
 
 
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".png"])
+def test_images_of_other_endings(devkit, ending):
+    for path in sorted((devkit / "JPEGImages").glob("*.jpg")):
+        path.rename(path.with_suffix(ending))
+    source = _open(devkit, masks=False)
+    assert [path.suffix for path in source.images] == [ending] * 2
+    assert source[1]["image"].shape == (12, 20, 3)
+    shutil.copy(source.images[0], source.images[0].with_suffix(".jpg"))
+    assert _open(devkit, masks=False).images[0].suffix == ".jpg"  # the devkit's own goes first
+
+
 def test_images_and_masks_are_checked_when_read(devkit):
     image = devkit / "JPEGImages" / "2007_000001.jpg"
     mask = devkit / "SegmentationClassAug" / "2007_000001.png"

@@ -4,7 +4,7 @@ import csv
 import io
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from toco_jax.data import DataError
@@ -48,11 +48,17 @@ def heading_word(cell: str) -> str:
     return re.sub(r"[\W_]", "", cell.casefold())
 
 
-def read_csv(path: pathlib.Path) -> tuple[list[Written], list[str]]:
+def read_csv(
+    path: pathlib.Path, is_there: Callable[[str], bool]
+) -> tuple[list[Written], list[str]]:
     """The rows of a table and remarks on how it was read.
 
     The table has a column of images and either one of labels or one of 0 and 1 for each class,
     with a heading that names it. Without headings 0 and 1 are vectors.
+
+    Args:
+        path: the table.
+        is_there: whether a cell names an image that is there.
 
     Raises:
         DataError: other columns than these, or a row that does not fit them.
@@ -62,16 +68,24 @@ def read_csv(path: pathlib.Path) -> tuple[list[Written], list[str]]:
     rows = _rows(read_text(path, "label file"))
     if not rows:
         return [], []
-    heading = rows[0].cells if _is_heading(rows) else []
+
+    def is_image(cell: str) -> bool:
+        return _is_picture(cell) or is_there(cell)
+
+    heading = rows[0].cells if _is_heading(rows, is_image) else []
     rows = rows[1:] if heading else rows
     width = max((k + 1 for row in rows for k, cell in enumerate(row.cells) if cell), default=0)
     width = max(width, 1 + max((k for k, cell in enumerate(heading) if cell), default=0))
     heading = heading and (heading + [""] * width)[:width]
     for row in rows:
         row.cells[width:] = []  # columns without any value
-    image = _image_column(heading, rows, width)
+    image = _image_column(heading, rows, width, is_image)
     index = heading and image and heading_word(heading[0]) in _INDEX_HEADINGS
-    others = [k for k in range(width) if k != image and not (index and k == 0)]
+    others = [
+        k
+        for k in range(width)
+        if k != image and not (index and k == 0) and not _most(rows, k, _is_picture)
+    ]
     if not others:
         raise DataError(f"{where} has only names of images; add a column of labels")
     expected = width if heading else len(rows[0].cells)
@@ -120,29 +134,36 @@ def _divided(text: str, delimiter: str) -> list[_Row]:
     return [row for row in found if any(row.cells)]
 
 
-def _is_image(cell: str) -> bool:
+def _is_picture(cell: str) -> bool:
     return cell.lower().endswith(IMAGE_ENDINGS)
 
 
-def _is_heading(rows: Sequence[_Row]) -> bool:
-    first, *others = (row.cells for row in rows)
-    if any(map(_is_image, first)):
+def _most(rows: Sequence[_Row], column: int, is_so: Callable[[str], bool]) -> bool:
+    """Whether more than half of a column's cells are so."""
+    return 2 * sum(len(r.cells) > column and is_so(r.cells[column]) for r in rows) > len(rows)
+
+
+def _is_heading(rows: Sequence[_Row], is_image: Callable[[str], bool]) -> bool:
+    first, *others = rows
+    if any(map(is_image, first.cells)):
         return False
-    words = [heading_word(cell) for cell in first]
+    words = [heading_word(cell) for cell in first.cells]
     if words[0] in IMAGE_HEADINGS:
         return True
     if words[0] in (*_INDEX_HEADINGS, *LABEL_HEADINGS) and set(words) & set(IMAGE_HEADINGS):
         return True
-    return bool(others) and all(any(map(_is_image, cells)) for cells in others)
+    return any(_most(others, k, is_image) for k in range(len(first.cells)))
 
 
-def _image_column(heading: Sequence[str], rows: Sequence[_Row], width: int) -> int:
-    for k in range(width):
-        if rows and all(len(row.cells) > k and _is_image(row.cells[k]) for row in rows):
-            return k
+def _image_column(
+    heading: Sequence[str], rows: Sequence[_Row], width: int, is_image: Callable[[str], bool]
+) -> int:
     words = [heading_word(cell) for cell in heading]
-    known = [word for word in IMAGE_HEADINGS if word in words]
-    return words.index(known[0]) if known else 0
+    ranks = [
+        IMAGE_HEADINGS.index(word) if word in IMAGE_HEADINGS else len(IMAGE_HEADINGS)
+        for word in words or [""] * width
+    ]
+    return min(range(width), key=lambda k: (not _most(rows, k, is_image), ranks[k], k))
 
 
 def _without_heading(

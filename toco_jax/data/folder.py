@@ -194,7 +194,7 @@ def _labels(
     if kind == "sidecars":
         entries, remarks = read_sidecars(root, tuple(files), known=known, separator=separator)
         return tuple(files), functools.partial(_sidecar_entry, root, entries), remarks
-    if pathlib.PurePath(kind).suffix not in ENDINGS:
+    if pathlib.PurePath(kind).suffix.lower() not in ENDINGS:
         raise DataError(
             f"data.labels={kind!r} is none of sidecars, folders or a label file "
             f"({', '.join(ENDINGS)}); correct it"

@@ -1,5 +1,6 @@
 """The image-level labels that the entries of label files mean, and vectors of them."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from toco_jax.data.label_text import (
     none_of,
     split_texts,
 )
+
+_WHOLE = re.compile(r"[0-9]+(\.0)?")  # pandas adds the point where some are missing
 
 
 def understand(
@@ -89,8 +92,12 @@ def _positions(
     0 and 1 in them; what one list is, all are.
     """
     named = [labels for labels in split.values() if labels]
-    if named and all(label.isdecimal() for labels in named for label in labels):
-        return {k: Positions(tuple(map(int, labels))) for k, labels in split.items() if labels}
+    if named and all(_WHOLE.fullmatch(label) for labels in named for label in labels):
+        return {
+            k: Positions(tuple(int(label.partition(".")[0]) for label in labels))
+            for k, labels in split.items()
+            if labels
+        }
     single = {k: (int(e),) for k, e in enumerate(entries) if _is_number(e)}
     lists = {k: tuple(e) for k, e in enumerate(entries) if _is_list_of_numbers(e)}
     lengths = {len(numbers) for numbers in lists.values()}

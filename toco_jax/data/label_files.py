@@ -12,6 +12,7 @@ The pickle of a `.npy` is read without running anything in it.
 
 import csv
 import dataclasses
+import functools
 import json
 import pathlib
 import re
@@ -88,19 +89,27 @@ def read_label_file(
             that may be read in two ways.
     """
     where = f"label file {path}"
-    written, remarks = _written(path)
+    images = frozenset(names)
+    written, remarks = _written(path, lambda text: name_of(text) in images)
     if not written:
         raise DataError(f"{where} is empty; give every image its labels")
-    found, renamed = _names(where, written, names, name_of)
+    found, renamed = _names(where, written, images, name_of)
     values = [item.value for item in written]
     entries, more = understand(values, found, known=known, separator=separator, where=where)
     entries, repeated = _joined(where, written, found, entries)
     return LabelFile(path, entries, [*remarks, *renamed, *more, *repeated])
 
 
-def _written(path: pathlib.Path) -> tuple[list[Written], list[str]]:
+def _written(
+    path: pathlib.Path, is_there: Callable[[str], bool]
+) -> tuple[list[Written], list[str]]:
     """What a label file says of each image, as it stands there, and remarks."""
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".json": _read_json, ".csv": read_csv}
+    readers = {
+        ".npy": _read_npy,
+        ".npz": _read_npz,
+        ".json": _read_json,
+        ".csv": functools.partial(read_csv, is_there=is_there),
+    }
     ending = path.suffix.lower()
     if ending not in readers:
         raise DataError(f"label file {path} ends in none of {', '.join(ENDINGS)}; convert it")
@@ -121,7 +130,7 @@ def _written(path: pathlib.Path) -> tuple[list[Written], list[str]]:
 def _names(
     where: str,
     written: Sequence[Written],
-    images: Collection[str],
+    images: frozenset[str],
     name_of: Callable[[str], str],
 ) -> tuple[list[str], list[str]]:
     """The image names of a file and a remark on those that it gives as numbers.
@@ -133,7 +142,6 @@ def _names(
     for image in images:
         if re.fullmatch(r"\d+|\d{4}_\d{6}", image):
             by_number.setdefault(int(image.replace("_", "")), []).append(image)
-    images = frozenset(images)
     names, renamed = [], []
     for item in written:
         name = item.name.decode("latin1") if isinstance(item.name, bytes) else item.name

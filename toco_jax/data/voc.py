@@ -1,6 +1,7 @@
 """PASCAL VOC devkit folders (2007 to 2012) as they come, with the augmented masks laid beside."""
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from toco_jax.data import DataError
 from toco_jax.data.annotations import read_annotation
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.files import (
+    IMAGE_ENDINGS,
     FileSource,
     OnProblem,
     labels_of,
@@ -33,9 +35,9 @@ def open_voc(
 ) -> FileSource:
     """Opens one split of a devkit folder.
 
-    The folder holds JPEGImages/*.jpg, the split's list ImageSets/Segmentation/<split>.txt, for
-    image-level labels Annotations/*.xml and for masks SegmentationClassAug/*.png or else
-    SegmentationClass/*.png.
+    The folder holds JPEGImages/*.jpg (or, where there is none, the image of another ending), the
+    split's list ImageSets/Segmentation/<split>.txt, for image-level labels Annotations/*.xml and
+    for masks SegmentationClassAug/*.png or else SegmentationClass/*.png.
     Without a train_aug.txt the split `train_aug` is every name in SegmentationClassAug that is not
     in val.txt, sorted.
 
@@ -80,7 +82,7 @@ def open_voc(
         class_names=VOC_CLASSES,
         split=split,
         names=names,
-        images=tuple(root / "JPEGImages" / f"{name}.jpg" for name in names),
+        images=_images(root / "JPEGImages", names),
         cls_labels=labels_of(names, read, len(VOC_CLASSES), on_problem),
         masks=tuple(folder / f"{name}.png" for name in names) if masks else None,
         list_folder=root / LISTS,
@@ -143,6 +145,20 @@ def _listed_names(path: pathlib.Path) -> tuple[str, ...]:
                 "or a second column"
             )
     return names
+
+
+def _images(folder: pathlib.Path, names: Sequence[str]) -> tuple[pathlib.Path, ...]:
+    """The image files of the names, .jpg wherever there is one."""
+    there = {path.name for path in folder.iterdir()}
+    others = {
+        path.stem: path
+        for path in map(pathlib.PurePath, sorted(there))
+        if path.suffix.lower() in IMAGE_ENDINGS
+    }
+    return tuple(
+        folder / (f"{name}.jpg" if f"{name}.jpg" in there else others.get(name, f"{name}.jpg"))
+        for name in names
+    )
 
 
 def _mask_folder(root: pathlib.Path, chosen: str) -> pathlib.Path:
