@@ -88,6 +88,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.data.val_split = "val_part"
     # What `prepare coco` wrote, where it is not <root>/prepared.
     config.data.labels = ""
+    # What separates labels in one text of a folder's labels.
+    config.data.label_separator = ""
     # A folder of ready-made masks in place of the prepared ones.
     config.data.masks = ""
     # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...

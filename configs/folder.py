@@ -89,6 +89,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.data.val_split = "val"
     # "sidecars", "folders" or a label file (.csv, .json, .npy, .npz) in the root; "" what is there.
     config.data.labels = ""
+    # What separates labels in one text, such as " "; "" splits at ; and | and, if it is clear, at ,
+    config.data.label_separator = ""
     # Folder of the masks in the root; "" masks, if that is there.
     config.data.masks = ""
     # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...

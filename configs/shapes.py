@@ -82,6 +82,7 @@ def get_config() -> ConfigDict:
     config.data.train_split = "train"
     config.data.val_split = "val"
     config.data.labels = ""
+    config.data.label_separator = ""
     config.data.masks = ""
     # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...
     config.data.mask_foreground = 0

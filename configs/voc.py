@@ -86,6 +86,8 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.data.val_split = "val"
     # Image-level labels: "" the annotations, "masks" or a label file (.npy, .npz, .json, .csv).
     config.data.labels = ""
+    # What separates labels in one text of a folder's labels.
+    config.data.label_separator = ""
     # Folder of the masks in the root; "" SegmentationClassAug or else SegmentationClass.
     config.data.masks = ""
     # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...

@@ -25,9 +25,10 @@ def _dtype(name: Any, *_flags) -> np.dtype:
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
+    """The number or text as Python has it, so that it may be the key of a dictionary."""
     if not isinstance(dtype, np.dtype) or type(data) is not bytes or len(data) != dtype.itemsize:
         raise ValueError("a number without type or value")
-    return np.frombuffer(data, dtype)[0]
+    return np.frombuffer(data, dtype)[0].item()
 
 
 _NUMPY: dict[str, safe_pickle.Constructor] = {

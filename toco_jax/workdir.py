@@ -42,6 +42,8 @@ def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     if "data.split_seed" in new:  # before there was such a key, the seed drew a folder's split
         drawn = old["seed"] if old.get("data.source") == "folder" else new["data.split_seed"]
         old.setdefault("data.split_seed", drawn)
+    if "data.label_separator" in new:
+        old.setdefault("data.label_separator", "")  # as it was before there was such a key
     changed = [
         f"{key} ({old.get(key)} there, {new.get(key)} now)"
         for key in sorted(old.keys() | new.keys())

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 
 from toco_jax import data
-from toco_jax.data import DataError, coco, coco_masks, labels, prepare
+from toco_jax.data import DataError, coco, coco_instances, coco_masks, coco_regions, labels, prepare
 from toco_jax.data.classes import COCO_CLASSES, palette
 
 pycocotools = pytest.importorskip("pycocotools.coco")
@@ -214,7 +214,7 @@ def test_val_part_is_evenly_spaced(prepared, monkeypatch):
 def test_lists_make_splits(prepared):
     val, train = open_split(prepared, "val"), open_split(prepared, "train")
     path = prepared / "prepared" / "few.txt"
-    path.write_text(f"{val.names[3]}\n{train.names[1]}\n")
+    path.write_text(f"{val.names[3]}.jpg\r\n\r\n{train.names[1]}\r\n")
     few = open_split(prepared, "few")
     assert few.names == (val.names[3], train.names[1])
     np.testing.assert_array_equal(few[0]["mask"], val[3]["mask"])
@@ -297,9 +297,12 @@ def test_unprepared_folders_say_what_to_run(fake_coco, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.pop("categories"), r"is not an instances file of COCO \(KeyError: 'categ"),
+        (
+            lambda c: c.pop("categories"),
+            r"is not an instances file of COCO \(categories is no list\)",
+        ),
         (lambda c: c["categories"].pop(), "has 79 categories that are not COCO's 80; give the off"),
-        (lambda c: c["annotations"][0].update(image_id=-5), "is not an instances file of COCO"),
+        (lambda c: c["annotations"][0].update(image_id=-5), r"annotation \d+: image_id -5 is none"),
         (
             lambda c: c["annotations"][0].update(segmentation=[[1, 2, 3, 4, 5, 6, 7]]),
             r"image COCO_.*: annotation \d+ has no valid segmentation \(a polygon has an odd",
@@ -332,3 +335,193 @@ def test_masks_are_palette_pictures_in_vocs_colours(prepared):
             np.asarray(picture.convert("RGB")), palette()[source[0]["mask"]]
         )
     np.testing.assert_array_equal(labels.read_mask(source.masks[0], 80), source[0]["mask"])
+
+
+def instances(**changes):
+    """The content of an instances file with one image of 5 x 4 pixels and one object in it."""
+    image = {"id": 7, "file_name": "a.jpg", "height": 4, "width": 5}
+    square = [1.0, 1.0, 4.0, 1.0, 4.0, 3.0, 1.0, 3.0]
+    item = {"id": 31, "image_id": 7, "category_id": 18, "iscrowd": 0, "segmentation": [square]}
+    categories = [
+        {"id": i, "name": n} for i, n in zip(coco.CATEGORY_IDS, COCO_CLASSES, strict=True)
+    ]
+    content = {"images": [image], "annotations": [item], "categories": categories}
+    for key, value in changes.items():
+        {"image": image, "item": item, "content": content}[key].update(value)
+    return content
+
+
+@pytest.fixture
+def read_instances(tmp_path):
+    """What is read from an instances file's content."""
+
+    def read(content):
+        path = tmp_path / "instances.json"
+        path.write_text(json.dumps(content))
+        return coco_instances.read_annotations(path)
+
+    return read
+
+
+def test_numbers_written_as_text_are_read(read_instances):
+    expected = read_instances(instances())
+    assert expected[0]["objects"][0]["label"] == COCO_CLASSES.index("dog") + 1
+    text = instances(
+        image={"id": "7", "height": "4", "width": 5.0, "file_name": "train2014\\a.jpg"},
+        item={"id": "31", "image_id": 7, "category_id": "18", "iscrowd": "0"},
+    )
+    text["categories"] = [{"id": str(c["id"]), "name": c["name"]} for c in text["categories"]]
+    assert read_instances(text) == expected
+    crowds = [
+        read_instances(instances(item={"iscrowd": crowd}))[0]["objects"][0]["crowd"]
+        for crowd in (0, 1, "0", "1", False, True, 0.0)
+    ]
+    assert crowds == [False, True, False, True, False, True, False]
+    without = instances()
+    del without["annotations"][0]["iscrowd"]
+    assert read_instances(without) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"item": {"iscrowd": "no"}}, "annotation 31: iscrowd is 'no', not 0 or 1"),
+        ({"item": {"iscrowd": None}}, "annotation 31: iscrowd is None, not 0 or 1"),
+        ({"item": {"image_id": 8}}, "annotation 31: image_id 8 is none of the file's images"),
+        ({"item": {"image_id": "x"}}, "annotation 31: image_id is 'x', not a whole number"),
+        ({"item": {"category_id": 12}}, "annotation 31: category_id 12 is none of COCO's"),
+        ({"item": {"category_id": None}}, "annotation 31: category_id is None, not a whole"),
+        ({"item": {"category_id": True}}, "annotation 31: category_id is True, not a whole"),
+        ({"item": {"id": 3.5}}, r"annotation number 1: id is 3\.5, not a whole number"),
+        ({"image": {"height": 0}}, "image 7: height is 0; it has to be 1 to 65535"),
+        ({"image": {"width": 10**9}}, "image 7: width is 1000000000; it has to be 1 to 65535"),
+        (
+            {"image": {"width": 60_000, "height": 60_000}},
+            "image 7: height x width is 60000 x 60000",
+        ),
+        ({"image": {"width": None}}, "image 7: width is None, not a whole number"),
+        ({"image": {"file_name": ""}}, "image 7: file_name is '', no name"),
+        ({"image": {"file_name": 5}}, "image 7: file_name is 5, no name"),
+        ({"content": {"annotations": []}}, "has no annotation; give the file of a part with some"),
+        ({"content": {"annotations": {}}}, "annotations is no list"),
+        ({"content": {"images": [3]}}, "images: entry 1 is no object"),
+    ],
+)
+def test_wrong_fields_are_named(read_instances, tmp_path, changes, message):
+    with pytest.raises(DataError, match=rf"{tmp_path}/instances\.json.*{message}"):
+        read_instances(instances(**changes))
+
+
+@pytest.mark.parametrize("field", ["image_id", "category_id", "segmentation", "id"])
+def test_missing_fields_are_named(read_instances, field):
+    content = instances()
+    del content["annotations"][0][field]
+    which = "number 1" if field == "id" else "31"
+    with pytest.raises(DataError, match=rf"instances\.json, annotation {which}: .*{field}"):
+        read_instances(content)
+
+
+def test_images_and_annotations_there_twice_are_named(read_instances):
+    content = instances()
+    content["images"] *= 2
+    with pytest.raises(DataError, match="image 7 is there twice"):
+        read_instances(content)
+    content["images"] = [
+        content["images"][0],
+        content["images"][0] | {"id": 8, "file_name": "b/a.png"},
+    ]
+    with pytest.raises(DataError, match="images 7 and 8 are both called 'a'"):
+        read_instances(content)
+    content = instances()
+    content["annotations"] *= 2
+    with pytest.raises(DataError, match="annotation 31 is there twice"):
+        read_instances(content)
+
+
+@pytest.mark.parametrize(
+    ("names", "labels", "message"),
+    [
+        (["a", "b"], np.zeros((1, 80)), r"no 0 and 1 of shape \(2, 80\)"),
+        (["a"], np.zeros((1, 20)), r"no 0 and 1 of shape \(1, 80\)"),
+        (["a"], np.full((1, 80), 2), r"no 0 and 1 of shape \(1, 80\)"),
+        (["a", "a"], np.zeros((2, 80)), "no list of different names"),
+        ([1, 2], np.zeros((2, 80)), "no list of different names"),
+    ],
+)
+def test_prepared_labels_are_checked(tmp_path, names, labels, message):
+    (tmp_path / "prepared").mkdir()
+    np.savez(tmp_path / "prepared" / "val2014.npz", names=names, labels=labels)
+    for split in ("val", "few"):
+        (tmp_path / "prepared" / "few.txt").write_text("a\n")
+        with pytest.raises(
+            DataError, match=rf"val2014\.npz cannot be read \(.*{message}.*; remove"
+        ):
+            open_split(tmp_path, split, masks=False)
+
+
+def drawn(segmentation, size=(4, 5)):
+    item = {"id": 31, "label": 3, "crowd": False, "segmentation": segmentation}
+    return coco_masks.draw_mask([item], size)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ([[1, 1, float("nan"), 1, 3, 3]], "coordinate that is no finite number"),
+        ([[1, 1, float("inf"), 1, 3, 3]], "coordinate that is no finite number"),
+        ([[1, 1, 1e9, 1, 3, 3]], "far outside"),
+        ([[1, 1, -1e300, 1, 3, 3]], "far outside"),
+        ([[1, 1, 10**400, 1, 3, 3]], "far outside"),
+        ([[1, 1, "x", 1, 3, 3]], "not a list of numbers"),
+        ([1, 1, 3, 1, 3, 3], "not a list of numbers"),
+        ([[[1, 1], [3, 1], [3, 3]]], "not a list of numbers"),
+        ([[1, 1, None, 1, 3, 3]], "not a list of numbers"),
+        ([[1, 1, 3, 1, 3]], "odd number"),
+        ({"size": [4, 5], "counts": [3, 5]}, "run lengths cover 8 of 20 pixels"),
+        ({"size": [4, 5], "counts": [3, 50]}, "run lengths cover 53 of 20 pixels"),
+        ({"size": [4, 5], "counts": [3, -1, 18]}, "negative or no whole number"),
+        ({"size": [4, 5], "counts": [3, 1.5, 15.5]}, "negative or no whole number"),
+        (
+            {"size": [4, 5], "counts": [2**62, 2**62, 2**62, 2**62, 20]},
+            "negative or no whole|cover",
+        ),
+        ({"size": [4, 5], "counts": [float("inf"), 20]}, "negative or no whole number"),
+        ({"size": [4, 5], "counts": "P" * 50}, "number of too many characters"),
+        ({"size": [4, 5], "counts": "o" * 50}, "number of too many characters"),
+        ({"size": [4, 5], "counts": ["20"]}, "negative or no whole number"),
+        ({"size": [4, 5], "counts": [[20]]}, "negative or no whole number"),
+        ({"size": [4, 5], "counts": []}, "run lengths cover 0 of 20 pixels"),
+        ({"size": [4, 5], "counts": "3"}, "run lengths cover 3 of 20 pixels"),
+        ({"size": [4, 5], "counts": "`"}, "ends within a number"),
+        ({"size": [4, 5], "counts": "\u00e9"}, "character"),
+        ({"size": [4, 5], "counts": 20}, "counts are neither"),
+        ({"size": [5, 4], "counts": [20]}, "drawn for 4 x 5 pixels"),
+        ({"size": [4], "counts": [20]}, "size"),
+        ({"counts": [20]}, "size"),
+        ({"size": [4, 5]}, "counts"),
+        ("3", "neither polygons nor"),
+        (None, "neither polygons nor"),
+    ],
+)
+def test_segmentations_that_cannot_be_drawn_are_named(code, message):
+    with pytest.raises(DataError, match=rf"annotation 31 has no valid segmentation \(.*{message}"):
+        drawn(code)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_run_lengths_are_pycocotools_own(seed):
+    rng = np.random.default_rng(seed)
+    size = tuple(int(v) for v in rng.integers(1, 60, 2))
+    region = (rng.random(size) < rng.random()).astype(np.uint8)
+    region[: size[0] // 2] = region[0, 0]  # some long runs
+    code = rle.encode(np.asfortranarray(region))
+    text = code["counts"].decode()
+    for counts in (text, text.encode(), coco_regions.run_lengths(text)):
+        np.testing.assert_array_equal(
+            drawn({"size": list(size), "counts": counts}, size) > 0, region
+        )
+
+
+def test_polygons_that_reach_over_the_edge_are_cut_off():
+    mask = drawn([[-3.0, -3.0, 8.0, -3.0, 8.0, 2.0, -3.0, 2.0]])
+    assert mask[:2].all() and not mask[2:].any()

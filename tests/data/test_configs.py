@@ -89,6 +89,24 @@ def test_the_classes_are_written_to_the_run(tmp_path):
         workdir.claim(tmp_path, config, ("cat", "yak"))
 
 
+def test_the_separator_of_labels_reaches_the_source_and_may_be_new(config, photos, tmp_path):
+    rows = "".join(f"{k}.png,{('red/cat', 'cat')[k % 2]}\n" for k in range(6))
+    (photos / "labels.csv").write_text(rows)
+    (photos / "masks").rename(photos.parent / "masks")
+    with config.unlocked():  # a run made before there was the key
+        del config.data.label_separator
+    workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
+    assert train.open_sources(config)[0].class_names == ("cat", "red/cat")
+    config.num_classes = 0
+    with config.unlocked():
+        config.data.label_separator = ""
+    workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
+    config.data.label_separator = "/"
+    with pytest.raises(CheckpointError, match=r"data\.label_separator \( there, / now\)"):
+        workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
+    assert train.open_sources(config)[0].class_names == ("cat", "red")
+
+
 def test_configured_keys_reach_the_source(config, photos):
     (photos / "train.txt").unlink()
     (photos / "val.txt").unlink()

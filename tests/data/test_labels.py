@@ -75,35 +75,3 @@ def test_broken_masks_are_named(tmp_path):
     PIL.Image.fromarray(np.array([[0, 21, 255]], np.uint8)).save(path)
     with pytest.raises(DataError, match=rf"mask {path} holds the value 21, but labels are 0\.\.20"):
         labels.read_mask(path, 20)
-
-
-def test_annotation_counts_every_object_once_and_no_parts(tmp_path):
-    path = tmp_path / "x.xml"
-    path.write_text(
-        "<annotation><object><name>b</name><difficult>1</difficult><part><name>head</name></part>"
-        "</object><object><name> c\n</name></object><object><name>b</name></object></annotation>"
-    )
-    label = labels.read_annotation(path, ("a", "b", "c"))
-    assert label.dtype == np.float32
-    np.testing.assert_array_equal(label, [0, 1, 1])
-    path.write_text("<annotation/>")
-    np.testing.assert_array_equal(labels.read_annotation(path, ("a",)), [0])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("<annotation><object>", r"is malformed XML \(.*\); replace"),
-        ("", r"is malformed XML"),
-        (
-            "<annotation><object><name>unicorn</name></object></annotation>",
-            r"names an object 'unicorn', which is none of the 2 classes \(cat, dog\); correct",
-        ),
-        ("<annotation><object/></annotation>", r"names an object '', which is none of"),
-    ],
-)
-def test_broken_annotations_are_named(tmp_path, content, message):
-    path = tmp_path / "x.xml"
-    path.write_text(content)
-    with pytest.raises(DataError, match=f"annotation {path} {message}"):
-        labels.read_annotation(path, ("cat", "dog"))

@@ -64,6 +64,9 @@ def test_what_is_there_is_kept(devkit, sbd):
             np.full((2, 2), 21, np.uint8),
             r"holds values of shape \(2, 2\) that are not labels 0\.\.20",
         ),
+        (np.full((2, 2), 1.5), r"holds values of shape \(2, 2\) that are not labels 0\.\.20"),
+        (np.full((2, 2), np.nan), r"holds values of shape \(2, 2\) that are not labels 0\.\.20"),
+        (np.full((2, 2), "cat"), r"2007_000003\.mat is not a class annotation of SBD"),
         (np.zeros((2, 2, 2), np.uint8), r"holds values of shape \(2, 2, 2\)"),
     ],
 )
@@ -89,9 +92,10 @@ def test_missing_parts_are_named(devkit, sbd, tmp_path, monkeypatch):
 
 
 def test_pycocotools_is_asked_for(tmp_path, monkeypatch):
-    from toco_jax.data import DataError, coco_masks
+    from toco_jax.data import DataError, coco_masks, coco_regions
 
-    coco_masks._pycocotools_mask.cache_clear()
+    coco_regions.pycocotools_mask.cache_clear()
     monkeypatch.setitem(sys.modules, "pycocotools", None)
+    item = {"id": 1, "label": 1, "crowd": False, "segmentation": [[0, 0, 1, 0, 1, 1]]}
     with pytest.raises(DataError, match=r"not installed: pip install 'toco_jax\[coco\]'"):
-        coco_masks.draw_mask([{"id": 1, "label": 1, "crowd": False, "segmentation": []}], (2, 2))
+        coco_masks.draw_mask([item], (2, 2))

@@ -73,6 +73,22 @@ def test_broken_folders(devkit):
         (devkit / "away").rename(devkit / name)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "2007_000002.jpg\n2007_000003.png\n",
+        "\ufeff2007_000002  \r\n\r\n2007_000003\t\r\n\x1a",
+        "2007_000002\u00a0\n2007_000003\u200b\n",
+        "2007_000002\r2007_000003\r",
+        "./2007_000002\n2007_000003",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lists_of_every_make(devkit, content, encoding):
+    (devkit / LISTS / "odd.txt").write_bytes(content.encode(encoding))
+    assert _open(devkit, "odd", masks=False).names == ("2007_000002", "2007_000003")
+
+
 def test_broken_lists(devkit):
     path = devkit / LISTS / "odd.txt"
     with pytest.raises(
@@ -82,11 +98,15 @@ def test_broken_lists(devkit):
     path.write_text("\n\n")
     with pytest.raises(DataError, match=f"split 'odd' is empty: {path} names no image"):
         _open(devkit, "odd")
-    for line in ("/JPEGImages/2007_000001.jpg", "2007_000001 1"):
+    pair = "JPEGImages/2007_000001.jpg SegmentationClassAug/2007_000001.png"
+    for line in ("a/2007_000001", f"/{pair}", pair, "2007_000001 1", "2007_000001 -1", "a,1"):
         path.write_text(f"2007_000002\n{line}\n")
-        with pytest.raises(DataError, match=f"list {path} has the line '{line}'; write one image"):
+        with pytest.raises(DataError, match=f"list {path} has the line '{line}'.*; write one imag"):
             _open(devkit, "odd")
     path.write_text("2007_000001\n2007_000002\n2007_000001\n")
+    with pytest.raises(DataError, match=f"list {path} has '2007_000001' twice"):
+        _open(devkit, "odd")
+    path.write_text("2007_000001\n2007_000001.jpg\n")
     with pytest.raises(DataError, match=f"list {path} has '2007_000001' twice"):
         _open(devkit, "odd")
     path.write_bytes(b"\xff\xfe\xff")
@@ -165,6 +185,17 @@ def test_annotations_are_checked_when_opening(devkit):
     path.unlink()
     with pytest.raises(DataError, match=f"annotation {path} is missing; .* '2007_000003' out of"):
         _open(devkit)
+
+
+@pytest.mark.parametrize("ending", [".JPG", ".jpeg", ".png"])
+def test_images_of_other_endings(devkit, ending):
+    for path in sorted((devkit / "JPEGImages").glob("*.jpg")):
+        path.rename(path.with_suffix(ending))
+    source = _open(devkit, masks=False)
+    assert [path.suffix for path in source.images] == [ending] * 2
+    assert source[1]["image"].shape == (12, 20, 3)
+    shutil.copy(source.images[0], source.images[0].with_suffix(".jpg"))
+    assert _open(devkit, masks=False).images[0].suffix == ".jpg"  # the devkit's own goes first
 
 
 def test_images_and_masks_are_checked_when_read(devkit):

@@ -35,6 +35,7 @@ def open_source(
     masks: bool,
     seed: int = 0,
     labels: str = "",
+    label_separator: str = "",
     mask_folder: str = "",
     mask_foreground: int = 0,
     val_fraction: float = 0.1,
@@ -53,6 +54,8 @@ def open_source(
         seed: of the procedural images.
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
+        label_separator: what separates several labels in one text of a `folder`'s labels, "" to
+            find it out.
         mask_folder: folder of masks, relative to the root, "" for the usual place.
         mask_foreground: the value that stands for the only class in masks; 0 for masks of labels.
         val_fraction: share of the validation images in the split of a `folder`.
@@ -87,6 +90,7 @@ def open_source(
     chosen = {"labels": labels, "mask_folder": mask_folder, "mask_foreground": mask_foreground}
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
+        chosen |= {"label_separator": label_separator}
         chosen |= {"val_fraction": val_fraction, "split_seed": split_seed}
         chosen |= {"splits": splits, "class_names": class_names}
     open_it = {"voc": voc.open_voc, "coco": coco.open_coco, "folder": folder.open_folder}[name]
@@ -123,6 +127,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "split": data[f"{part}_split"],
         "seed": config.seed,
         "labels": data.get("labels", ""),
+        "label_separator": data.get("label_separator", ""),
         "mask_folder": data.get("masks", ""),
         "mask_foreground": data.get("mask_foreground", 0),
         "val_fraction": data.get("val_fraction", 0.1),

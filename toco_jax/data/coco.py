@@ -16,11 +16,11 @@ from toco_jax.data.files import (
     OnProblem,
     evenly_spaced,
     raise_problem,
-    read_list,
     refuse_empty,
 )
 from toco_jax.data.label_files import classes_in_mask, load_arrays
 from toco_jax.data.labels import INDICES, MaskFormat, read_bytes, stored_mask
+from toco_jax.data.lists import read_names
 from toco_jax.data.mask_formats import foreground_format, refuse_two_valued
 from toco_jax.image_files import image_of_each
 
@@ -109,7 +109,7 @@ def _members(
             f"unknown split {split!r} of COCO: use {', '.join(PARTS)}, val_part or add the list "
             f"{path}"
         )
-    listed = read_list(path)
+    listed = read_names(path)
     refuse_empty(listed, split, str(path))
     known = {}
     for part in PARTS.values():
@@ -135,6 +135,13 @@ def _read_index(
     try:
         index = load_arrays(path)
         names, cls_labels = index["names"], index["labels"]
+        if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < len(names):
+            raise ValueError("names are no list of different names")
+        if (
+            cls_labels.shape != (len(names), len(COCO_CLASSES))
+            or not np.isin(cls_labels, (0, 1)).all()
+        ):
+            raise ValueError(f"labels are no 0 and 1 of shape {(len(names), len(COCO_CLASSES))}")
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
             f"{path} cannot be read ({error}); remove it and run python -m toco_jax.data.prepare "

@@ -17,12 +17,12 @@ import numpy as np
 
 from toco_jax.data import DataError
 from toco_jax.data.classes import COCO_CLASSES
-from toco_jax.data.coco import CATEGORY_IDS, PARTS
+from toco_jax.data.coco import PARTS
+from toco_jax.data.coco_instances import read_annotations
+from toco_jax.data.coco_regions import pycocotools_mask, region
 from toco_jax.data.labels import write_mask
 
-_LABEL_OF_ID = {category: k + 1 for k, category in enumerate(CATEGORY_IDS)}
 _CHUNK = 64  # images a task of a worker
-_FEWEST_NUMBERS = 6  # of a polygon: three corners
 
 
 def prepare_part(
@@ -83,51 +83,6 @@ def _stamp(path: pathlib.Path) -> str:
     return json.dumps({"bytes": found.st_size, "modified": found.st_mtime_ns}) + "\n"
 
 
-def read_annotations(path: pathlib.Path) -> list[dict]:
-    """The annotated images of a file, in the order of their ids.
-
-    Returns:
-        A list of {"name": file name without ending, "size": (height, width), "objects": list of
-        {"id", "label" 1..80, "crowd" bool, "segmentation"}}.
-
-    Raises:
-        DataError: the file is damaged or does not have COCO's fields and categories.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-        categories = {c["id"]: c["name"] for c in content["categories"]}
-        images = {
-            image["id"]: {
-                "name": pathlib.PurePath(image["file_name"]).stem,
-                "size": (int(image["height"]), int(image["width"])),
-                "objects": [],
-            }
-            for image in content["images"]
-        }
-        if categories != dict(zip(CATEGORY_IDS, COCO_CLASSES, strict=True)):
-            raise DataError(
-                f"{path} has {len(categories)} categories that are not COCO's 80; give the "
-                "official instances_*.json, or use configs/folder.py for images of your own"
-            )
-        for item in content["annotations"]:
-            images[item["image_id"]]["objects"].append(
-                {
-                    "id": item["id"],
-                    "label": _LABEL_OF_ID[item["category_id"]],
-                    "crowd": bool(item["iscrowd"]),
-                    "segmentation": item["segmentation"],
-                }
-            )
-    except (ValueError, TypeError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path} is not an instances file of COCO ({type(error).__name__}: {error}); download "
-            "it again"
-        ) from error
-    return [images[i] for i in sorted(images) if images[i]["objects"]]
-
-
 def image_label(objects: Iterable[dict]) -> np.ndarray:
     """uint8 [80], 1 for the class of every object."""
     label = np.zeros(len(COCO_CLASSES), np.uint8)
@@ -140,50 +95,19 @@ def draw_mask(objects: Iterable[dict], size: tuple[int, int]) -> np.ndarray:
     mask = np.zeros(size, np.uint8)
     layers = []
     for item in objects:
-        inside = _region(item, size)
+        try:
+            inside = region(item["segmentation"], size)
+        except ValueError as error:
+            raise DataError(
+                f"annotation {item['id']} has no valid segmentation ({error}); download the "
+                "annotation file again"
+            ) from error
         if item["crowd"]:
             mask[inside] = 255
         else:
             layers.append((-int(inside.sum()), item["id"], item["label"], inside))
     for *_, label, inside in sorted(layers, key=lambda layer: layer[:2]):
         mask[inside] = label
-    return mask
-
-
-def _region(item: dict, size: tuple[int, int]) -> np.ndarray:
-    """Pixels [H, W] of an object, from polygons or a run-length code."""
-    rle = _pycocotools_mask()
-    code = item["segmentation"]
-    try:
-        if isinstance(code, list):
-            if any(len(polygon) % 2 for polygon in code):
-                raise ValueError("a polygon has an odd number of coordinates")
-            # Points and lines, which cover nothing; pycocotools would take four numbers for a box.
-            code = [polygon for polygon in code if len(polygon) >= _FEWEST_NUMBERS]
-            if not code:
-                return np.zeros(size, bool)
-            code = rle.merge(rle.frPyObjects(code, *size))
-        elif isinstance(code["counts"], list):
-            code = rle.frPyObjects(code, *size)
-        inside = rle.decode(code).astype(bool)
-        if inside.shape != size:
-            raise ValueError(f"drawn for {inside.shape[1]} x {inside.shape[0]} pixels")
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"annotation {item['id']} has no valid segmentation ({error}); download the annotation "
-            "file again"
-        ) from error
-    return inside
-
-
-@functools.cache
-def _pycocotools_mask():
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise DataError(
-            "COCO's masks need pycocotools, which is not installed: pip install 'toco_jax[coco]'"
-        ) from error
     return mask
 
 
@@ -199,7 +123,7 @@ def _draw_chunk(images: list[dict], folder: pathlib.Path) -> int:
 
 def _draw_all(images: list[dict], folder: pathlib.Path, workers: int) -> Iterator[int]:
     """Draws masks; yields how many every time some are done."""
-    _pycocotools_mask()
+    pycocotools_mask()  # rather missed here than in every process
     chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
     draw = functools.partial(_draw_chunk, folder=folder)
     if not workers:

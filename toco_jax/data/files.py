@@ -18,6 +18,7 @@ from toco_jax.data.labels import (
     stored_mask,
 )
 from toco_jax.data.remarks import DataRemark
+from toco_jax.data.text_files import read_text, trimmed
 from toco_jax.photos import Photo, turned
 
 # On a network file system thousands of small reads are waiting, not work.
@@ -173,16 +174,12 @@ def evenly_spaced(total: int, wanted: int) -> np.ndarray:
 
 def read_list(path: pathlib.Path) -> tuple[str, ...]:
     """The names in a list, one a line; empty lines do not count."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "none"
         raise DataError(
             f"split {path.stem!r} has no list {path}; choose one of those there ({there}) or add it"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"list {path} cannot be read as text ({error}); replace it") from error
-    names = tuple(line.strip() for line in lines if line.strip())
+        )
+    names = tuple(filter(None, map(trimmed, read_text(path, "list").splitlines())))
     refuse_repeats(names, f"list {path}")
     return names
 

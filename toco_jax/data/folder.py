@@ -32,7 +32,7 @@ from toco_jax.data.folder_classes import class_names_of, listed_classes, take_ou
 from toco_jax.data.folder_labels import CLASSES_FILE, LABEL_FILES, Labels, finder, read_labels
 from toco_jax.data.folder_masks import MASKS, mask_files, mask_folder_of
 from toco_jax.data.folder_splits import split_members
-from toco_jax.data.label_files import as_vector
+from toco_jax.data.label_entries import as_vector
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import DataRemark, are, count, some
@@ -45,6 +45,7 @@ def open_folder(
     *,
     masks: bool,
     labels: str = "",
+    label_separator: str = "",
     mask_folder: str = "",
     mask_foreground: int = 0,
     val_fraction: float = 0.1,
@@ -60,6 +61,7 @@ def open_folder(
         split: a list, a sub-folder, or train or val of a seeded split.
         masks: whether records carry "mask"; all pixels are ignored where there are no masks.
         labels: "" for what is there, "sidecars", "folders", or a label file (see `label_files`).
+        label_separator: what separates several labels in one text, "" to find it out.
         mask_folder: folder of masks NAME.png; "" for <root>/masks if that is there.
         mask_foreground: the value of the only class in the masks; 0 where they hold labels.
         val_fraction: share of the images that is val in a seeded split.
@@ -88,6 +90,7 @@ def open_folder(
         files,
         listing,
         labels,
+        label_separator=label_separator,
         listed=listed,
         splits={*splits, split},
         masks=folder,

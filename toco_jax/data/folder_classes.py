@@ -6,7 +6,7 @@ from toco_jax.data import DataError
 from toco_jax.data.classes import in_label_order, is_background, name_problems
 from toco_jax.data.files import OnProblem, read_list
 from toco_jax.data.folder_labels import CLASSES_FILE, Labels
-from toco_jax.data.label_files import is_names
+from toco_jax.data.label_entries import is_names
 from toco_jax.data.remarks import DataRemark, are, count, some
 
 

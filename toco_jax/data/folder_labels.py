@@ -4,17 +4,18 @@ import dataclasses
 import pathlib
 import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toco_jax.data import DataError
 from toco_jax.data.class_folders import mask_folders, read_class_folders
-from toco_jax.data.files import READERS, OnProblem
+from toco_jax.data.files import OnProblem
 from toco_jax.data.folder_splits import split_folder, split_list
-from toco_jax.data.label_files import ENDINGS, is_names, read_entries
-from toco_jax.data.labels import read_bytes
-from toco_jax.data.remarks import DataRemark, count, some
-from toco_jax.image_files import IMAGE_ENDINGS, Listing
+from toco_jax.data.label_entries import is_names
+from toco_jax.data.label_files import ENDINGS, read_label_file
+from toco_jax.data.lists import without_ending
+from toco_jax.data.remarks import DataRemark, as_remarks, count, some
+from toco_jax.data.sidecars import read_sidecars
+from toco_jax.image_files import Listing
 
 LABEL_FILES = ("labels.csv", "labels.json")
 CLASSES_FILE = "classes.txt"
@@ -42,7 +43,7 @@ class Labels:
         found = {}
         for entry in self.entries.values():
             if is_names(entry):
-                found |= dict.fromkeys([entry] if isinstance(entry, str) else entry)
+                found |= dict.fromkeys(entry)
         return tuple(found)
 
 
@@ -52,6 +53,7 @@ def read_labels(
     listing: Listing,
     kind: str,
     *,
+    label_separator: str,
     listed: Sequence[str],
     splits: Collection[str],
     masks: pathlib.Path | None,
@@ -64,6 +66,7 @@ def read_labels(
         files: the image files by name.
         listing: all files of the folder.
         kind: "" for what is there, "sidecars", "folders", or a label file.
+        label_separator: what separates several labels in one text, "" to find it out.
         listed: the classes where they are known.
         splits: the names of splits.
         masks: the masks' folder.
@@ -77,9 +80,10 @@ def read_labels(
     if kind == "folders":
         found = _labels_of_folders(root, files, listed, splits, on_problem)
     elif kind == "sidecars":
-        found = _labels_of_texts(root, files, with_text)
-    elif pathlib.PurePath(kind).suffix in ENDINGS:
-        found = _labels_of_file(root / kind, root, files, on_problem)
+        found = _labels_of_texts(root, files, with_text, listed, label_separator)
+    elif pathlib.PurePath(kind).suffix.lower() in ENDINGS:
+        path = root / kind
+        found = _labels_of_file(path, root, files, listed, label_separator, on_problem)
     else:
         raise DataError(
             f"data.labels={kind!r} is none of sidecars, folders or a label file "
@@ -141,16 +145,13 @@ def _labels_of_folders(
 
 
 def _labels_of_texts(
-    root: pathlib.Path, files: Mapping[str, pathlib.Path], with_text: Sequence[str]
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    with_text: Sequence[str],
+    listed: Sequence[str],
+    label_separator: str,
 ) -> Labels:
-    def read(name: str) -> list[str] | DataError:
-        try:
-            return _sidecar_labels(root, name)
-        except DataError as error:
-            return error
-
-    with ThreadPoolExecutor(READERS) as threads:
-        entries = dict(zip(with_text, threads.map(read, with_text), strict=True))
+    entries, messages = read_sidecars(root, with_text, known=listed, separator=label_separator)
 
     def missing(name: str) -> DataError:
         return DataError(
@@ -159,7 +160,7 @@ def _labels_of_texts(
         )
 
     remarks = _without_label(files, entries, "text file of the same name", "an empty one")
-    return Labels(entries, missing, remarks=remarks)
+    return Labels(entries, missing, remarks=[*as_remarks(messages), *remarks])
 
 
 def _labels_there(
@@ -188,21 +189,19 @@ def _labels_of_file(
     path: pathlib.Path,
     root: pathlib.Path,
     files: Mapping[str, pathlib.Path],
+    listed: Sequence[str],
+    label_separator: str,
     on_problem: OnProblem,
 ) -> Labels:
-    find, entries, spelling, twice = finder(root, files), {}, {}, []
-    for text, entry in read_entries(path).items():
-        name = find(text)
-        if name in entries:
-            twice.append(f"{spelling[name]!r} and {text!r}")
-        spelling.setdefault(name, text)
-        entries.setdefault(name, entry)
-    if twice:
-        message = (
-            f"label file {path} names {count(len(twice), 'image')} twice in two spellings "
-            f"({some(twice)}); join the entries"
-        )
-        on_problem("", DataError(message))
+    read = read_label_file(
+        path,
+        known=listed,
+        separator=label_separator,
+        names=files,
+        name_of=finder(root, files),
+        on_problem=on_problem,
+    )
+    entries = dict(read.entries)
 
     def missing(name: str) -> DataError:
         return DataError(
@@ -210,7 +209,7 @@ def _labels_of_file(
             f"{next(iter(entries))!r}); add it or take the image out of the split"
         )
 
-    absent = tuple(spelling[name] for name in entries if name not in files)
+    absent = tuple(str(read.written[name]) for name in entries if name not in files)
     remarks = _without_label(files, entries, f"entry in {path.name}", "one with no label")
     if len(absent) == len(entries):
         message = (
@@ -226,7 +225,9 @@ def _labels_of_file(
             f"({some(absent)}); correct the name or restore the file"
         )
         remarks.append(DataRemark("labels without an image", message, absent))
-    return Labels(dict(sorted(entries.items())), missing, remarks=remarks)
+    return Labels(
+        dict(sorted(entries.items())), missing, remarks=[*as_remarks(read.remarks), *remarks]
+    )
 
 
 def _without_label(
@@ -267,23 +268,6 @@ def _unlabelled(
     files: Mapping[str, pathlib.Path], entries: Mapping[str, Any]
 ) -> dict[str, pathlib.Path]:
     return {name: path for name, path in files.items() if name not in entries}
-
-
-def _sidecar_labels(root: pathlib.Path, name: str) -> list[str]:
-    path = root / f"{name}.txt"
-    try:
-        text = read_bytes(path, "label file").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"label file {path} is not UTF-8 text ({error}); save it so") from error
-    return [line.strip() for line in text.replace(";", "\n").splitlines() if line.strip()]
-
-
-def without_ending(name: str) -> str:
-    """A file's name as images are named here: `./a/b.jpg` to `a/b`."""
-    path = pathlib.PurePosixPath(name)
-    if path.suffix.lower() in IMAGE_ENDINGS:
-        path = path.with_suffix("")
-    return path.as_posix()
 
 
 def finder(root: pathlib.Path, files: Mapping[str, pathlib.Path]) -> Callable[[str], str]:

@@ -2,15 +2,12 @@
 
 import hashlib
 import pathlib
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from toco_jax.data import DataError
 from toco_jax.data.class_folders import SPLIT_NAMES, plain
-from toco_jax.data.files import read_list, refuse_empty, refuse_repeats
-from toco_jax.image_files import IMAGE_ENDINGS
-
-_WITH_MORE = re.compile(rf".+({'|'.join(map(re.escape, IMAGE_ENDINGS))})[ \t,;]+\S", re.IGNORECASE)
+from toco_jax.data.files import refuse_empty
+from toco_jax.data.lists import read_names
 
 
 def split_list(root: pathlib.Path, split: str) -> pathlib.Path | None:
@@ -66,7 +63,7 @@ def split_members(
     """
     listed, folder = split_list(root, split), split_folder(root, split)
     if listed:
-        names = _members_of_list(listed, files, find)
+        names = read_names(listed, find)
         where = str(listed)
     elif folder:
         names = [name for name in labelled if name.startswith(f"{folder.name}/")]
@@ -81,21 +78,6 @@ def split_members(
     for name in names:
         first.setdefault(copies.get(name, name), name)
     return tuple(first.values())
-
-
-def _members_of_list(
-    path: pathlib.Path, files: Mapping[str, pathlib.Path], find: Callable[[str], str]
-) -> list[str]:
-    lines = read_list(path)
-    names = [find(line) for line in lines]
-    for line, name in zip(lines, names, strict=True):
-        if name not in files and _WITH_MORE.match(line):
-            raise DataError(
-                f"list {path} has {line!r}, which is more than a file name; write the names alone, "
-                "since labels come from elsewhere"
-            )
-    refuse_repeats(names, f"list {path}")
-    return names
 
 
 def _refuse_other_splits(root: pathlib.Path, split: str) -> None:

@@ -4,28 +4,36 @@ A label file gives every image name its classes:
 
     .npy    a pickled dictionary {name: vector of C zeros and ones}, as the community shares it
     .npz    one such vector a name, or the arrays `names` [N] and `labels` [N, C]
-    .json   {name: vector} or {name: [class names]}
-    .csv    a line `name,class;class` an image
+    .json   {name: vector}, {name: [class names]} or {name: [numbers of classes]}
+    .csv    a line `name,class;class` an image, or a column of 0 and 1 for each class
 
 The pickle of a `.npy` is read without running anything in it.
 """
 
 import csv
+import dataclasses
+import functools
 import json
 import pathlib
+import re
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from toco_jax import npy_object
 from toco_jax.data import DataError
+from toco_jax.data.csv_labels import IMAGE_HEADINGS, LABEL_HEADINGS, Written, heading_word, read_csv
+from toco_jax.data.files import OnProblem, raise_problem
+from toco_jax.data.label_entries import is_names, understand
 from toco_jax.data.labels import INDICES, MaskFormat, read_mask
+from toco_jax.data.lists import image_name
+from toco_jax.data.remarks import count
+from toco_jax.data.text_files import read_text
 
 ENDINGS = (".npy", ".npz", ".json", ".csv")
-_HEADINGS = ("file", "filename", "image", "name", "path")
 
 
 def classes_in_mask(
@@ -36,92 +44,189 @@ def classes_in_mask(
     return (np.bincount(mask.ravel(), minlength=256)[1 : num_classes + 1] > 0).astype(np.uint8)
 
 
-def labels_from_file(path: pathlib.Path, class_names: Sequence[str]) -> Callable[[str], np.ndarray]:
-    """Reader of a label file: a name to uint8 [C]; raises `DataError` for an unknown name."""
-    entries = read_entries(path)
+@dataclasses.dataclass(frozen=True)
+class LabelFile:
+    """What a label file says.
 
-    def read(name: str) -> np.ndarray:
-        if name not in entries:
+    Attributes:
+        path: the file.
+        entries: the labels of each image: a list of class names, `Positions`, or a vector whose
+            values are unchecked.
+        written: each image's name as the file writes it.
+        remarks: what a user should know of how the file was read.
+    """
+
+    path: pathlib.Path
+    entries: Mapping[str, Any]
+    written: Mapping[str, Any]
+    remarks: Sequence[str]
+
+    def entry(self, name: str) -> Any:
+        """The labels of an image; raises `DataError` for one that has none."""
+        if name not in self.entries:
             raise DataError(
-                f"label file {path} has no entry for {name!r}; add it or take the image out of the "
-                "split"
+                f"label file {self.path} has no entry for image {name!r} (its first one is "
+                f"{next(iter(self.entries))!r}); add it or take the image out of the split"
             )
-        return as_vector(entries[name], class_names, f"label file {path}, {name!r}")
-
-    return read
+        return self.entries[name]
 
 
-def read_entries(path: pathlib.Path) -> dict[str, Any]:
-    """A label file as {name: vector or sequence of class names}, unchecked values."""
-    readers = {".npy": _read_npy, ".npz": _read_npz, ".json": _read_json, ".csv": _read_csv}
-    if path.suffix not in readers:
+def read_label_file(
+    path: pathlib.Path,
+    *,
+    known: Collection[str] = (),
+    separator: str = "",
+    names: Collection[str] = (),
+    name_of: Callable[[str], str] = image_name,
+    on_problem: OnProblem = raise_problem,
+) -> LabelFile:
+    """Reads a label file.
+
+    Args:
+        path: the file.
+        known: all classes, empty if the file is to tell them.
+        separator: what separates labels in a text, "" to find it out (see `split_texts`).
+        names: the images there are, which tell what a number in place of a name means.
+        name_of: the image's name for what the file writes.
+        on_problem: called with "" and what contradicts itself in the file.
+
+    Raises:
+        DataError: the file is missing, damaged or no label file, contradicts itself, or has labels
+            that may be read in two ways.
+    """
+    where = f"label file {path}"
+    images = frozenset(names)
+    written, remarks = _written(path, lambda text: name_of(text) in images)
+    if not written:
+        raise DataError(f"{where} is empty; give every image its labels")
+    found, renamed = _names(where, written, images, name_of)
+    values = [item.value for item in written]
+    entries, more = understand(values, found, known=known, separator=separator, where=where)
+    entries, first, repeated = _joined(where, written, found, entries, on_problem)
+    spelling = {name: item.name for name, item in first.items()}
+    return LabelFile(path, entries, spelling, [*remarks, *renamed, *more, *repeated])
+
+
+def _written(
+    path: pathlib.Path, is_there: Callable[[str], bool]
+) -> tuple[list[Written], list[str]]:
+    """What a label file says of each image, as it stands there, and remarks."""
+    readers = {
+        ".npy": _read_npy,
+        ".npz": _read_npz,
+        ".json": _read_json,
+        ".csv": functools.partial(read_csv, is_there=is_there),
+    }
+    ending = path.suffix.lower()
+    if ending not in readers:
         raise DataError(f"label file {path} ends in none of {', '.join(ENDINGS)}; convert it")
-    try:
-        entries = readers[path.suffix](path)
-    except FileNotFoundError:
+    if not path.exists():
         raise DataError(
             f"label file {path} is missing; give data.labels as a full path or one within data.root"
-        ) from None
+        )
+    try:
+        return readers[ending](path)
     except DataError:
         raise
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
         raise DataError(
             f"label file {path} cannot be read ({error}); replace it or make it anew"
         ) from error
-    if not isinstance(entries, dict) or not all(isinstance(name, str) for name in entries):
-        raise DataError(
-            f"label file {path} holds {type(entries).__name__}, not a dictionary from image names "
-            "to labels; save {name: label}"
-        )
-    if not entries:
-        raise DataError(f"label file {path} is empty; give every image its labels")
-    return entries
 
 
-def as_vector(entry: Any, class_names: Sequence[str], where: str) -> np.ndarray:
-    """One entry as uint8 [C]; `where` begins the message of a `DataError`."""
-    label = np.zeros(len(class_names), np.uint8)
-    if is_names(entry):
-        for name in [entry] if isinstance(entry, str) else entry:
-            if name not in class_names:
-                shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
+def _names(
+    where: str,
+    written: Sequence[Written],
+    images: frozenset[str],
+    name_of: Callable[[str], str],
+) -> tuple[list[str], list[str]]:
+    """The image names of a file and a remark on those that it gives as numbers.
+
+    A known tool takes the line out of VOC's names, so that 2007_000032 is the number 2007000032,
+    and a spreadsheet the zeros off the front of others.
+    """
+    by_number = {}
+    for image in sorted(images):
+        if re.fullmatch(r"\d+|\d{4}_\d{6}", image):
+            by_number.setdefault(int(image.replace("_", "")), []).append(image)
+    names, renamed = [], []
+    for item in written:
+        name = item.name.decode("latin1") if isinstance(item.name, bytes) else item.name
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
+        if not isinstance(name, str):
+            raise DataError(
+                f"{where} has the key {name!r}, which is no name of an image; save {{name: label}}"
+            )
+        name = name_of(name)
+        if name not in images and name.isdecimal():
+            meant = by_number.get(int(name), [name])
+            if len(meant) > 1:
                 raise DataError(
-                    f"{where}: {name!r} is none of the {len(class_names)} classes ({shown}); "
-                    "correct the name"
+                    f"{where} has the number {name}, which may be {meant[0]!r} or {meant[1]!r}; "
+                    "write the names of images"
                 )
-            label[class_names.index(name)] = 1
-        return label
-    try:
-        vector = np.asarray(entry, np.float64)
-    except (TypeError, ValueError):
-        vector = None
-    if vector is None or vector.shape != label.shape:
-        shape = "no vector" if vector is None else f"a vector of shape {vector.shape}"
-        raise DataError(
-            f"{where}: {shape}, but there are {len(class_names)} classes; the background has no "
-            "place in it"
-        )
-    if not np.isin(vector, (0, 1)).all():
-        raise DataError(f"{where}: values other than 0 and 1; give one-hot sums, not counts")
-    return vector.astype(np.uint8)
+            if meant != [name]:
+                renamed.append(f"{name} as {meant[0]!r}")
+                name = meant[0]
+        names.append(name)
+    if not renamed:
+        return names, []
+    return names, [
+        f"{where}: {len(renamed)} names are numbers, read as images that are there: {renamed[0]}"
+    ]
 
 
-def is_names(entry: Any) -> bool:
-    """Whether an entry names its classes (one name or a sequence) instead of marking them."""
-    return isinstance(entry, str) or (
-        isinstance(entry, (list, tuple)) and all(isinstance(item, str) for item in entry)
-    )
+def _joined(
+    where: str,
+    written: Sequence[Written],
+    names: Sequence[str],
+    entries: Sequence[Any],
+    on_problem: OnProblem,
+) -> tuple[dict[str, Any], dict[str, Written], list[str]]:
+    """Entries and what was written first, by name, and remarks; those of one image must agree."""
+    joined, first, contradictions = {}, {}, []
+    for item, name, entry in zip(written, names, entries, strict=True):
+        if name in joined and not _agree(joined[name], entry):
+            place = f", {item.place}" if item.place else ""
+            before = f" ({first[name].place})" if first[name].place else ""
+            contradictions.append(
+                f"{where}{place}: {item.name!r} is there twice with other labels, first as "
+                f"{first[name].name!r}{before}; join the labels of one image in one entry"
+            )
+        joined.setdefault(name, entry)
+        first.setdefault(name, item)
+    if contradictions:
+        others = len(contradictions) - 1
+        more = f" ({count(others, 'other image')} likewise)" if others else ""
+        on_problem("", DataError(contradictions[0] + more))
+    extra = len(names) - len(joined)
+    if not extra:
+        return joined, first, []
+    return joined, first, [f"{where}: {extra} image{'s are' if extra > 1 else ' is'} there twice"]
 
 
-def _read_npy(path: pathlib.Path) -> Any:
-    return npy_object.load(path)
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list) and is_names(one) and is_names(other):
+        return set(one) == set(other)
+    return type(one) is type(other) and np.array_equal(one, other)
 
 
-def _read_npz(path: pathlib.Path) -> dict[str, Any]:
+def _read_npy(path: pathlib.Path) -> tuple[list[Written], list[str]]:
+    content = npy_object.load(path)
+    if not isinstance(content, dict):
+        _refuse_content(path, content)
+    return [Written(name, value, "") for name, value in content.items()], []
+
+
+def _read_npz(path: pathlib.Path) -> tuple[list[Written], list[str]]:
     arrays = load_arrays(path)
     if set(arrays) == {"names", "labels"}:
-        return dict(zip(arrays["names"].tolist(), arrays["labels"], strict=True))
-    return arrays
+        names, labels = arrays["names"], arrays["labels"]
+        if names.ndim != 1 or len(names) != len(labels):
+            raise ValueError(f"names of shape {names.shape}, labels of shape {labels.shape}")
+        return [Written(*pair, "") for pair in zip(names.tolist(), labels, strict=True)], []
+    return [Written(name, array, "") for name, array in arrays.items()], []
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -134,27 +239,37 @@ def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(f"damaged or no .npz file: {error}") from error
 
 
-def _read_json(path: pathlib.Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+class _Pairs(list):
+    """The items of a JSON object, which may name one key twice."""
 
 
-def _read_csv(path: pathlib.Path) -> dict[str, list[str]]:
-    entries = {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            if not any(cell.strip() for cell in row):
-                continue
-            if number == 1 and row[0].strip().lower() in _HEADINGS:
-                continue
-            if len(row) != 2 or not row[0].strip():
-                raise DataError(
-                    f"label file {path}, line {number}: {','.join(row)!r} is not "
-                    "`file,label;label`; write two columns and quote names that hold a comma"
-                )
-            name = row[0].strip()
-            if name in entries:
-                raise DataError(
-                    f"label file {path}, line {number}: {name!r} is there twice; join the lines"
-                )
-            entries[name] = [part.strip() for part in row[1].split(";") if part.strip()]
-    return entries
+def _read_json(path: pathlib.Path) -> tuple[list[Written], list[str]]:
+    content = json.loads(read_text(path, "label file"), object_pairs_hook=_Pairs)
+    if isinstance(content, _Pairs):
+        return [
+            Written(name, dict(value) if isinstance(value, _Pairs) else value, "")
+            for name, value in content
+        ], []
+    if not content or not isinstance(content, list) or not isinstance(content[0], _Pairs):
+        _refuse_content(path, content)
+    return [_record(path, number, item) for number, item in enumerate(content, start=1)], []
+
+
+def _record(path: pathlib.Path, number: int, item: Any) -> Written:
+    """An item {"file": name, "label": labels} of a list."""
+    fields = item if isinstance(item, _Pairs) else []
+    names = [value for key, value in fields if heading_word(key) in IMAGE_HEADINGS]
+    labels = [value for key, value in fields if heading_word(key) in LABEL_HEADINGS]
+    if len(names) != 1 or len(labels) != 1:
+        raise DataError(
+            f"label file {path}: entry {number} has not one name of an image and one label; write "
+            '{"file": name, "label": label}'
+        )
+    return Written(names[0], labels[0], f"entry {number}")
+
+
+def _refuse_content(path: pathlib.Path, content: Any) -> None:
+    raise DataError(
+        f"label file {path} holds {type(content).__name__}, not a dictionary from image names to "
+        "labels; save {name: label}"
+    )

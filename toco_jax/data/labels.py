@@ -1,4 +1,4 @@
-"""Reads an image, its mask and its image-level label from files; errors name the file.
+"""Reads an image and its mask from files; errors name the file.
 
 Every reader raises `DataError` where a file is missing or is not what it has to be.
 """
@@ -8,8 +8,6 @@ import functools
 import io
 import pathlib
 import re
-from collections.abc import Sequence
-from xml.etree import ElementTree
 
 import numpy as np
 import PIL.Image
@@ -224,29 +222,6 @@ def encode_mask(mask: np.ndarray) -> bytes:
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()
-
-
-def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarray:
-    """Image-level label of a VOC annotation: float32 [C], 1 where an object has the class's name.
-
-    Every object counts, the ones marked `difficult` too. An annotation without objects gives zeros.
-    """
-    try:
-        objects = ElementTree.fromstring(read_bytes(path, "annotation")).findall("object")
-    except ElementTree.ParseError as error:
-        raise DataError(
-            f"annotation {path} is malformed XML ({error}); replace the file"
-        ) from error
-    label = np.zeros(len(class_names), np.float32)
-    for item in objects:
-        name = (item.findtext("name") or "").strip()
-        if name not in class_names:
-            raise DataError(
-                f"annotation {path} names an object {name!r}, which is none of the "
-                f"{len(class_names)} classes ({', '.join(class_names)}); correct the name"
-            )
-        label[class_names.index(name)] = 1
-    return label
 
 
 def read_bytes(path: pathlib.Path, what: str) -> bytes:

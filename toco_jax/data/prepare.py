@@ -69,6 +69,7 @@ def tfds(args: argparse.Namespace) -> None:
             split_seed=args.split_seed,
             splits=args.splits,
             labels=args.labels,
+            label_separator=args.label_separator,
             mask_folder=args.masks,
             mask_foreground=args.mask_foreground,
             val_fraction=args.val_fraction,
@@ -106,6 +107,9 @@ def parser() -> argparse.ArgumentParser:
     records.add_argument("--splits", nargs="+", default=["train", "val"])
     records.add_argument("--out", required=True, help="where the records go; a path or a bucket")
     records.add_argument("--labels", default="", help="as data.labels of a configuration")
+    records.add_argument(
+        "--label-separator", default="", help="as data.label_separator of a configuration"
+    )
     records.add_argument("--masks", default="", help="as data.masks of a configuration")
     records.add_argument("--mask-foreground", type=int, default=0, help="as data.mask_foreground")
     records.add_argument("--no-masks", action="store_true", help="leave masks out")

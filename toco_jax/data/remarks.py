@@ -31,6 +31,11 @@ class DataRemark:
         return self.message
 
 
+def as_remarks(messages: Sequence[str], kind: str = "labels as read") -> tuple[DataRemark, ...]:
+    """Sentences on how a file was read as remarks of one kind."""
+    return tuple(DataRemark(kind, message) for message in messages)
+
+
 def some(names: Collection[Any]) -> str:
     """The first few of the names, and how many more there are."""
     first = [str(name) for name in list(names)[:_SHOWN]]

@@ -79,12 +79,14 @@ def read_mat(path: pathlib.Path, loadmat: Any) -> np.ndarray:
     """Labels uint8 [H, W] in 0..20 of one of SBD's `cls` files."""
     try:
         mask = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
+        whole = np.isin(mask, np.arange(len(VOC_CLASSES) + 1)).all()
+        mask.astype(float)  # no text
     except Exception as error:  # a damaged file raises whatever scipy stumbles over
         raise DataError(
             f"{path} is not a class annotation of SBD ({type(error).__name__}: {error}); unpack "
             "benchmark.tgz again"
         ) from error
-    if mask.ndim != 2 or mask.size == 0 or mask.min() < 0 or mask.max() > len(VOC_CLASSES):
+    if mask.ndim != 2 or mask.size == 0 or not whole:
         raise DataError(
             f"{path} holds values of shape {mask.shape} that are not labels 0..{len(VOC_CLASSES)}; "
             "unpack benchmark.tgz again"

@@ -6,18 +6,21 @@ import pathlib
 import numpy as np
 
 from toco_jax.data import DataError
+from toco_jax.data.annotations import read_annotation
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.files import (
     FileSource,
     OnProblem,
     labels_of,
     raise_problem,
-    read_list,
     refuse_empty,
 )
-from toco_jax.data.label_files import classes_in_mask, labels_from_file
-from toco_jax.data.labels import INDICES, read_annotation
+from toco_jax.data.label_entries import as_vector
+from toco_jax.data.label_files import classes_in_mask, read_label_file
+from toco_jax.data.labels import INDICES
+from toco_jax.data.lists import read_names
 from toco_jax.data.mask_formats import recognise
+from toco_jax.data.remarks import as_remarks
 from toco_jax.image_files import image_of_each
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
@@ -61,7 +64,7 @@ def open_voc(
     """
     root = _devkit(pathlib.Path(root), annotations=not labels)
     names = _split_names(root, split)
-    mask_paths, mask_format = None, INDICES
+    mask_paths, mask_format, remarks = None, INDICES, ()
     recognised = functools.partial(
         recognise, class_names=VOC_CLASSES, foreground=mask_foreground, has_voc_colours=True
     )
@@ -75,7 +78,12 @@ def open_voc(
             return classes_in_mask(folder / f"{name}.png", len(VOC_CLASSES), mask_format)
 
     elif labels:
-        read = labels_from_file(root / labels, VOC_CLASSES)
+        file = read_label_file(root / labels, known=VOC_CLASSES, names=names)
+        remarks = as_remarks(file.remarks)
+
+        def read(name: str) -> np.ndarray:
+            return as_vector(file.entry(name), VOC_CLASSES, f"label file {file.path}, {name!r}")
+
     else:
 
         def read(name: str) -> np.ndarray:
@@ -93,6 +101,7 @@ def open_voc(
         masks=mask_paths if masks else None,
         mask_format=mask_format,
         list_folder=root / LISTS,
+        remarks=remarks,
     )
 
 
@@ -143,12 +152,12 @@ def derived_train_aug(root: pathlib.Path) -> tuple[str, ...]:
 
 
 def _listed_names(path: pathlib.Path) -> tuple[str, ...]:
-    names = read_list(path)
+    names = read_names(path)
     for name in names:
-        if "/" in name or len(name.split()) > 1:
+        if "/" in name or "," in name or len(name.split()) > 1:
             raise DataError(
-                f"list {path} has the line {name!r}; write one image name a line, without folder, "
-                "ending or a second column"
+                f"list {path} has the line {name!r}; write one image name a line, without folder "
+                "or a second column"
             )
     return names
 
