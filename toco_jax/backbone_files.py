@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from toco_jax import layouts
+from toco_jax.errors import WeightsError
 from toco_jax.models.vit import BACKBONES, Backbone
 
 Tensors = Mapping[str, np.ndarray]
@@ -64,14 +65,14 @@ def layout_of(tensors: Tensors) -> str:
     """The layout by its names: `toco`, `timm`, `transformers`, `original` or `toco_jax`.
 
     Raises:
-        ValueError: the names are those of none of them.
+        WeightsError: the names are those of none of them.
     """
     plain = {name.removeprefix("vit.").removeprefix("deit.") for name in tensors}
     for layout, name in _CLASS_TOKENS.items():
         if name in plain:
             return layout
     some = ", ".join(sorted(tensors)[:5]) or "none"
-    raise ValueError(
+    raise WeightsError(
         "these tensors are neither a ToCo network nor a ViT backbone in the layout of timm, DeiT, "
         f"Hugging Face transformers or the original JAX files; the first names are {some}"
     )
@@ -81,7 +82,7 @@ def positions_of(tensors: Tensors, layout: str) -> np.ndarray:
     """The positional embedding `[1, 1 + grid ** 2, D]`."""
     name = _prefixed(tensors, layout, _POSITIONS[layout])
     if name not in tensors:
-        raise ValueError(f"{name} is missing")
+        raise WeightsError(f"{name} is missing")
     return tensors[name]
 
 
@@ -89,12 +90,12 @@ def grid_of(positions: np.ndarray, name: str = "the positional embedding") -> in
     """Side of the square grid of a positional embedding `[1, 1 + grid ** 2, D]`.
 
     Raises:
-        ValueError: the entries beside the class token's are no square.
+        WeightsError: the entries beside the class token's are no square.
     """
     entries = positions.shape[1] - 1 if positions.ndim == 3 else -1
     grid = math.isqrt(max(entries, 0))
     if entries < 1 or grid**2 != entries:
-        raise ValueError(
+        raise WeightsError(
             f"{name} is {positions.shape}: expected [1, 1 + grid * grid, width], such as "
             "(1, 197, 768) for a 14 x 14 grid"
         )
@@ -120,11 +121,11 @@ def plain_vit(tensors: Tensors, layout: str) -> tuple[dict[str, np.ndarray], lis
     multiplied into the branch's last layer and the position becomes 0, which is the same function.
 
     Raises:
-        ValueError: it is a distilled DeiT, whose second class token the network has no place for.
+        WeightsError: it is a distilled DeiT, whose second class token the network has no place for.
     """
     distilled = sorted(name for name in tensors if _DISTILLED.search(name))
     if distilled:
-        raise ValueError(
+        raise WeightsError(
             f"these are weights of a distilled DeiT ({', '.join(distilled)}), which has a second "
             "class token: take the undistilled DeiT, such as init=deit_base"
         )
@@ -151,7 +152,7 @@ def _fold_scale(tensors: dict[str, np.ndarray], name: str, match: re.Match) -> N
         value = tensors.get(target)
         if value is None or scale.shape != value.shape[:1]:
             shape = None if value is None else value.shape
-            raise ValueError(f"{name} is {scale.shape}, but {target} is {shape}")
+            raise WeightsError(f"{name} is {scale.shape}, but {target} is {shape}")
         factor = scale.reshape(-1, *[1] * (value.ndim - 1))  # [outputs, 1 ...]
         tensors[target] = np.asarray(value, np.float32) * factor
 
@@ -160,7 +161,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     """`width`, `depth` and `patch` of an encoder, read off the shapes of any layout.
 
     Raises:
-        ValueError: a tensor that tells them is missing or misshapen.
+        WeightsError: a tensor that tells them is missing or misshapen.
     """
     patterns = {
         "toco": (r"encoder\.blocks\.(\d+)\.", "encoder.patch_embed.proj.weight"),
@@ -175,7 +176,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     block, embedding = patterns[layout]
     name = _prefixed(tensors, layout, embedding)
     if name not in tensors or tensors[name].ndim != 4:
-        raise ValueError(f"{name} is missing or has no four axes")
+        raise WeightsError(f"{name} is missing or has no four axes")
     shape = tensors[name].shape
     is_torch = layout in ("toco", "timm", "transformers")
     matches = [re.match(block, name) for name in tensors]

@@ -15,6 +15,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from toco_jax.errors import UserError
 from toco_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -22,7 +23,7 @@ _FOLDER = "checkpoints"
 _BEST = "seg_miou"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A run or checkpoint is missing or does not fit; the message says what to do."""
 
 

@@ -5,20 +5,20 @@ python -m toco_jax.convert runs/x out.safetensors                 the published 
 python -m toco_jax.convert --inspect FILE                         format, backbone, classes, tensors
 """
 
-import argparse
 import hashlib
 import importlib.util
 import json
 import os
 import pathlib
-import sys
 from collections import Counter
 
 import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from toco_jax import backbone_files, pretrained, weight_files
+from toco_jax import backbone_files, commands, pretrained, weight_files
+from toco_jax.config import ConfigError
+from toco_jax.errors import OutputError, WeightsError
 from toco_jax.models.vit import backbone_from_name
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
@@ -28,20 +28,16 @@ CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toco_jax.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("python -m toco_jax.convert", __doc__)
     parser.add_argument("source", help="a .pth or .safetensors of ToCo, or a run")
     parser.add_argument("target", nargs="?", help="a new run's folder, or a .safetensors file")
     parser.add_argument("--inspect", action="store_true", help="only print what SOURCE is")
     parser.add_argument("--backbone", help="needed where the sizes are not those of a known one")
     parser.add_argument("--config", help="configuration of the new run (default: configs/voc.py)")
-    options = parser.parse_args(arguments)
+    options = commands.parse(parser, arguments)
     if options.inspect == (options.target is not None):
         parser.error("give SOURCE TARGET, or --inspect SOURCE")
-    try:
+    with commands.reported(debug=options.debug):
         if options.inspect:
             lines = inspect(options.source)
         else:
@@ -51,8 +47,6 @@ def main(arguments: list[str] | None = None) -> None:
                 backbone=options.backbone,
                 config_file=options.config,
             )
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
     print("\n".join(lines))
 
 
@@ -75,13 +69,15 @@ def convert(
         Lines that say what was done.
 
     Raises:
-        ValueError: the source is no whole network or does not fit, or the target cannot be written.
-        FileNotFoundError: there is no such source.
+        WeightsError: there is no such source, it is no whole network, or it does not fit.
+        CheckpointError: there is no such run.
+        OutputError: the target cannot be written.
     """
     if target.suffix in (".pth", ".pt", ".bin", ".npz", ".ckpt"):
-        raise ValueError(f"{target}: the target is a .safetensors file or the folder of a new run")
+        raise OutputError(f"{target}: the target is a .safetensors file or the folder of a new run")
     if target.exists():
-        raise ValueError(f"{target} exists already: choose another target or remove it")
+        raise OutputError(f"{target} exists already: choose another target or remove it")
+    commands.writable_folder(target.parent, "TARGET")
     if pathlib.Path(source).is_dir():
         network, config = _network_of_run(pathlib.Path(source))
     else:
@@ -114,7 +110,7 @@ def _network_of_file(source: str, backbone: str | None) -> dict:
     tensors = backbone_files.without_module(file.tensors)
     layout = backbone_files.layout_of(tensors)
     if layout != "toco":
-        raise ValueError(
+        raise WeightsError(
             f"{path} is a {backbone_files.LAYOUT_NAMES[layout]}, not a whole network: give it to "
             f"training, --config.init={source}"
         )
@@ -124,8 +120,8 @@ def _network_of_file(source: str, backbone: str | None) -> dict:
         params, teacher = pretrained.params_from_reference(
             tensors, backbone=backbone, num_classes=sizes[0], decoder_width=sizes[1]
         )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     names = backbone_files.DROPPED["toco"]
     first = f"{path}: {file.format}, {backbone}, {sizes[0]} classes, {len(tensors)} tensors"
     return {
@@ -142,7 +138,7 @@ def _sizes_of_network(tensors: pretrained.Tensors) -> tuple[int, int]:
     names = ("classifier.weight", "decoder.conv6.weight")
     for name in names:
         if name not in tensors or tensors[name].ndim != 4:
-            raise ValueError(f"{name} is missing or has no four axes: this is no whole network")
+            raise WeightsError(f"{name} is missing or has no four axes: this is no whole network")
     return tensors[names[0]].shape[0], tensors[names[1]].shape[0]
 
 
@@ -151,7 +147,7 @@ def _backbone(tensors: pretrained.Tensors, path: pathlib.Path) -> str:
     name = backbone_files.backbone_of(sizes)
     if name is None:
         spelt = ",".join(f"{key}={value}" for key, value in sizes.items())
-        raise ValueError(
+        raise WeightsError(
             f"{path} has an encoder of {spelt}, which is none of the known ones; the number of "
             f"heads does not show in the file: give --backbone={spelt},heads=N"
         )
@@ -164,7 +160,7 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
     default = CONFIGS / ("coco.py" if num_classes == 80 else "voc.py")
     path = pathlib.Path(config_file) if config_file else default
     if not path.is_file():
-        raise FileNotFoundError(f"there is no configuration {path}: give --config=FILE")
+        raise ConfigError(f"there is no configuration {path}: give --config=FILE")
     spec = importlib.util.spec_from_file_location("toco_run_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -214,8 +210,8 @@ def inspect(source: str) -> list[str]:
     """Lines on what a file or a run is.
 
     Raises:
-        ValueError: the file is damaged or of no known format.
-        FileNotFoundError: there is no such file.
+        WeightsError: there is no such file, or it is damaged or of no known format.
+        CheckpointError: there is no such run.
     """
     path = pretrained.resolve(source)
     if path.is_dir():
@@ -238,7 +234,7 @@ def inspect(source: str) -> list[str]:
         layout = backbone_files.layout_of(tensors)
         notes += backbone_files.pretraining_note(tensors, layout)
         notes += backbone_files.plain_vit(tensors, layout)[1]
-    except ValueError as error:
+    except WeightsError as error:
         notes.append(str(error))
     return [*(f"{key:<10} {value}" for key, value in rows.items()), *notes]
 
@@ -254,7 +250,7 @@ def _inspect_tensors(tensors: pretrained.Tensors) -> dict[str, str]:
         layout = backbone_files.layout_of(tensors)
         sizes = backbone_files.sizes_of(tensors, layout)
         grid = backbone_files.grid_of(backbone_files.positions_of(tensors, layout))
-    except ValueError:
+    except WeightsError:
         return {"layout": "unknown"} | rows
     spelt = ", ".join(f"{key} {value}" for key, value in sizes.items())
     name = backbone_files.backbone_of(sizes) or "none of the known ones"
@@ -286,4 +282,5 @@ def _inspect_run(path: pathlib.Path) -> list[str]:
 
 
 if __name__ == "__main__":
+    commands.keep_streams()
     main()

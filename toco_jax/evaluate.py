@@ -17,11 +17,11 @@ import functools
 import json
 import os
 import pathlib
-import sys
 from typing import Any
 
 from toco_jax import (
     checkpoints,
+    commands,
     processes,
     protocols,
     refinement,
@@ -30,29 +30,21 @@ from toco_jax import (
     shares,
     submission,
 )
-from toco_jax.checkpoints import CheckpointError
-from toco_jax.data import DataError, open_configured
+from toco_jax.data import open_configured
+from toco_jax.errors import UserError
 from toco_jax.protocols import CRF, NATIVE
 from toco_jax.stopwatch import Stopwatch
 
 RESULTS_FILE = "evaluation.json"
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """An option that cannot work; the message names it and the remedy."""
-
-
-USER_ERRORS = (EvaluationError, CheckpointError, DataError, submission.SubmissionError)
-USER_ERRORS += (processes.ProcessError,)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toco_jax.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("python -m toco_jax.evaluate", __doc__)
     add = parser.add_argument
     path = pathlib.Path
     add("--checkpoint", type=path, required=True, help="a run's folder or one checkpoint in it")
@@ -70,21 +62,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--refine", choices=("par", "crf"), default="par", help="what refines pseudo labels")
     add("--submission", action="store_true", help="write masks for the test server, no scores")
     add("--distributed", action="store_true", help="share the split with the other processes")
-    return parser.parse_args(arguments)
+    return commands.parse(parser, arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; a user's mistake is one sentence and exit code 1."""
     options = parse_arguments(arguments)
-    with processes.ends_all():
-        try:
-            processes.join(distributed=options.distributed)
-            if options.submission:
-                submit(options)
-            else:
-                evaluate(options)
-        except USER_ERRORS as error:
-            sys.exit(f"error: {error}")
+    with processes.ends_all(), commands.reported(debug=options.debug):
+        processes.join(distributed=options.distributed)
+        if options.submission:
+            submit(options)
+        else:
+            evaluate(options)
 
 
 def parse_protocols(text: str | None, crop_size: int) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from toco_jax.errors import WeightsError
 from toco_jax.models.vit import Backbone
 
 Shape = tuple[int, ...]
@@ -201,7 +202,7 @@ def assemble(
         needs: whose shapes these are, for messages: "deit_tiny with 20 classes".
 
     Raises:
-        ValueError: names are missing, neither used nor dropped, or a shape or type does not fit.
+        WeightsError: names are missing, neither used nor dropped, or a shape or type does not fit.
     """
     used = {name: path for path, source in sources.items() for name in source.names}
     problems = []
@@ -222,7 +223,7 @@ def assemble(
     if misfits:
         problems.append(f"{len(misfits)} tensors do not fit: {_listing(misfits)}")
     if problems:
-        raise ValueError(
+        raise WeightsError(
             f"these weights are not those of {needs}: {'; '.join(problems)}. Check the backbone "
             "and the number of classes with `python -m toco_jax.convert --inspect FILE`"
         )
@@ -249,7 +250,7 @@ def disassemble(
     """Our parameters by path to stored tensors, for layouts that store each in one tensor.
 
     Raises:
-        ValueError: paths are missing or unknown, or a shape does not fit.
+        WeightsError: paths are missing or unknown, or a shape does not fit.
     """
     checked = assemble(params, own(sources), needs="the layout to be written")
     return {

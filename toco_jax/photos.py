@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from toco_jax.errors import UserError
+
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
-class PhotoError(ValueError):
+class PhotoError(UserError):
     """A file is missing or no picture; the message names it."""
 
 

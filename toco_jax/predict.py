@@ -19,8 +19,9 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from toco_jax import drawing, photos, runs
-from toco_jax.checkpoints import CheckpointError, write_atomically
+from toco_jax import commands, drawing, photos, runs
+from toco_jax.checkpoints import write_atomically
+from toco_jax.errors import UserError
 from toco_jax.inference import resize_map
 from toco_jax.mask_files import write_mask
 from toco_jax.segmenter import SOURCES, Segmentation, Segmenter
@@ -31,11 +32,7 @@ _LEGEND_WIDTH = 240
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toco_jax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("python -m toco_jax.predict", __doc__)
     add = parser.add_argument
     add("path", nargs="+", help="a picture, a folder, a glob or a video")
     add("--checkpoint", required=True, help="a run's folder or one checkpoint in it")
@@ -46,16 +43,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
     add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
     add("--every", type=int, default=1, help="of a video, only one frame in so many")
-    return parser.parse_args(arguments)
+    return commands.parse(parser, arguments, intermixed=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; exit code 1 where a file or an option was wrong."""
     options = parse_arguments(arguments)
-    try:
+    with commands.reported(debug=options.debug):
         failed = predict(options)
-    except (CheckpointError, ValueError) as error:
-        sys.exit(f"error: {error}")
     if failed:
         sys.exit(1)
 
@@ -65,10 +60,10 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
 
     Raises:
         CheckpointError: there is no run.
-        ValueError: an option out of range.
+        UserError: an option out of range.
     """
     if options.every < 1:
-        raise ValueError(f"--every={options.every} must be at least 1")
+        raise UserError(f"--every={options.every} must be at least 1")
     segmenter = Segmenter(
         options.checkpoint,
         source=options.source,

@@ -4,6 +4,7 @@ Every tensor of a source is used or named as dropped, and every parameter is fil
 is an error with names and shapes. No torch is needed.
 """
 
+import os
 import pathlib
 from collections.abc import Mapping
 
@@ -11,6 +12,7 @@ import numpy as np
 from flax import traverse_util
 
 from toco_jax import backbone_files, download, layouts, torch_file, weight_files
+from toco_jax.errors import MissingWeightsError, UserError, WeightsError
 from toco_jax.models.vit import backbone_from_name
 
 Tensors = Mapping[str, np.ndarray]
@@ -37,7 +39,7 @@ def params_from_reference(
         The positional grid is the one stored.
 
     Raises:
-        ValueError: a key is missing, or is neither used nor one of those meant to be dropped, a
+        WeightsError: a key is missing, or is neither used nor one of those meant to be dropped, a
             shape does not fit, or a weight-normalised layer has a gain other than 1.
     """
     tensors = backbone_files.without_module(state_dict)
@@ -45,7 +47,7 @@ def params_from_reference(
     sources = layouts.reference(backbone_from_name(backbone), grid, num_classes, decoder_width)
     for name in GAINS:
         if name in tensors and not np.all(np.asarray(tensors[name]) == 1):
-            raise ValueError(
+            raise WeightsError(
                 f"{name} is not 1 everywhere: the gain of this layer is fixed at 1 in the method, "
                 "so these weights come from something else"
             )
@@ -65,7 +67,7 @@ def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: s
     1000-class head, which the network carries but never uses, is written as zeros.
 
     Raises:
-        ValueError: a parameter is missing, unknown or does not fit `backbone`.
+        WeightsError: a parameter is missing, unknown or does not fit `backbone`.
     """
     spec = backbone_from_name(backbone)
     tree = {**params, "teacher": teacher_params}
@@ -100,8 +102,8 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
         patches; `layout`: what the source is; `notes`: lines on what was read and dropped.
 
     Raises:
-        FileNotFoundError: there is no such file, or it could not be downloaded.
-        ValueError: the weights do not fit, or the file is damaged or of no known format.
+        MissingWeightsError: there is no such file, or it could not be downloaded.
+        WeightsError: the weights do not fit, or the file is damaged or of no known format.
     """
     path = resolve(init)
     sizes = {"backbone": backbone, "num_classes": num_classes, "decoder_width": decoder_width}
@@ -111,8 +113,10 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
         path, file = _read(init, path)
         _check_backbone(file.metadata.get("backbone"), backbone)
         out = from_tensors(file.tensors, **sizes)
-    except ValueError as error:
-        raise ValueError(f"init={init!r}: {error}") from error
+    except MissingWeightsError:
+        raise
+    except UserError as error:
+        raise WeightsError(f"init={init!r}: {error}") from error
     known = weight_files.known_file(path)
     if "augreg" in path.as_posix().lower():
         file.notes.append("by its name these are augreg weights, not the published initialisation")
@@ -130,8 +134,8 @@ def _read(init: str, path: pathlib.Path) -> tuple[pathlib.Path, weight_files.Wei
         hub_name = download.HUB_NAMES[init]
         try:
             path = resolve(hub_name)
-        except FileNotFoundError as unreachable:
-            raise FileNotFoundError(f"{error}. Or, the same weights: {unreachable}") from error
+        except MissingWeightsError as unreachable:
+            raise MissingWeightsError(f"{error}. Or, the same weights: {unreachable}") from error
         file = weight_files.read(path)
         file.notes.append(f"taken from {hub_name}, as the published file takes torch to read")
         return path, file
@@ -141,7 +145,7 @@ def resolve(init: str) -> pathlib.Path:
     """The file or folder of a name, a hub address or a path; downloads what is not cached.
 
     Raises:
-        FileNotFoundError: there is no such name or path, or it could not be downloaded.
+        MissingWeightsError: there is no such name or path, or it could not be downloaded.
     """
     if init in ASSETS:
         return ASSETS[init]
@@ -149,10 +153,10 @@ def resolve(init: str) -> pathlib.Path:
         return download.fetch(download.ADDRESSES[init])
     if init.startswith("hf:"):
         return download.fetch(download.hub_address(init))
-    path = pathlib.Path(init).expanduser()
+    path = pathlib.Path(os.path.expanduser(init))  # as it is where nobody is at home
     if not path.exists():
         names = ", ".join([*download.ADDRESSES, *ASSETS])
-        raise FileNotFoundError(
+        raise MissingWeightsError(
             f"init={init!r} is neither a known name ({names}, hf:owner/repository/file) nor an "
             f"existing path ({path.absolute()})"
         )
@@ -165,7 +169,7 @@ def from_tensors(
     """What `load` returns, from the tensors of a file in any layout.
 
     Raises:
-        ValueError: the layout is not known, or the weights do not fit.
+        WeightsError: the layout is not known, or the weights do not fit.
     """
     tensors = backbone_files.without_module(tensors)
     layout = backbone_files.layout_of(tensors)
@@ -207,11 +211,11 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
 
 
 def _check_backbone(stated: str | None, backbone: str) -> None:
-    """Raises `ValueError` if a source says it has another backbone: the heads do not show in the
+    """Raises `WeightsError` if a source says it has another backbone: the heads do not show in the
     shapes.
     """
     if stated is not None and backbone_from_name(stated) != backbone_from_name(backbone):
-        raise ValueError(
+        raise WeightsError(
             f"these weights are of the backbone {stated!r}, not {backbone!r}: set "
             f"--config.backbone={stated}"
         )

@@ -15,6 +15,7 @@ from PIL import Image
 from toco_jax import refinement
 from toco_jax.data.classes import palette
 from toco_jax.data.labels import read_image
+from toco_jax.errors import UserError
 from toco_jax.inference import Maps, softmax
 from toco_jax.mask_files import write_mask
 from toco_jax.runs import Run
@@ -25,7 +26,7 @@ FOLDER = pathlib.PurePath("results", "VOC2012", "Segmentation", "comp6_test_cls"
 TAR_FILE = "submission.tar"
 
 
-class SubmissionError(ValueError):
+class SubmissionError(UserError):
     """The server would refuse the submission; the message lists what is wrong."""
 
 

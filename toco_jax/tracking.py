@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from toco_jax.errors import UserError
 from toco_jax.processes import is_first
 
 METRICS_FILE = "metrics.jsonl"
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on; the message says what happened and what to do."""
 
 

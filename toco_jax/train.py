@@ -16,6 +16,7 @@ from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
 from toco_jax.data import Part, open_configured, shapes
 from toco_jax.data.pipeline import configured_batches, eval_batches
+from toco_jax.errors import UserError
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.sharding import local_copy, local_mesh, make_mesh, shard_batch
 from toco_jax.step import (
@@ -157,7 +158,7 @@ def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
                 num_classes=config.num_classes,
                 decoder_width=config.decoder_width,
             )
-        except (ValueError, FileNotFoundError) as error:
+        except UserError as error:
             raise ConfigError(str(error)) from error
         loaded, teacher_params, grid = (weights[k] for k in ("params", "teacher_params", "grid"))
         for note in weights["notes"]:

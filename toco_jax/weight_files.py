@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from toco_jax import torch_file
+from toco_jax.errors import MissingWeightsError, WeightsError
 
 _SAFETENSORS_TYPES = {
     "F64": np.float64,
@@ -57,13 +58,16 @@ def read(path: str | pathlib.Path) -> WeightFile:
     """All tensors of a `.safetensors`, `.npz` or torch zip file, as views of it where possible.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is of none of these formats, is damaged, or holds something other than
-            named tensors.
+        MissingWeightsError: the file cannot be read.
+        WeightsError: the file is of none of these formats, is damaged, or holds something other
+            than named tensors.
     """
     path = pathlib.Path(path)
-    with path.open("rb") as file:
-        start = file.read(64)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise MissingWeightsError(f"{path} cannot be read ({error.strerror})") from error
     if start.startswith(torch_file.ZIP_MAGIC):
         return _read_npz(path) if _is_npz(path) else _read_torch(path)
     if torch_file.LEGACY_MAGIC in start[:16]:
@@ -75,7 +79,7 @@ def read(path: str | pathlib.Path) -> WeightFile:
         hint = ": it is a web page, so the download went wrong"
     elif not start:
         hint = ": it is empty"
-    raise ValueError(
+    raise WeightsError(
         f"{path} is no file of weights{hint} (it starts with {start[:8]!r}). Known are "
         ".safetensors, the .pth files of torch.save, and .npz"
     )
@@ -100,7 +104,7 @@ def _read_torch(path: pathlib.Path) -> WeightFile:
     content = torch_file.load(path)
     notes = []
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
     for key in _STATE_DICTS:
         if isinstance(content.get(key), dict):
             others = sorted(str(name) for name in content if name != key)
@@ -110,7 +114,7 @@ def _read_torch(path: pathlib.Path) -> WeightFile:
             break
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise ValueError(
+            raise WeightsError(
                 f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor. Expected are "
                 f"named tensors, alone or under one of {', '.join(_STATE_DICTS)}"
             )
@@ -134,7 +138,7 @@ def _read_safetensors(path: pathlib.Path) -> WeightFile:
         _check_spans(spans, len(buffer) - begin)
     # A damaged header can be any JSON, or none.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
+        raise WeightsError(
             f"{path} is a damaged or cut .safetensors file ({error}): download it again"
         ) from error
     return WeightFile("safetensors", tensors, metadata, [])
@@ -184,7 +188,7 @@ def _read_npz(path: pathlib.Path) -> WeightFile:
                     tensors[name] = value
     # What zipfile raises on a damaged file depends on where the damage is.
     except Exception as error:
-        raise ValueError(f"{path} is a damaged or cut .npz file ({error!r})") from error
+        raise WeightsError(f"{path} is a damaged or cut .npz file ({error!r})") from error
     return WeightFile("npz", tensors, metadata, [])
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from toco_jax import command_line
+from toco_jax import command_line, commands
 from toco_jax.data import DataError, open_configured
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
@@ -273,6 +273,8 @@ def main(_argv: list[str]) -> None:
     if config.data.source == "shapes":
         print("procedural scenes have no files to check")
         return
+    if flags.FLAGS.report:
+        commands.writable_file(pathlib.Path(flags.FLAGS.report), "--report")
     splits, problems = check(config, threads=max(flags.FLAGS.threads, 1))
     print_splits(splits)
     print_problems(problems)
