@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from toco_jax.errors import UserError
+from toco_jax.image_files import IMAGE_ENDINGS, image_files
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -33,9 +33,8 @@ def find_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, s
             if not path.is_dir():
                 found.setdefault(path, pathlib.PurePath(path.name))
                 continue
-            for file in sorted(path.rglob("*")):
-                if file.is_file() and file.suffix.lower() in IMAGE_ENDINGS + VIDEO_ENDINGS:
-                    found.setdefault(file, file.relative_to(path))
+            for file in image_files(path, endings=IMAGE_ENDINGS + VIDEO_ENDINGS).files:
+                found.setdefault(file, file.relative_to(path))
     taken: set[str] = set()
     named = []
     for path, relative in found.items():

@@ -11,8 +11,6 @@ import numpy as np
 from toco_jax.data import DataError
 from toco_jax.data.labels import INDICES, MaskFormat, read_image, read_mask
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-
 # On a network file system thousands of small reads are waiting, not work.
 READERS = 8
 

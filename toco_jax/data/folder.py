@@ -19,7 +19,6 @@ class names, or of classes.txt (one a line), has the value k + 1.
 
 import functools
 import hashlib
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +28,6 @@ import numpy as np
 
 from toco_jax.data import DataError
 from toco_jax.data.files import (
-    IMAGE_ENDINGS,
     READERS,
     FileSource,
     OnProblem,
@@ -41,6 +39,7 @@ from toco_jax.data.files import (
 )
 from toco_jax.data.label_files import ENDINGS, as_vector, is_names, read_entries
 from toco_jax.data.labels import read_bytes
+from toco_jax.image_files import IMAGE_ENDINGS, image_files
 
 LABEL_FILES = ("labels.csv", "labels.json")
 CLASSES_FILE = "classes.txt"
@@ -107,19 +106,13 @@ def _images(root: pathlib.Path, masks: pathlib.Path | None) -> dict[str, pathlib
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the one that holds your images as data.root")
     files = {}
-    for where, folders, names in os.walk(root):
-        folder = pathlib.Path(where)
-        folders[:] = [f for f in folders if not f.startswith(".") and folder / f != masks]
-        for name in names:
-            path = folder / name
-            if path.suffix.lower() not in IMAGE_ENDINGS or name.startswith("."):
-                continue
-            key = path.relative_to(root).with_suffix("").as_posix()
-            if key in files:
-                raise DataError(
-                    f"{files[key]} and {path} have the same name without ending; rename one of them"
-                )
-            files[key] = path
+    for path in image_files(root, leave_out=[masks] if masks else []).files:
+        key = path.relative_to(root).with_suffix("").as_posix()
+        if key in files:
+            raise DataError(
+                f"{files[key]} and {path} have the same name without ending; rename one of them"
+            )
+        files[key] = path
     if not files:
         raise DataError(f"{root} holds no image ({', '.join(IMAGE_ENDINGS)}); correct data.root")
     return dict(sorted(files.items()))

@@ -1,0 +1,112 @@
+"""Which files of a folder are pictures: one rule for training, the check and prediction."""
+
+import dataclasses
+import importlib.util
+import os
+import pathlib
+from collections.abc import Collection, Iterable, Iterator
+
+_HEIF_ENDINGS = (".heic", ".heif", ".hif")
+_READS_HEIF = importlib.util.find_spec("pillow_heif") is not None
+
+# What `photos.decode_photo` decodes. Capitals count as small letters.
+IMAGE_ENDINGS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".webp"),
+    *(".tif", ".tiff", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".tga"),
+    *(_HEIF_ENDINGS if _READS_HEIF else ()),
+)
+
+_CONVERT = "are of a kind that is not read; save them as PNG or JPEG"
+# Pictures that are passed over, and what to do about them.
+_NOT_READ = dict.fromkeys(
+    (".svg", ".psd", ".xcf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+    _CONVERT,
+) | dict.fromkeys((".dcm", ".nii", ".exr", ".hdr", ".jxl", ".eps", ".ico"), _CONVERT)
+if not _READS_HEIF:
+    _NOT_READ |= dict.fromkeys(_HEIF_ENDINGS, "need pillow-heif: pip install pillow-heif")
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+    """The pictures below a folder.
+
+    Attributes:
+        files: those to be read, sorted.
+        passed_over: those that are not, by the reason with its remedy, which completes a sentence
+            that begins with the files.
+    """
+
+    files: tuple[pathlib.Path, ...]
+    passed_over: dict[str, tuple[pathlib.Path, ...]]
+
+    def remarks(self) -> list[str]:
+        """A sentence for each reason to pass files over, with their number and the first three."""
+        return [
+            f"{len(paths)} {'file' if len(paths) == 1 else 'files'} passed over: "
+            f"{', '.join(map(str, paths[:3]))}{', ...' if len(paths) > 3 else ''} {reason}"
+            for reason, paths in self.passed_over.items()
+        ]
+
+
+def image_files(
+    root: str | os.PathLike,
+    *,
+    endings: Collection[str] = IMAGE_ENDINGS,
+    leave_out: Iterable[str | os.PathLike] = (),
+) -> Listing:
+    """The pictures in a folder and all folders below it, links to folders included.
+
+    Hidden folders are not entered: they hold thumbnails and what tools keep for themselves.
+
+    Args:
+        root: the folder.
+        endings: in small letters, of the files to be taken.
+        leave_out: folders that are not entered.
+    """
+    left_out = {os.path.realpath(folder) for folder in leave_out}
+    files: list[pathlib.Path] = []
+    passed_over: dict[str, list[pathlib.Path]] = {}
+    for path, trouble in _walk(pathlib.Path(root), (), left_out):
+        reason = trouble or _reason_to_pass_over(path, endings)
+        if reason:
+            passed_over.setdefault(reason, []).append(path)
+        elif path.suffix.lower() in endings:
+            files.append(path)
+    return Listing(
+        tuple(sorted(files)),
+        {reason: tuple(sorted(paths)) for reason, paths in sorted(passed_over.items())},
+    )
+
+
+def _reason_to_pass_over(path: pathlib.Path, endings: Collection[str]) -> str:
+    """Why a file that looks like a picture is not taken; "" for those taken and for other files."""
+    ending = path.suffix.lower()
+    if ending in endings and path.name.startswith("."):
+        return "are hidden by the dot that their names begin with; rename those you need"
+    return "" if ending in endings else _NOT_READ.get(ending, "")
+
+
+def _walk(
+    folder: pathlib.Path, above: tuple[str, ...], left_out: Collection[str]
+) -> Iterator[tuple[pathlib.Path, str]]:
+    """Every file below a folder with "", every folder and link that leads nowhere with the reason.
+
+    `above` are the real paths of the folders passed on the way, which tell a link that leads back.
+    """
+    real = os.path.realpath(folder)
+    if real in above:
+        yield folder, "lead back to a folder above"
+        return
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        yield folder, f"cannot be opened ({error.strerror})"
+        return
+    for path in entries:
+        if path.is_dir():
+            if not path.name.startswith(".") and os.path.realpath(path) not in left_out:
+                yield from _walk(path, (*above, real), left_out)
+        elif path.is_file():
+            yield path, ""
+        elif path.is_symlink() and path.suffix.lower() in IMAGE_ENDINGS:
+            yield path, "are links to nothing; restore what they link to"
