@@ -1,57 +1,17 @@
-"""Anybody's photos and videos as uint8 RGB, whatever they are stored as."""
+"""Anybody's photos as uint8 RGB, whatever they are stored as."""
 
-import glob
 import os
-import pathlib
-from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
 from toco_jax.errors import UserError
-from toco_jax.image_files import IMAGE_ENDINGS, image_files
 
-VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N")
 
 
 class PhotoError(UserError):
     """A file is missing or no picture; the message names it."""
-
-
-def find_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str]]:
-    """Pictures and videos under files, folders and globs, each with a name for its results.
-
-    The name is the path without ending, relative to the folder that was given. Where two files
-    would share one, it has the ending in it. A path that does not exist is listed as it is.
-    """
-    found: dict[pathlib.Path, pathlib.PurePath] = {}
-    for given in map(str, paths):
-        matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
-        for path in map(pathlib.Path, matches or [given]):
-            if not path.is_dir():
-                found.setdefault(path, pathlib.PurePath(path.name))
-                continue
-            for file in image_files(path, endings=IMAGE_ENDINGS + VIDEO_ENDINGS).files:
-                found.setdefault(file, file.relative_to(path))
-    taken: set[str] = set()
-    named = []
-    for path, relative in found.items():
-        name = str(relative.with_suffix(""))
-        if name in taken:
-            name = f"{name}_{relative.suffix.lstrip('.')}"
-        number = 2
-        while name in taken:
-            name, number = f"{relative.with_suffix('')}_{number}", number + 1
-        taken.add(name)
-        named.append((path, name))
-    return named
-
-
-def is_video(path: pathlib.Path) -> bool:
-    """Whether a file is a video, by its ending."""
-    return path.suffix.lower() in VIDEO_ENDINGS
 
 
 def read_photo(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
@@ -106,27 +66,3 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
         colour, alpha = image[..., :3].astype(np.float32), image[..., 3:].astype(np.float32) / 255
         return np.rint(alpha * colour + (1 - alpha) * 255).astype(np.uint8)
     raise ValueError(f"an image has 1, 3 or 4 channels, not {channels}")
-
-
-def video_frames(path: pathlib.Path, *, every: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and uint8 `[H, W, 3]` of every so many frames of a video.
-
-    Raises:
-        PhotoError: the file is missing, no video, or holds no frame.
-    """
-    if not path.is_file():
-        raise PhotoError(f"{path} does not exist")
-    video = cv2.VideoCapture(str(path))
-    try:
-        number = 0
-        while video.grab():
-            if number % every == 0:
-                is_whole, frame = video.retrieve()
-                if not is_whole:
-                    raise PhotoError(f"{path}: frame {number} cannot be decoded")
-                yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            number += 1
-    finally:
-        video.release()
-    if not number:
-        raise PhotoError(f"{path} cannot be read as a video")

@@ -4,28 +4,37 @@
 
 PATH is a file, a folder, a glob in quotes, or a video. The folder of the results receives
 `masks/` (palette PNGs at the picture's own size), `overlays/` (the same over the picture, with a
-legend), `cams/` (a heat map for each predicted class) and `predictions.json`. A file that cannot be
-read is named, the rest is done, and the exit code is 1.
+legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which names the files
+of each picture. A file that cannot be read is named, the rest is done, and the exit code is 1.
 """
 
 import argparse
+import errno
+import itertools
 import json
+import os
 import pathlib
+import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from toco_jax import commands, drawing, photos, runs
+from toco_jax import commands, drawing, inputs, photos, runs
 from toco_jax.checkpoints import write_atomically
-from toco_jax.errors import UserError
+from toco_jax.errors import OutputError, UserError
 from toco_jax.inference import resize_map
 from toco_jax.mask_files import write_mask
 from toco_jax.segmenter import SOURCES, Segmentation, Segmenter
 
+REPORT_FILE = "predictions.json"
+FOLDERS = ("masks", "overlays", "cams")
+_SAVE_EVERY = 10  # seconds
+_SLUG_LENGTH = 60
 _JPEG_QUALITY = 92
 _LEGEND_WIDTH = 240
 
@@ -60,10 +69,15 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
 
     Raises:
         CheckpointError: there is no run.
+        OutputError: the results cannot be written, or would overwrite other files.
         UserError: an option out of range.
     """
     if options.every < 1:
         raise UserError(f"--every={options.every} must be at least 1")
+    results = claim_results(options.out, options.path)
+    found = inputs.find_files(options.path, results=results)
+    for remark in found.remarks:
+        print(f"remark: {remark}", file=sys.stderr)
     segmenter = Segmenter(
         options.checkpoint,
         source=options.source,
@@ -73,65 +87,162 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         with_cams=True,
         crf=options.crf,
     )
-    failed: list[dict[str, str]] = []
-    entries = {}
+    report = Report(options, segmenter)
+    report.save()
+    for word, error in found.problems:
+        report.fail(word, error)
+    slugs = class_slugs(segmenter.class_names)
+    try:
+        for record, result in segmenter.segment(jobs(found, options.every, report), report.read):
+            try:
+                entry = write_results(options.out, record, result, segmenter.class_names, slugs)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise OutputError(f"--out={options.out} cannot be written ({error})") from error
+                report.fail(record["path"], error)
+            else:
+                report.add(record["order"], entry)
+        report.complete = True
+    finally:
+        # Whatever ended it: what was segmented is on the disk, and this says what it is.
+        report.save()
+        counts = f"{len(report.entries)} pictures segmented, {len(report.failed)} failed"
+        print(f"{counts}; {report.path}")
+    return report.failed
 
-    def fail(path: pathlib.Path, error: Exception) -> None:
+
+def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]:
+    """Makes the folder of the results and returns the folders in it.
+
+    Raises:
+        OutputError: it cannot be written, holds folders of other origin, or the pictures are
+            results themselves.
+    """
+    folders = [out / name for name in FOLDERS]
+    for word in words:
+        path = pathlib.Path(word).resolve()
+        if any(folder.resolve() in (path, *path.parents) for folder in folders):
+            raise OutputError(
+                f"{word} lies among the results of --out={out}, which would overwrite it: give "
+                "another folder"
+            )
+    if not (out / REPORT_FILE).exists():
+        for folder in folders:
+            if folder.exists():
+                raise OutputError(
+                    f"{folder} is there already and is not of this command (there is no "
+                    f"{out / REPORT_FILE}): give another folder as --out, or move it"
+                )
+    for folder in (out, *filter(pathlib.Path.exists, folders)):
+        commands.writable_folder(folder, "--out")
+    return folders
+
+
+def jobs(found: inputs.Found, every: int, report: "Report") -> Iterator[dict[str, Any]]:
+    """What is to be segmented: pictures by their path, videos frame by frame."""
+    order = itertools.count()
+    for path, name in found.files:
+        if not inputs.is_video(path):
+            yield {"path": path, "name": name, "order": next(order)}
+            continue
+        try:
+            for number, frame in inputs.video_frames(path, every=every):
+                job = {"path": path, "name": f"{name}/{number:06d}", "order": next(order)}
+                yield job | {"image": frame, "notes": [f"frame {number}"]}
+        except photos.PhotoError as error:
+            report.fail(path, error)
+
+
+class Report:
+    """`predictions.json`, saved every few seconds so that little is lost whatever happens.
+
+    Attributes:
+        path: the file.
+        entries: the pictures' entries by their order.
+        failed: the files that failed, as `{"file", "error"}`.
+        complete: whether everything was gone through.
+    """
+
+    def __init__(self, options: argparse.Namespace, segmenter: Segmenter):
+        self.path = options.out / REPORT_FILE
+        self.entries: dict[int, dict[str, Any]] = {}
+        self.failed: list[dict[str, str]] = []
+        self.complete = False
+        self._about = {
+            "checkpoint": str(options.checkpoint),
+            "step": segmenter.step,
+            "classes": ["background", *segmenter.class_names],
+            "from": options.source,
+            "threshold": options.threshold,
+            "max_side": segmenter.max_side,
+        }
+
+    def fail(self, path: str | os.PathLike, error: Exception) -> None:
+        """Notes and prints that a file could not be segmented."""
         print(f"error: {error}", file=sys.stderr, flush=True)
-        failed.append({"file": str(path), "error": str(error)})
+        self.failed.append({"file": str(path), "error": str(error)})
 
-    def read(job: dict[str, Any]) -> dict[str, Any] | None:
+    def read(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """A job with its image; None for a file that is no picture, which fails."""
         if "image" in job:
             return job
         try:
             image, notes = photos.read_photo(job["path"])
         except photos.PhotoError as error:
-            fail(job["path"], error)
+            self.fail(job["path"], error)
             return None
         return job | {"image": image, "notes": notes}
 
-    def jobs() -> Iterator[dict[str, Any]]:
-        order = 0
-        for path, name in photos.find_files(options.path):
-            if not photos.is_video(path):
-                yield {"path": path, "name": name, "order": order}
-                order += 1
-                continue
-            try:
-                for number, frame in photos.video_frames(path, every=options.every):
-                    job = {"path": path, "name": f"{name}/{number:06d}", "order": order}
-                    yield job | {"image": frame, "notes": [f"frame {number}"]}
-                    order += 1
-            except photos.PhotoError as error:
-                fail(path, error)
-
-    for record, result in segmenter.segment(jobs(), read):
-        entry = write_results(options.out, record, result, segmenter)
-        entries[record["order"]] = entry
+    def add(self, order: int, entry: dict[str, Any]) -> None:
+        """Notes and prints what a picture shows."""
+        self.entries[order] = entry
         print("  ".join([entry["file"], ", ".join(entry["predicted"]) or "-", *entry["notes"]]))
-    if not entries and not failed:
-        fail(pathlib.Path(" ".join(options.path)), ValueError("no picture or video found there"))
-    about = {
-        "checkpoint": str(options.checkpoint),
-        "step": segmenter.step,
-        "classes": ["background", *segmenter.class_names],
-        "from": options.source,
-        "threshold": options.threshold,
-        "max_side": segmenter.max_side,
-    }
-    about |= {"images": [entries[order] for order in sorted(entries)], "failed": failed}
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "predictions.json"
-    write_atomically(path, json.dumps(about, indent=1) + "\n")
-    print(f"{len(entries)} pictures segmented, {len(failed)} failed; {path}")
-    return failed
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the file as far as it is known."""
+        images = [self.entries[order] for order in sorted(self.entries)]
+        content = {"complete": self.complete, "images": images, "failed": self.failed}
+        write_atomically(self.path, json.dumps(self._about | content, indent=1) + "\n")
+        self._saved = time.monotonic()
+
+
+def class_slugs(names: Sequence[str]) -> list[str]:
+    """The class names as parts of file names, all different: letters, digits, `-` and `_`.
+
+    Without a dot in it, what stands before and after it in a file name can always be told apart.
+    """
+    slugs: list[str] = []
+    for name in names:
+        base = slug = re.sub(r"[^\w-]", "_", name)[:_SLUG_LENGTH]
+        number = 2
+        while slug.casefold() in (other.casefold() for other in slugs):
+            slug, number = f"{base}-{number}", number + 1
+        slugs.append(slug)
+    return slugs
 
 
 def write_results(
-    out: pathlib.Path, record: dict[str, Any], result: Segmentation, segmenter: Segmenter
+    out: pathlib.Path,
+    record: dict[str, Any],
+    result: Segmentation,
+    names: Sequence[str],
+    slugs: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes mask, overlay and heat maps of one picture; returns its entry of predictions.json."""
-    image, name, names = record["image"], record["name"], segmenter.class_names
+    """Writes mask, overlay and heat maps of one picture; returns its entry of predictions.json.
+
+    Args:
+        out: folder of the results.
+        record: the picture with its `path`, `name`, `image` and `notes`.
+        result: what the network says about it.
+        names: the foreground classes.
+        slugs: see `class_slugs`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    image, name = record["image"], record["name"]
     height, width = image.shape[:2]
     notes = list(record["notes"])
     if result.segmented_at != (height, width):
@@ -145,7 +256,7 @@ def write_results(
     )
     cam_paths = {}
     for k, class_id in enumerate(result.classes):
-        path = _in_folder(out / "cams", f"{name}_{names[class_id].replace(' ', '_')}.jpg")
+        path = _in_folder(out / "cams", f"{name}.{slugs[class_id]}.jpg")
         heat = resize_map(np.ascontiguousarray(result.cams[..., k : k + 1]), (height, width))
         Image.fromarray(drawing.heat_map(image, heat)).save(path, quality=_JPEG_QUALITY)
         cam_paths[names[class_id]] = str(path.relative_to(out))
