@@ -252,7 +252,7 @@ def test_files_of_others_are_not_overwritten(tmp_path, monkeypatch):
 def test_out_that_cannot_be_written_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):
     save(tmp_path / "a.png")
     code, _ = quickly(monkeypatch, [str(tmp_path / "a.png"), f"--out={tmp_path}/a.png/out"])
-    assert code.startswith("error: --out=") and "cannot be written (Not a directory)" in code
+    assert code.startswith("error: cannot write to the folder") and "give another --out" in code
 
 
 def test_a_full_disk_ends_it_in_one_sentence_and_a_long_name_does_not(tmp_path, monkeypatch):

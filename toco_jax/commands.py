@@ -1,4 +1,4 @@
-"""What all commands share: options, messages instead of tracebacks, streams, writable outputs."""
+"""What all commands share: options, messages instead of tracebacks, streams, compiled programs."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import jax
 
-from toco_jax.errors import OutputError, UserError
+from toco_jax.errors import UserError
 
 # Exit code of a command that was interrupted by Ctrl-C, as shells have it.
 INTERRUPTED = 130
@@ -168,31 +168,3 @@ def keep_programs() -> None:
         # In the environment, so that worker processes find it too.
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-
-
-def writable_folder(folder: pathlib.Path, option: str) -> None:
-    """Makes a folder of results, before any work is done for them.
-
-    Raises:
-        OutputError: it cannot be made or written to; the message names the option.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise OutputError(
-            f"{option}={folder} cannot be written ({reason}): give another place"
-        ) from error
-
-
-def writable_file(path: pathlib.Path, option: str) -> None:
-    """Like `writable_folder` for a file that is to be written.
-
-    Raises:
-        OutputError: the path is a folder, or its folder cannot be written to.
-    """
-    if path.is_dir():
-        raise OutputError(f"{option}={path} is a folder: give the name of a file")
-    writable_folder(path.parent, option)

@@ -8,17 +8,16 @@ python -m toco_jax.convert --inspect FILE                         format, backbo
 import hashlib
 import importlib.util
 import json
-import os
 import pathlib
 from collections import Counter
 
 import numpy as np
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from toco_jax import backbone_files, commands, pretrained, weight_files
+from toco_jax import backbone_files, commands, outputs, pretrained, weight_files
 from toco_jax.config import ConfigError
-from toco_jax.errors import OutputError, WeightsError
+from toco_jax.errors import WeightsError
 from toco_jax.models.vit import backbone_from_name
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
@@ -74,10 +73,12 @@ def convert(
         OutputError: the target cannot be written.
     """
     if target.suffix in (".pth", ".pt", ".bin", ".npz", ".ckpt"):
-        raise OutputError(f"{target}: the target is a .safetensors file or the folder of a new run")
+        raise outputs.OutputError(
+            f"{target}: the target is a .safetensors file or the folder of a new run"
+        )
     if target.exists():
-        raise OutputError(f"{target} exists already: choose another target or remove it")
-    commands.writable_folder(target.parent, "TARGET")
+        raise outputs.OutputError(f"{target} exists already: choose another target or remove it")
+    outputs.make_folder(target.parent, "TARGET")
     if pathlib.Path(source).is_dir():
         network, config = _network_of_run(pathlib.Path(source))
     else:
@@ -197,13 +198,8 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> str:
 
 
 def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:
-    part = target.with_name(f".{target.name}.part")
-    save_file(tensors, part, metadata)
-    # safetensors makes files that only their owner may read.
-    mask = os.umask(0)
-    os.umask(mask)
-    part.chmod(0o666 & ~mask)
-    part.replace(target)
+    # What safetensors itself writes, only the file's owner may read.
+    outputs.write_atomically(target, save(tensors, metadata))
 
 
 def inspect(source: str) -> list[str]:

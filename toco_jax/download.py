@@ -16,8 +16,8 @@ from typing import BinaryIO
 import rich.console
 import rich.progress
 
-from toco_jax import commands
 from toco_jax.errors import MissingWeightsError, WeightsError
+from toco_jax.outputs import make_folder
 
 _DEIT = "https://dl.fbaipublicfiles.com/deit"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
@@ -108,7 +108,7 @@ def fetch(address: str, *, timeout: float = 30.0, attempts: int = 3) -> pathlib.
     """
     place = place_of(address)
     if not place.exists():
-        commands.writable_folder(place.parent, "TOCO_CACHE")
+        make_folder(place.parent, "TOCO_CACHE")
         with _only_process(place.with_name(f".{place.name}.lock")):
             if not place.exists():
                 _download(address, place, timeout=timeout, attempts=attempts)

@@ -11,7 +11,3 @@ class WeightsError(UserError):
 
 class MissingWeightsError(WeightsError, FileNotFoundError):
     """There are no such weights, or they could not be downloaded."""
-
-
-class OutputError(UserError):
-    """A place that results cannot be written to."""

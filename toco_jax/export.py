@@ -22,6 +22,7 @@ from toco_jax.errors import UserError
 from toco_jax.inference import SEG_SCALES
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.ops.resize import resize
+from toco_jax.outputs import check_file, write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -51,7 +52,7 @@ def export_run(
     Raises:
         UserError: there is no run, `size` is no multiple of the patch, or `out` cannot be written.
     """
-    commands.writable_file(out, "OUT")
+    check_file(out, "OUT")
     # Imported late: orbax is slow to import, and only reading a run needs it.
     from toco_jax import checkpoints, step
 
@@ -69,7 +70,7 @@ def export_run(
         raise UserError(f"--size={size} must be a positive multiple of the patch side {patch}")
     data = serialize(predict, size=size)
     names = class_names(config, run)
-    out.write_bytes(data)
+    write_atomically(out, data)
     about = {
         "classes": ["background", *names],
         "palette": palette(len(names) + 1).tolist(),
@@ -84,7 +85,7 @@ def export_run(
         "platforms": list(PLATFORMS),
     }
     sidecar = out.with_suffix(".json")
-    sidecar.write_text(json.dumps(about, indent=1) + "\n")
+    write_atomically(sidecar, json.dumps(about, indent=1) + "\n")
     return [f"{out}: {len(data):,} bytes for {', '.join(PLATFORMS)}", f"{sidecar}: the classes"]
 
 

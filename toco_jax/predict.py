@@ -25,10 +25,10 @@ import numpy as np
 from PIL import Image
 
 from toco_jax import commands, drawing, inputs, photos, runs
-from toco_jax.checkpoints import write_atomically
-from toco_jax.errors import OutputError, UserError
+from toco_jax.errors import UserError
 from toco_jax.inference import resize_map
 from toco_jax.mask_files import write_mask
+from toco_jax.outputs import OutputError, make_folder, write_atomically
 from toco_jax.segmenter import SOURCES, Segmentation, Segmenter
 
 REPORT_FILE = "predictions.json"
@@ -134,7 +134,7 @@ def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]
                     f"{out / REPORT_FILE}): give another folder as --out, or move it"
                 )
     for folder in (out, *filter(pathlib.Path.exists, folders)):
-        commands.writable_folder(folder, "--out")
+        make_folder(folder, "--out")
     return folders
 
 

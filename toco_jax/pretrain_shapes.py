@@ -30,6 +30,7 @@ from toco_jax import commands
 from toco_jax.data.shapes import SHAPES, TEXTURES, Thing, background, draw, finish
 from toco_jax.models.toco import normalize
 from toco_jax.models.vit import ViT, backbone_from_name
+from toco_jax.outputs import check_file
 
 BACKBONE = "width=96,depth=6,heads=3,patch=8"
 GRID = 10  # patches along a side of the demo's 80 pixel images
@@ -199,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=64)
     args = commands.parse(parser, arguments)
     with commands.reported(debug=args.debug):
-        commands.writable_file(args.out, "--out")
+        check_file(args.out, "--out")
         run(args)
 
 

@@ -11,6 +11,7 @@ import jax
 from toco_jax import benchmark, commands
 from toco_jax.benchmark import measure
 from toco_jax.host_memory import keep_memory
+from toco_jax.outputs import check_file
 
 # Sub-commands and the modules of this package that do them.
 COMMANDS = {
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         jax.config.update("jax_num_cpu_devices", args.virtual_devices)
     with commands.reported(debug=args.debug):
         if args.json:
-            commands.writable_file(args.json, "--json")
+            check_file(args.json, "--json")
         tables = args.run(args)
     measure.show("hardware", [measure.hardware()])
     for title, rows in tables.items():

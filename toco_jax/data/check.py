@@ -20,11 +20,12 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from toco_jax import command_line, commands
+from toco_jax import command_line
 from toco_jax.data import DataError, open_configured
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
 from toco_jax.data.prepare import progress
+from toco_jax.outputs import check_file
 
 PARTS = ("train", "val")
 _MASK_SHOWS_MORE = "mask shows more"
@@ -274,7 +275,7 @@ def main(_argv: list[str]) -> None:
         print("procedural scenes have no files to check")
         return
     if flags.FLAGS.report:
-        commands.writable_file(pathlib.Path(flags.FLAGS.report), "--report")
+        check_file(pathlib.Path(flags.FLAGS.report), "--report")
     splits, problems = check(config, threads=max(flags.FLAGS.threads, 1))
     print_splits(splits)
     print_problems(problems)

@@ -20,11 +20,11 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from toco_jax import cams, command_line, commands, crops, drawing
+from toco_jax import cams, command_line, crops, drawing
 from toco_jax.data import DataError, open_configured
 from toco_jax.data.pipeline import configured_batches
-from toco_jax.errors import OutputError
 from toco_jax.models.toco import normalize
+from toco_jax.outputs import OutputError, check_file
 
 BOX, POSITIVE, NEGATIVE = (255, 220, 0), (0, 200, 60), (230, 30, 30)
 REGIONS = np.array([(40, 80, 255), (128, 128, 128), (255, 40, 40)], np.uint8)
@@ -176,8 +176,7 @@ def picture_file(out: str) -> pathlib.Path:
     path = pathlib.Path(out)
     if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
         raise OutputError(f"--out={out} has no ending of a picture: use one such as {out}.png")
-    commands.writable_file(path, "--out")
-    return path
+    return check_file(path, "--out")
 
 
 def define_flags() -> None:
