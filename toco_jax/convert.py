@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from toco_jax import backbone_files, commands, outputs, pretrained, weight_files
 from toco_jax.config import ConfigError
+from toco_jax.console import say
 from toco_jax.errors import WeightsError
 from toco_jax.models.vit import backbone_from_name
 
@@ -46,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
                 backbone=options.backbone,
                 config_file=options.config,
             )
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def convert(

@@ -17,6 +17,7 @@ from jax import export as jax_export
 from ml_collections import ConfigDict
 
 from toco_jax import cams, commands
+from toco_jax.console import say
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, palette
 from toco_jax.errors import UserError
 from toco_jax.inference import SEG_SCALES
@@ -41,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
         lines = export_run(
             options.run, options.out, size=options.size, multiscale=options.multiscale
         )
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def export_run(

@@ -17,6 +17,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from toco_jax import command_line, commands, processes
+from toco_jax.console import say
 from toco_jax.host_memory import keep_memory
 from toco_jax.train import train
 
@@ -54,7 +55,7 @@ def main(_argv: list[str]) -> None:
             )
             train(config, workdir)
         except processes.Preempted as stopped:
-            print(f"{stopped}; the same command goes on")
+            say(f"{stopped}; the same command goes on")
             sys.exit(processes.RESTART)
 
 
