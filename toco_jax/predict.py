@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from toco_jax import commands, drawing, inputs, photos, runs
+from toco_jax.console import say
 from toco_jax.errors import UserError
 from toco_jax.inference import resize_map
 from toco_jax.mask_files import write_mask
@@ -77,7 +78,7 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
     results = claim_results(options.out, options.path)
     found = inputs.find_files(options.path, results=results)
     for remark in found.remarks:
-        print(f"remark: {remark}", file=sys.stderr)
+        say(f"remark: {remark}", error=True)
     segmenter = Segmenter(
         options.checkpoint,
         source=options.source,
@@ -107,7 +108,7 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         # Whatever ended it: what was segmented is on the disk, and this says what it is.
         report.save()
         counts = f"{len(report.entries)} pictures segmented, {len(report.failed)} failed"
-        print(f"{counts}; {report.path}")
+        say(f"{counts}; {report.path}")
     return report.failed
 
 
@@ -179,7 +180,7 @@ class Report:
 
     def fail(self, path: str | os.PathLike, error: Exception) -> None:
         """Notes and prints that a file could not be segmented."""
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        say(f"error: {error}", error=True)
         self.failed.append({"file": str(path), "error": str(error)})
 
     def read(self, job: dict[str, Any]) -> dict[str, Any] | None:
@@ -196,7 +197,7 @@ class Report:
     def add(self, order: int, entry: dict[str, Any]) -> None:
         """Notes and prints what a picture shows."""
         self.entries[order] = entry
-        print("  ".join([entry["file"], ", ".join(entry["predicted"]) or "-", *entry["notes"]]))
+        say("  ".join([entry["file"], ", ".join(entry["predicted"]) or "-", *entry["notes"]]))
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self.save()
 
