@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from toco_jax import layouts
+from toco_jax import layouts, recognise
 from toco_jax.errors import WeightsError
 from toco_jax.models.vit import BACKBONES, Backbone
 
@@ -15,7 +15,10 @@ Tensors = Mapping[str, np.ndarray]
 # Heads of the pre-training, which the network has no place for, by layout.
 DROPPED = {
     "toco": ("encoder.head.weight", "encoder.head.bias"),
-    "timm": ("head.weight", "head.bias", "pre_logits.fc.weight", "pre_logits.fc.bias"),
+    "timm": (
+        *("head.weight", "head.bias", "pre_logits.fc.weight", "pre_logits.fc.bias"),
+        *("mask_token",),
+    ),
     "transformers": (
         "classifier.weight",
         "classifier.bias",
@@ -23,6 +26,8 @@ DROPPED = {
         "pooler.dense.bias",
         "vit.pooler.dense.weight",
         "vit.pooler.dense.bias",
+        "embeddings.mask_token",
+        "vit.embeddings.mask_token",
     ),
     "original": ("head/kernel", "head/bias", "pre_logits/kernel", "pre_logits/bias"),
     "toco_jax": (),
@@ -48,10 +53,6 @@ _POSITIONS = {
     "original": "Transformer/posembed_input/pos_embedding",
     "toco_jax": "encoder/pos_embed",
 }
-_DISTILLED = re.compile(
-    r"(^|\.)(dist_token|head_dist\.|distillation_token|distillation_classifier)"
-)
-_LAYER_SCALE = re.compile(r"blocks\.(\d+)\.(?:gamma_([12])|ls([12])\.gamma)")
 
 
 def without_module(tensors: Tensors) -> dict[str, np.ndarray]:
@@ -72,8 +73,10 @@ def layout_of(tensors: Tensors) -> str:
         if name in plain:
             return layout
     some = ", ".join(sorted(tensors)[:5]) or "none"
+    known = recognise.other_network(tensors)
     raise WeightsError(
-        "these tensors are neither a ToCo network nor a ViT backbone in the layout of timm, DeiT, "
+        (f"these look like weights of {known}: they " if known else "these tensors ")
+        + "are neither a ToCo network nor a ViT backbone in the layout of timm, DeiT, "
         f"Hugging Face transformers or the original JAX files; the first names are {some}"
     )
 
@@ -117,31 +120,25 @@ def encoder_sources(tensors: Tensors, layout: str, spec: Backbone) -> dict[str, 
 def plain_vit(tensors: Tensors, layout: str) -> tuple[dict[str, np.ndarray], list[str]]:
     """The tensors of a plain ViT, and lines on what was done to make it one.
 
-    DeiT III scales each residual branch and has no position for the class token: the scales are
-    multiplied into the branch's last layer and the position becomes 0, which is the same function.
+    DINOv2 and DeiT III scale each residual branch: the scales are multiplied into the branch's last
+    layer. DeiT III has no position for the class token: it becomes 0. Both are the same function.
 
     Raises:
-        WeightsError: it is a distilled DeiT, whose second class token the network has no place for.
+        WeightsError: it has parts that the network has no place for, such as a second class token.
     """
-    distilled = sorted(name for name in tensors if _DISTILLED.search(name))
-    if distilled:
-        raise WeightsError(
-            f"these are weights of a distilled DeiT ({', '.join(distilled)}), which has a second "
-            "class token: take the undistilled DeiT, such as init=deit_base"
-        )
+    if found := recognise.foreign(tensors):
+        what, why = found
+        raise WeightsError(f"these are weights of {what}, {why}")
     tensors = dict(tensors)
-    if layout != "timm" or not any(map(_LAYER_SCALE.fullmatch, tensors)):
+    scales = [match for match in map(recognise.LAYER_SCALE.fullmatch, tensors) if match]
+    if layout != "timm" or not scales:
         return tensors, []
-    for name in list(tensors):
-        if match := _LAYER_SCALE.fullmatch(name):
-            _fold_scale(tensors, name, match)
+    for match in scales:
+        _fold_scale(tensors, match[0], match)
     positions = tensors.get("pos_embed")
     if positions is not None and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
         tensors["pos_embed"] = np.pad(np.asarray(positions, np.float32), ((0, 0), (1, 0), (0, 0)))
-    return tensors, [
-        "these are DeiT III weights, not the published initialisation; their layer scales were "
-        "multiplied into the weights"
-    ]
+    return tensors, ["their layer scales were multiplied into the weights"]
 
 
 def _fold_scale(tensors: dict[str, np.ndarray], name: str, match: re.Match) -> None:
@@ -193,31 +190,6 @@ def backbone_of(sizes: Mapping[str, int]) -> str | None:
         if all(getattr(spec, key) == value for key, value in sizes.items()):
             return name
     return None
-
-
-def pretraining_note(tensors: Tensors, layout: str) -> list[str]:
-    """A line on what the weights were trained on, where the head tells; none for the usual 1000
-    classes.
-    """
-    heads = {"timm": "head.bias", "transformers": "classifier.bias", "original": "head/bias"}
-    if layout not in heads:
-        return []
-    head = tensors.get(heads[layout])
-    if head is None:
-        return [
-            "these weights have no classes, as those of ImageNet-21k only or of self-supervision: "
-            "not the published initialisation"
-        ]
-    if head.shape[0] == 1000:
-        return []
-    recipe = ""
-    if layout != "transformers" and not any("pre_logits" in name for name in tensors):
-        recipe = " (augreg, as they lack the original's pre_logits layer)"
-    only = "ImageNet-21k only" if head.shape[0] > 20_000 else "another set than ImageNet-1k"
-    return [
-        f"these weights have {head.shape[0]} classes: {only}{recipe}, not the published "
-        "initialisation"
-    ]
 
 
 def dropped_note(tensors: Tensors, names: Iterable[str]) -> list[str]:

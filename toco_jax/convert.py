@@ -5,7 +5,6 @@ python -m toco_jax.convert runs/x out.safetensors                 the published 
 python -m toco_jax.convert --inspect FILE                         format, backbone, classes, tensors
 """
 
-import hashlib
 import importlib.util
 import json
 import pathlib
@@ -15,7 +14,15 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save
 
-from toco_jax import backbone_files, commands, outputs, pretrained, weight_files
+from toco_jax import (
+    backbone_files,
+    commands,
+    layouts,
+    outputs,
+    pretrained,
+    recognise,
+    weight_files,
+)
 from toco_jax.config import ConfigError
 from toco_jax.console import say
 from toco_jax.errors import WeightsError
@@ -80,10 +87,11 @@ def convert(
     if target.exists():
         raise outputs.OutputError(f"{target} exists already: choose another target or remove it")
     outputs.make_folder(target.parent, "TARGET")
-    if pathlib.Path(source).is_dir():
-        network, config = _network_of_run(pathlib.Path(source))
+    path = pretrained.resolve(source)
+    if path.is_dir():
+        network, config = _network_of_run(path)
     else:
-        network, config = _network_of_file(source, backbone), None
+        network, config = _network_of_file(source, path, backbone), None
     if target.suffix == ".safetensors":
         return [*network["notes"], _write_safetensors(network, target)]
     if config is None:
@@ -103,11 +111,11 @@ def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
         "backbone": config.backbone,
         "dropped": weight_files.read(kept).tensors if kept.exists() else {},
         "notes": [f"{path}: step {state['step']}, {config.backbone}, {config.num_classes} classes"],
+        "origin": pretrained.origin_of_run(path, state),
     }, config
 
 
-def _network_of_file(source: str, backbone: str | None) -> dict:
-    path = pretrained.resolve(source)
+def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> dict:
     file = weight_files.read(path)
     tensors = backbone_files.without_module(file.tensors)
     layout = backbone_files.layout_of(tensors)
@@ -132,6 +140,7 @@ def _network_of_file(source: str, backbone: str | None) -> dict:
         "backbone": backbone,
         "dropped": {name: np.float32(tensors[name]) for name in names if name in tensors},
         "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names)],
+        "origin": pretrained.origin_of_file(source, path, file, layout),
     }
 
 
@@ -176,10 +185,11 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
 
 
 def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> str:
-    from toco_jax import checkpoints, step
+    from toco_jax import checkpoints, step, workdir
 
     state = step.init_state(config, network["params"], network["teacher_params"])
     checkpoints.save_run(target, config, state)
+    workdir.note_start(target, network["origin"], goes_on=False)
     if network["dropped"]:
         _save(network["dropped"], target / DROPPED_FILE, {"format": "pt"})
     kept = f" ({DROPPED_FILE} keeps what was dropped)" if network["dropped"] else ""
@@ -215,55 +225,67 @@ def inspect(source: str) -> list[str]:
         return _inspect_run(path)
     file = weight_files.read(path)
     tensors = backbone_files.without_module(file.tensors)
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    digest = weight_files.sha256(path)
+    dtypes = Counter(str(value.dtype) for value in tensors.values())
+    numbers = sum(value.size for value in tensors.values())
+    about, notes = _inspect_tensors(tensors)
     rows = {
         "file": f"{path} ({path.stat().st_size:,} bytes)",
         "format": file.format,
-        "published": weight_files.KNOWN_FILES.get(digest[:8], "no known file"),
+        "published": weight_files.known_file(digest) or "no known file",
         "sha256": digest,
-        **_inspect_tensors(tensors),
-    }
-    if file.metadata:
-        rows["metadata"] = json.dumps(file.metadata)
-    notes = [*file.notes]
-    try:
-        layout = backbone_files.layout_of(tensors)
-        notes += backbone_files.pretraining_note(tensors, layout)
-        notes += backbone_files.plain_vit(tensors, layout)[1]
-    except WeightsError as error:
-        notes.append(str(error))
-    return [*(f"{key:<10} {value}" for key, value in rows.items()), *notes]
-
-
-def _inspect_tensors(tensors: pretrained.Tensors) -> dict[str, str]:
-    dtypes = Counter(str(value.dtype) for value in tensors.values())
-    numbers = sum(value.size for value in tensors.values())
-    rows = {
+        **about,
         "tensors": f"{len(tensors)} with {numbers:,} numbers",
         "dtype": ", ".join(f"{name} x {count}" for name, count in dtypes.most_common()),
     }
+    if file.metadata:
+        rows["metadata"] = json.dumps(file.metadata)
+    return [*(f"{key:<10} {value}" for key, value in rows.items()), *file.notes, *notes]
+
+
+def _inspect_tensors(tensors: pretrained.Tensors) -> tuple[dict[str, str], list[str]]:
+    """What a file's tensors are, by headings, and lines on what else there is to say."""
+    broken = [
+        name
+        for name, value in tensors.items()
+        if layouts.is_float(value.dtype) and not np.isfinite(value).all()
+    ]
+    notes = [f"{name} holds NaN or infinite numbers: training refuses it" for name in broken]
     try:
         layout = backbone_files.layout_of(tensors)
         sizes = backbone_files.sizes_of(tensors, layout)
-        grid = backbone_files.grid_of(backbone_files.positions_of(tensors, layout))
-    except WeightsError:
-        return {"layout": "unknown"} | rows
-    spelt = ", ".join(f"{key} {value}" for key, value in sizes.items())
-    name = backbone_files.backbone_of(sizes) or "none of the known ones"
-    if name == "deit_base":
-        name = "deit_base or vit_base (the same network)"
-    out = {
-        "layout": backbone_files.LAYOUT_NAMES[layout],
-        "backbone": f"{name}: {spelt}, positions {grid} x {grid}",
-    }
+    except WeightsError as error:
+        return {"layout": "unknown"}, [*notes, str(error)]
+    out = {"layout": backbone_files.LAYOUT_NAMES[layout]}
+    if what := recognise.pretraining(tensors, layout):
+        out["weights"] = what
+    plain, grid = tensors, ""
+    try:
+        plain, changes = backbone_files.plain_vit(tensors, layout)
+        notes += changes
+        side = backbone_files.grid_of(backbone_files.positions_of(plain, layout))
+        grid = f", positions {side} x {side}"
+    except WeightsError as error:
+        notes.append(str(error))
+    out["backbone"] = f"{_backbone_name(sizes)}{grid}"
     if layout == "toco" and "classifier.weight" in tensors:
         out["classes"] = str(tensors["classifier.weight"].shape[0])
     elif heads := [name for name in backbone_files.DROPPED[layout] if name in tensors]:
         out["classes"] = ", ".join(f"{name} {tensors[name].shape}" for name in heads)
     else:
         out["classes"] = "none"
-    return out | rows
+    return out, notes
+
+
+def _backbone_name(sizes: dict[str, int]) -> str:
+    """The backbone of these sizes as `--config.backbone` takes it, and the sizes."""
+    name = backbone_files.backbone_of(sizes)
+    if name == "deit_base":
+        name = "deit_base or vit_base (the same network)"
+    if name is None:
+        given = ",".join(f"{key}={value}" for key, value in sizes.items())
+        name = f"none of the known ones (--config.backbone={given},heads=N)"
+    return f"{name}: {', '.join(f'{key} {value}' for key, value in sizes.items())}"
 
 
 def _inspect_run(path: pathlib.Path) -> list[str]:
@@ -274,6 +296,7 @@ def _inspect_run(path: pathlib.Path) -> list[str]:
         f"{'backbone':<10} {config.backbone}: width {spec.width}, depth {spec.depth}, "
         f"heads {spec.heads}, patch {spec.patch}",
         f"{'classes':<10} {config.num_classes}",
+        f"{'sha256':<10} {pretrained.digest_of(network['params'], network['teacher_params'])}",
         *network["notes"],
     ]
 

@@ -69,9 +69,11 @@ def train_until_stopped(
     folder.claim(workdir, config, source.class_names)
 
     mesh = make_mesh()
-    model, state = start_state(config)
+    start = load_start(config)
+    model, state = start_state(config, start)
     state = place_state(config, state, mesh)
     store = checkpoints.Checkpoints(workdir)
+    folder.note_start(workdir, start["origin"], goes_on=store.latest_step is not None)
     meta = {"seconds": 0.0, "evaluation": None}
     if store.latest_step is not None:
         state, meta = store.restore(state)
@@ -147,26 +149,40 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     return source, val_source
 
 
-def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
-    """The network and its state before the first step, from `config.init`."""
-    spec = backbone_from_name(config.backbone)
-    teacher_params, loaded, grid = None, {}, config.crop_size // spec.patch
-    if config.init != "random":
-        try:
-            weights = pretrained.load(
-                config.init,
-                backbone=config.backbone,
-                num_classes=config.num_classes,
-                decoder_width=config.decoder_width,
-            )
-        except UserError as error:
-            raise ConfigError(str(error)) from error
-        loaded, teacher_params, grid = (weights[k] for k in ("params", "teacher_params", "grid"))
-        for note in weights["notes"]:
-            say(note)
-    model = make_model(config, grid=grid)
+def load_start(config: ConfigDict) -> dict[str, Any]:
+    """The weights that `config.init` names, as `pretrained.load` gives them; prints what they are.
+
+    Raises:
+        ConfigError: there are none, or they do not fit.
+    """
+    if config.init == "random":
+        grid = config.crop_size // backbone_from_name(config.backbone).patch
+        origin = {"init": "random", "sha256": None}
+        return {"params": {}, "teacher_params": None, "grid": grid, "origin": origin}
+    try:
+        weights = pretrained.load(
+            config.init,
+            backbone=config.backbone,
+            num_classes=config.num_classes,
+            decoder_width=config.decoder_width,
+        )
+    except UserError as error:
+        raise ConfigError(str(error)) from error
+    for note in weights["notes"]:
+        say(note)
+    return weights
+
+
+def start_state(
+    config: ConfigDict, weights: dict[str, Any] | None = None
+) -> tuple[Any, TrainState]:
+    """The network and its state before the first step, from `weights` as `load_start` gives them,
+    those of `config.init` by default.
+    """
+    weights = load_start(config) if weights is None else weights
+    model = make_model(config, grid=weights["grid"])
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
-    return model, init_state(config, params | loaded, teacher_params)
+    return model, init_state(config, params | weights["params"], weights["teacher_params"])
 
 
 class Evaluator:

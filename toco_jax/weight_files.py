@@ -27,6 +27,9 @@ _SAFETENSORS_TYPES = {
     "BOOL": np.bool_,
 }
 _MAX_HEADER = 100 * 2**20  # the limit of the safetensors format
+# What Hugging Face libraries call the weights in a model's folder, and formats that are not read.
+_MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+_OTHER_FORMATS = (".index.json", ".msgpack", ".h5", ".onnx", ".gguf")
 # Entries of a training checkpoint that hold the network, the others being its surroundings.
 _STATE_DICTS = ("model", "state_dict")
 
@@ -85,11 +88,48 @@ def read(path: str | pathlib.Path) -> WeightFile:
     )
 
 
-def known_file(path: str | pathlib.Path) -> str | None:
-    """Which published file this is by its SHA-256, or None."""
+def sha256(path: str | pathlib.Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
     with pathlib.Path(path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_file(digest: str) -> str | None:
+    """Which published file has this SHA-256, or None."""
     return KNOWN_FILES.get(digest[:8])
+
+
+def file_in(folder: pathlib.Path) -> pathlib.Path | None:
+    """The weights in a model folder as Hugging Face libraries write it; None for another folder.
+
+    Raises:
+        WeightsError: the weights are in several files, in a format that is not read, or not there.
+    """
+    about = model_config(folder)
+    for name in _MODEL_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(path.name for path in folder.iterdir() if path.name.endswith(_OTHER_FORMATS))
+    if others:
+        raise WeightsError(
+            f"{folder} holds its weights as {', '.join(others)}, which is not read: save them as "
+            "one model.safetensors"
+        )
+    if about.keys() & {"model_type", "architecture", "architectures"}:
+        raise WeightsError(
+            f"{folder} is a Hugging Face model folder without weights ({_MODEL_FILES[0]}): "
+            "download them too"
+        )
+    return None
+
+
+def model_config(folder: pathlib.Path) -> dict[str, Any]:
+    """What `config.json` in a folder says; nothing where there is none, or a damaged one."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _is_npz(path: pathlib.Path) -> bool:
