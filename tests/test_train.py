@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,11 +91,31 @@ def test_other_values_are_refused(finished, tiny_config):
     (finished[0] / "kept.json").rename(finished[0] / "results.json")
 
 
-def test_load_run_errors(tmp_path, finished):
+def raiser(error):
+    def fail(*_args, **_options):
+        raise error
+
+    return fail
+
+
+def test_load_run_errors(tmp_path, finished, monkeypatch):
     with pytest.raises(checkpoints.CheckpointError, match="is not a run"):
         checkpoints.load_run(tmp_path)
     with pytest.raises(checkpoints.CheckpointError, match=r"no checkpoint 5.*\[4, 6\]"):
         checkpoints.load_run(finished[0] / "checkpoints" / "5")
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    for error in (FileNotFoundError("no manifest"), ValueError("cut short"), KeyError("params")):
+        # Not by real damage, after which orbax leaves tasks behind that later tests would see.
+        monkeypatch.setattr(checkpoints, "_numpy_restore", raiser(error))
+        with pytest.raises(
+            checkpoints.CheckpointError, match=r"checkpoints/6 is damaged .*\(there are 4\)"
+        ):
+            checkpoints.load_run(copy)
+    for content, message in (("{", "cannot be read"), ('{"model_type": "vit"}', "Hugging Face")):
+        (copy / "config.json").write_text(content)
+        with pytest.raises(checkpoints.CheckpointError, match=rf"config\.json .*{message}"):
+            checkpoints.load_run(copy)
 
 
 def test_non_finite_loss_stops_with_names(tiny_config, tmp_path):

@@ -25,7 +25,7 @@ from toco_jax.data import DataError, open_configured
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
 from toco_jax.data.prepare import progress
-from toco_jax.outputs import check_file
+from toco_jax.outputs import OutputError, check_file, write_atomically
 
 PARTS = ("train", "val")
 _MASK_SHOWS_MORE = "mask shows more"
@@ -253,7 +253,10 @@ def write_clean_list(split: Split, problems: list[Problem]) -> str:
         return f"{source.split!r} has no lists; correct its source and build it again"
     kept = [name for name in source.names if name not in broken]
     path = source.list_folder / f"{source.split}_clean.txt"
-    path.write_text("".join(f"{name}\n" for name in kept))
+    try:
+        write_atomically(path, "".join(f"{name}\n" for name in kept))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror})") from error
     return f"{path}: {len(kept)} of {len(source)} images; use the split {path.stem!r}"
 
 
