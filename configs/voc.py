@@ -10,13 +10,15 @@ and 69.2.
 
 from ml_collections import ConfigDict
 
+from toco_jax.errors import UserError
+
 VARIANTS = ("deit_base", "vit_base", "deit_small", "deit_tiny")
 
 
 def get_config(variant: str = "deit_base") -> ConfigDict:
     """The configuration of a run; see the keys' comments."""
     if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: use one of {', '.join(VARIANTS)}")
+        raise UserError(f"unknown variant {variant!r}: use one of {', '.join(VARIANTS)}")
     config = ConfigDict()
     config.seed = 0
 

@@ -19,6 +19,10 @@ VOC = "--config=configs/voc.py"
         (["--config=README.md"], "no Python file 'README.md'"),
         (["--config"], "no Python file ''"),
         (["--config=configs/voc.py:vit_huge"], "unknown variant 'vit_huge': use one of deit_base"),
+        (
+            ["--config=configs/shapes.py:a"],
+            "configs/shapes.py has no variants; use",
+        ),
         ([VOC, "--config.steps=3"], "no key 'steps'; use one of total_steps"),
         ([VOC, "-config.data.rot", "here"], "no key 'data.rot'; use one of data.root"),
         ([VOC, "--noconfig.published"], "no key 'published'; use one of as_published"),

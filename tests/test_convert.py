@@ -1,5 +1,6 @@
 """Published checkpoints to runs, runs to PyTorch, to the bit; and what a file is."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -137,6 +138,14 @@ def test_a_run_has_its_configuration(small):
     assert config["decoder_width"] == 512
 
 
+def test_a_converted_run_notes_its_source(small):
+    folder, _ = small
+    noted = json.loads((folder / "run" / "init.json").read_text())
+    released = folder / "released.pth"
+    assert noted["path"] == str(released) and noted["format"] == "torch zip"
+    assert noted["sha256"] == hashlib.sha256(released.read_bytes()).hexdigest()
+
+
 def failure(capsys, *arguments):
     with pytest.raises(SystemExit) as caught:
         convert.main([str(argument) for argument in arguments])
@@ -194,7 +203,8 @@ def test_inspect(small, tmp_path, make, expected):
 def test_inspect_tells_distilled_and_unknown(small, tmp_path):
     path = tmp_path / "file"
     save_file(timm_state(small[1]) | {"dist_token": np.ones((1, 1, 8), np.float32)}, path)
-    assert "distilled DeiT" in convert.inspect(str(path))[-1]
+    text = "\n".join(convert.inspect(str(path)))
+    assert "distilled DeiT" in text and "width 8, depth 4, patch 4" in text
     save_file({"x": np.ones(3, np.int32)}, path)
     text = "\n".join(convert.inspect(str(path)))
     assert "layout     unknown" in text
@@ -204,18 +214,22 @@ def test_inspect_tells_distilled_and_unknown(small, tmp_path):
 def test_inspect_tells_published_files(small, tmp_path, monkeypatch):
     path = tmp_path / "file"
     save_file(timm_state(small[1]), path)
-    digest = convert.hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setitem(convert.weight_files.KNOWN_FILES, digest[:8], "DeiT of the test")
     text = "\n".join(convert.inspect(str(path)))
     assert "published  DeiT of the test" in text
     notes = pretrained.load(str(path), backbone=SMALL, num_classes=20)["notes"]
-    assert "DeiT of the test" in notes[0]
+    assert notes[1] == "these weights are: DeiT of the test"
 
 
 def test_inspect_a_run(small):
     text = "\n".join(convert.inspect(str(small[0] / "run")))
     assert "a run of toco_jax" in text
     assert f"backbone   {SMALL}: width 8, depth 4, heads 2, patch 4" in text
+    digest = pretrained.load(str(small[0] / "run"), backbone=SMALL, num_classes=20)["origin"][
+        "sha256"
+    ]
+    assert f"sha256     {digest}" in text
 
 
 def test_command_without_torch(small):

@@ -17,6 +17,8 @@ from reference_weights import reference_state_dict
 from weight_formats import timm_state
 
 from toco_jax import download, pretrained
+from toco_jax.errors import MissingWeightsError
+from toco_jax.outputs import OutputError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -276,3 +278,15 @@ def test_cache_folder(monkeypatch, tmp_path):
     assert download.cache_folder() == tmp_path / "xdg" / "toco_jax"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert download.cache_folder() == pathlib.Path.home() / ".cache" / "toco_jax"
+
+
+def test_a_cache_that_cannot_be(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TOCO_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OutputError, match=r"folder .*/file/cache .* give another TOCO_CACHE"):
+        pretrained.load("deit_tiny", backbone="deit_tiny", num_classes=20)
+    for name in ("TOCO_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(MissingWeightsError, match=r"no home directory .*: set TOCO_CACHE"):
+        pretrained.load("deit_tiny", backbone="deit_tiny", num_classes=20)

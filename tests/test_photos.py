@@ -231,31 +231,3 @@ def test_arrays_that_are_no_images_are_refused():
     for wrong in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros(4)):
         with pytest.raises(ValueError, match="an image"):
             photos.as_rgb(wrong)
-
-
-def test_files_folders_and_globs(tmp_path):
-    for name in ("a.jpg", "a.PNG", "notes.txt", "deep/a.jpg", "clip.avi", "._a.jpg", ".b.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = {str(p.relative_to(tmp_path)): n for p, n in photos.find_files([tmp_path])}
-    assert found == {"a.PNG": "a", "a.jpg": "a_jpg", "clip.avi": "clip", "deep/a.jpg": "deep/a"}
-    found = [p.name for p, _ in photos.find_files([f"{tmp_path}/*.jpg", f"{tmp_path}/notes.txt"])]
-    assert found == ["a.jpg", "notes.txt"]
-    assert [str(p) for p, _ in photos.find_files(["nowhere/x.jpg"])] == ["nowhere/x.jpg"]
-
-
-def test_video_frames(tmp_path):
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (32, 24))
-    for level in (40, 90, 140, 190, 240):
-        writer.write(np.full((24, 32, 3), (0, 0, level), np.uint8))
-    writer.release()
-    frames = dict(photos.video_frames(path, every=2))
-    assert list(frames) == [0, 2, 4]
-    for number, frame in frames.items():
-        assert frame.shape == (24, 32, 3)
-        assert abs(int(frame[12, 16, 0]) - (40 + 50 * number)) < 6
-    (tmp_path / "broken.avi").write_bytes(b"no video")
-    for name in ("broken.avi", "missing.avi"):
-        with pytest.raises(photos.PhotoError, match=name):
-            list(photos.video_frames(tmp_path / name, every=1))

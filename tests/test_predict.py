@@ -1,6 +1,9 @@
 """The predict command: what is written, alignment, broken files, the Segmenter behind it."""
 
+import errno
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -13,7 +16,8 @@ from tiny_run import compilation_cache, make_run, photo
 import toco_jax
 from toco_jax import predict, runs
 from toco_jax.data.classes import VOC_CLASSES, palette
-from toco_jax.segmenter import Segmenter, best_label
+from toco_jax.errors import UserError
+from toco_jax.segmenter import Segmentation, Segmenter, best_label
 
 
 @pytest.fixture(scope="module")
@@ -189,3 +193,193 @@ def test_mistakes_are_one_sentence(run, tmp_path, arguments, message):
     with pytest.raises(SystemExit, match="error: ") as stopped:
         predict.main([*arguments, f"--out={tmp_path}"])
     assert message in str(stopped.value)
+
+
+class Quick:
+    """Stands in for the segmenter: every class with "a" in its name is seen, nothing compiled."""
+
+    step, max_side = 0, 100
+
+    def __init__(self, names, stop=None):
+        self.class_names, self._stop = names, stop
+
+    def segment(self, jobs, read):
+        for job in jobs:
+            if (record := read(job)) is None:
+                continue
+            if self._stop and record["path"].name == "stop.png":
+                raise self._stop
+            height, width = record["image"].shape[:2]
+            seen = np.array([k for k, name in enumerate(self.class_names) if "a" in name], int)
+            cams = np.zeros((height, width, len(seen)), np.float32)
+            scores = np.ones(len(self.class_names), np.float32)
+            mask = np.zeros((height, width), np.uint8)
+            yield record, Segmentation(mask, scores, seen, cams, (height, width))
+
+
+def quickly(monkeypatch, arguments, names=("cat", "dog"), stop=None):
+    """Exit code, predictions.json."""
+    monkeypatch.setattr(predict, "Segmenter", lambda *_, **__: Quick(names, stop))
+    out = next(a for a in arguments if a.startswith("--out=")).removeprefix("--out=")
+    code = 0
+    try:
+        predict.main([*map(str, arguments), "--checkpoint=run"])
+    except SystemExit as stopped:
+        code = stopped.code
+    path = pathlib.Path(out) / "predictions.json"
+    return code, json.loads(path.read_text()) if path.is_file() else None
+
+
+def save(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(photo((8, 12), 0)).save(path)
+    return path
+
+
+def files_of(found):
+    return [f for e in found["images"] for f in (e["mask"], e["overlay"], *e["cams"].values())]
+
+
+def test_every_result_has_a_file_of_its_own_within_out(tmp_path, monkeypatch):
+    names = ("big cat", "cat", "big_cat", "../../x a", "/a", "Cat", "a" * 300, "\u732b a")
+    for name in ("img.png", "img_big.png", "a.jpg", "a.png", "clip/000000.png"):
+        save(tmp_path / "in" / name)
+    writer = cv2.VideoWriter(
+        str(tmp_path / "in" / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (32, 24)
+    )
+    writer.write(photo((24, 32), 0))
+    writer.release()
+    out = tmp_path / "deep" / "er" / "out"
+    code, found = quickly(monkeypatch, [str(tmp_path / "in"), f"--out={out}"], names)
+    assert code == 0
+    files = files_of(found)
+    assert len(files) == len(set(map(str.casefold, files))) == 6 * (2 + len(names))
+    for file in files:
+        assert (out / file).is_file() and (out / file).resolve().is_relative_to(out)
+    there = [str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()]
+    assert sorted(there) == sorted([*files, "predictions.json"])
+    assert not list(tmp_path.glob("x*")) and not list((tmp_path / "deep").glob("*.jpg"))
+
+
+def test_a_second_time_into_a_folder_of_the_pictures(tmp_path, monkeypatch, capsys):
+    save(tmp_path / "a.png")
+    arguments = [str(tmp_path), f"--out={tmp_path}/out"]
+    first, again = (quickly(monkeypatch, arguments)[1] for _ in range(2))
+    assert [e["mask"] for e in first["images"]] == ["masks/a.png"]
+    assert again == first
+    assert "out/masks are left out" in capsys.readouterr().err
+
+
+def test_files_of_others_are_not_overwritten(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    truth = save(tmp_path / "masks" / "a.png").read_bytes()
+    code, found = quickly(monkeypatch, [str(tmp_path / "a.png"), f"--out={tmp_path}"])
+    assert "masks is there already and is not of this command" in code and found is None
+    assert (tmp_path / "masks" / "a.png").read_bytes() == truth
+    word = str(tmp_path / "masks" / "*.png")
+    code, found = quickly(monkeypatch, [word, f"--out={tmp_path}"])
+    assert "lies among the results of --out=" in code and found is None
+
+
+def test_out_that_cannot_be_written_is_told_before_the_network_is_loaded(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    code, _ = quickly(monkeypatch, [str(tmp_path / "a.png"), f"--out={tmp_path}/a.png/out"])
+    assert code.startswith("error: cannot write to the folder") and "give another --out" in code
+
+
+def test_a_full_disk_ends_it_in_one_sentence_and_a_long_name_does_not(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name)
+    written = predict.write_mask
+
+    def fails(number):
+        def write(path, mask):
+            if path.name == "a.png":
+                raise OSError(number, os.strerror(number))
+            written(path, mask)
+
+        return write
+
+    monkeypatch.setattr(predict, "write_mask", fails(errno.ENAMETOOLONG))
+    code, found = quickly(monkeypatch, [str(tmp_path), f"--out={tmp_path}/out"])
+    assert code == 1 and [e["mask"] for e in found["images"]] == ["masks/b.png"]
+    assert found["failed"][0]["file"].endswith("a.png")
+    monkeypatch.setattr(predict, "write_mask", fails(errno.ENOSPC))
+    code, found = quickly(monkeypatch, [str(tmp_path), f"--out={tmp_path}/out"])
+    assert code.startswith("error: --out=") and "No space left" in code
+    assert not found["complete"]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), RuntimeError("a defect")])
+def test_what_was_segmented_is_never_lost(tmp_path, monkeypatch, stop):
+    for name in ("a.png", "stop.png"):
+        save(tmp_path / name)
+    arguments = [str(tmp_path), f"--out={tmp_path}/out"]
+    if isinstance(stop, KeyboardInterrupt):
+        assert quickly(monkeypatch, arguments, stop=stop)[0] == 130
+    else:
+        with pytest.raises(RuntimeError, match="a defect"):
+            quickly(monkeypatch, arguments, stop=stop)
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [e["mask"] for e in found["images"]] == ["masks/a.png"] and not found["complete"]
+    code, found = quickly(monkeypatch, arguments)
+    assert code == 0 and found["complete"] and len(found["images"]) == 2
+
+
+def test_words_that_name_nothing_fail_and_the_rest_is_done(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    words = [str(tmp_path / "a.png"), str(tmp_path / "*.gif")]
+    code, found = quickly(monkeypatch, [*words, f"--out={tmp_path}/out"])
+    assert code == 1 and len(found["images"]) == 1
+    assert found["failed"] == [
+        {"file": words[1], "error": f"the pattern {words[1]} matches no file"}
+    ]
+
+
+def test_a_damaged_video_fails_and_keeps_its_frames(tmp_path, monkeypatch):
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
+    for seed in range(40):
+        writer.write(photo((48, 64), seed))
+    writer.release()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    code, found = quickly(monkeypatch, [str(path), f"--out={tmp_path}/out"])
+    assert code == 1 and 1 < len(found["images"]) < 40
+    assert "of the 40 frames that it announces" in found["failed"][0]["error"]
+
+
+PROGRAM = """
+import sys
+from test_predict import Quick
+from toco_jax import predict, runs
+predict.Segmenter = lambda *_, **__: Quick(("cat", "dog"))
+runs.set_up_command()
+predict.main(sys.argv[1:])
+"""
+
+
+def test_odd_file_names_and_a_reader_that_leaves_lose_nothing(tmp_path):
+    """The whole command, as `LC_ALL=C python -m toco_jax.predict ... | head -1`."""
+    odd = os.fsdecode(b"a\xff.png")
+    for k in range(30):
+        save(tmp_path / "in" / f"{k}.png")
+    os.rename(tmp_path / "in" / "0.png", tmp_path / "in" / odd)
+    out = tmp_path / "out"
+    path = ":".join([str(pathlib.Path(__file__).parent), *sys.path])
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "in"), f"--out={out}"]
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONIOENCODING": "utf-8:strict"}
+    with subprocess.Popen(
+        [*command, "--checkpoint=x"], stdout=subprocess.PIPE, bufsize=0, env=environment
+    ) as process:
+        process.stdout.read(1)
+        process.stdout.close()
+        assert process.wait() == 0
+    found = json.loads((out / "predictions.json").read_text())
+    assert len(found["images"]) == 30 and found["complete"]
+    entry = next(e for e in found["images"] if "\udcff" in e["file"])
+    assert (out / entry["mask"]).is_file()
+
+
+def test_options_out_of_range_are_no_defects(run):
+    with pytest.raises(UserError, match="source='depth'"):
+        Segmenter(run, source="depth")

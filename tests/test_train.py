@@ -1,8 +1,10 @@
 """The loop: a run from start to results, killed and resumed, refused and stopped."""
 
+import hashlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +14,14 @@ import jax
 import numpy as np
 import pytest
 from conftest import TINY_RUN, XLA_FLAGS
+from flax import traverse_util
 from PIL import Image
+from safetensors.numpy import save_file
 
 from toco_jax import checkpoints
 from toco_jax.tracking import TrainingError, format_seconds
 from toco_jax.train import train
+from toco_jax.workdir import note_start
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 
@@ -86,11 +91,31 @@ def test_other_values_are_refused(finished, tiny_config):
     (finished[0] / "kept.json").rename(finished[0] / "results.json")
 
 
-def test_load_run_errors(tmp_path, finished):
+def raiser(error):
+    def fail(*_args, **_options):
+        raise error
+
+    return fail
+
+
+def test_load_run_errors(tmp_path, finished, monkeypatch):
     with pytest.raises(checkpoints.CheckpointError, match="is not a run"):
         checkpoints.load_run(tmp_path)
     with pytest.raises(checkpoints.CheckpointError, match=r"no checkpoint 5.*\[4, 6\]"):
         checkpoints.load_run(finished[0] / "checkpoints" / "5")
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    for error in (FileNotFoundError("no manifest"), ValueError("cut short"), KeyError("params")):
+        # Not by real damage, after which orbax leaves tasks behind that later tests would see.
+        monkeypatch.setattr(checkpoints, "_numpy_restore", raiser(error))
+        with pytest.raises(
+            checkpoints.CheckpointError, match=r"checkpoints/6 is damaged .*\(there are 4\)"
+        ):
+            checkpoints.load_run(copy)
+    for content, message in (("{", "cannot be read"), ('{"model_type": "vit"}', "Hugging Face")):
+        (copy / "config.json").write_text(content)
+        with pytest.raises(checkpoints.CheckpointError, match=rf"config\.json .*{message}"):
+            checkpoints.load_run(copy)
 
 
 def test_non_finite_loss_stops_with_names(tiny_config, tmp_path):
@@ -101,6 +126,55 @@ def test_non_finite_loss_stops_with_names(tiny_config, tmp_path):
         train(config, tmp_path)
     assert "train" in str(caught.value)
     assert not (tmp_path / "results.json").exists()
+
+
+def started(config, workdir):
+    """What `init.json` holds after a run that ends before its first step."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_args, **_options):
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toco_jax.train.configured_batches", stop)
+        with pytest.raises(Stopped):
+            train(config, workdir)
+    return json.loads((workdir / "init.json").read_text())
+
+
+def test_a_run_notes_which_weights_it_started_from(finished, tiny_config, tmp_path, capsys):
+    assert json.loads((finished[0] / "init.json").read_text()) == {"init": "random", "sha256": None}
+    noted = started(tiny_config(init=str(finished[0])), tmp_path / "from_run")
+    assert noted["step"] == 6 and noted["format"] == "a run" and noted["path"] == str(finished[0])
+    assert f"its parameters' SHA-256 {noted['sha256']}" in capsys.readouterr().out
+
+    weights = tmp_path / "weights.safetensors"
+    _, run = checkpoints.load_run(finished[0])
+    encoder = traverse_util.flatten_dict({"encoder": run["params"]["encoder"]}, sep="/")
+    save_file(encoder, weights)
+    config = tiny_config(init=str(weights))
+    noted = started(config, tmp_path / "from_file")
+    assert noted["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert noted["layout"] == "toco_jax encoder" and noted["path"] == str(weights)
+    assert f"SHA-256 {noted['sha256']}" in capsys.readouterr().out
+
+    # A run that has no step yet starts anew, from what is there now.
+    save_file({name: 2 * value for name, value in encoder.items()}, weights)
+    again = started(config, tmp_path / "from_file")
+    assert again["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest() != noted["sha256"]
+
+
+def test_a_run_that_goes_on_keeps_what_it_started_from(tmp_path, capsys):
+    first, other = {"init": "x", "sha256": "1" * 64}, {"init": "x", "sha256": "2" * 64}
+    note_start(tmp_path, first, goes_on=False)
+    note_start(tmp_path, first, goes_on=True)
+    assert capsys.readouterr().out == ""
+    note_start(tmp_path, other, goes_on=True)
+    assert json.loads((tmp_path / "init.json").read_text()) == first
+    out = capsys.readouterr().out
+    assert "init='x' now is of the SHA-256 222" in out and "this run started from 111" in out
 
 
 def test_wrong_number_of_classes(tiny_config, tmp_path):

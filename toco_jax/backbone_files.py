@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from toco_jax import layouts
+from toco_jax import layouts, recognise
+from toco_jax.errors import WeightsError
 from toco_jax.models.vit import BACKBONES, Backbone
 
 Tensors = Mapping[str, np.ndarray]
@@ -14,7 +15,10 @@ Tensors = Mapping[str, np.ndarray]
 # Heads of the pre-training, which the network has no place for, by layout.
 DROPPED = {
     "toco": ("encoder.head.weight", "encoder.head.bias"),
-    "timm": ("head.weight", "head.bias", "pre_logits.fc.weight", "pre_logits.fc.bias"),
+    "timm": (
+        *("head.weight", "head.bias", "pre_logits.fc.weight", "pre_logits.fc.bias"),
+        *("mask_token",),
+    ),
     "transformers": (
         "classifier.weight",
         "classifier.bias",
@@ -22,6 +26,8 @@ DROPPED = {
         "pooler.dense.bias",
         "vit.pooler.dense.weight",
         "vit.pooler.dense.bias",
+        "embeddings.mask_token",
+        "vit.embeddings.mask_token",
     ),
     "original": ("head/kernel", "head/bias", "pre_logits/kernel", "pre_logits/bias"),
     "toco_jax": (),
@@ -47,10 +53,6 @@ _POSITIONS = {
     "original": "Transformer/posembed_input/pos_embedding",
     "toco_jax": "encoder/pos_embed",
 }
-_DISTILLED = re.compile(
-    r"(^|\.)(dist_token|head_dist\.|distillation_token|distillation_classifier)"
-)
-_LAYER_SCALE = re.compile(r"blocks\.(\d+)\.(?:gamma_([12])|ls([12])\.gamma)")
 
 
 def without_module(tensors: Tensors) -> dict[str, np.ndarray]:
@@ -64,15 +66,17 @@ def layout_of(tensors: Tensors) -> str:
     """The layout by its names: `toco`, `timm`, `transformers`, `original` or `toco_jax`.
 
     Raises:
-        ValueError: the names are those of none of them.
+        WeightsError: the names are those of none of them.
     """
     plain = {name.removeprefix("vit.").removeprefix("deit.") for name in tensors}
     for layout, name in _CLASS_TOKENS.items():
         if name in plain:
             return layout
     some = ", ".join(sorted(tensors)[:5]) or "none"
-    raise ValueError(
-        "these tensors are neither a ToCo network nor a ViT backbone in the layout of timm, DeiT, "
+    known = recognise.other_network(tensors)
+    raise WeightsError(
+        (f"these look like weights of {known}: they " if known else "these tensors ")
+        + "are neither a ToCo network nor a ViT backbone in the layout of timm, DeiT, "
         f"Hugging Face transformers or the original JAX files; the first names are {some}"
     )
 
@@ -81,7 +85,7 @@ def positions_of(tensors: Tensors, layout: str) -> np.ndarray:
     """The positional embedding `[1, 1 + grid ** 2, D]`."""
     name = _prefixed(tensors, layout, _POSITIONS[layout])
     if name not in tensors:
-        raise ValueError(f"{name} is missing")
+        raise WeightsError(f"{name} is missing")
     return tensors[name]
 
 
@@ -89,12 +93,12 @@ def grid_of(positions: np.ndarray, name: str = "the positional embedding") -> in
     """Side of the square grid of a positional embedding `[1, 1 + grid ** 2, D]`.
 
     Raises:
-        ValueError: the entries beside the class token's are no square.
+        WeightsError: the entries beside the class token's are no square.
     """
     entries = positions.shape[1] - 1 if positions.ndim == 3 else -1
     grid = math.isqrt(max(entries, 0))
     if entries < 1 or grid**2 != entries:
-        raise ValueError(
+        raise WeightsError(
             f"{name} is {positions.shape}: expected [1, 1 + grid * grid, width], such as "
             "(1, 197, 768) for a 14 x 14 grid"
         )
@@ -116,31 +120,25 @@ def encoder_sources(tensors: Tensors, layout: str, spec: Backbone) -> dict[str, 
 def plain_vit(tensors: Tensors, layout: str) -> tuple[dict[str, np.ndarray], list[str]]:
     """The tensors of a plain ViT, and lines on what was done to make it one.
 
-    DeiT III scales each residual branch and has no position for the class token: the scales are
-    multiplied into the branch's last layer and the position becomes 0, which is the same function.
+    DINOv2 and DeiT III scale each residual branch: the scales are multiplied into the branch's last
+    layer. DeiT III has no position for the class token: it becomes 0. Both are the same function.
 
     Raises:
-        ValueError: it is a distilled DeiT, whose second class token the network has no place for.
+        WeightsError: it has parts that the network has no place for, such as a second class token.
     """
-    distilled = sorted(name for name in tensors if _DISTILLED.search(name))
-    if distilled:
-        raise ValueError(
-            f"these are weights of a distilled DeiT ({', '.join(distilled)}), which has a second "
-            "class token: take the undistilled DeiT, such as init=deit_base"
-        )
+    if found := recognise.foreign(tensors):
+        what, why = found
+        raise WeightsError(f"these are weights of {what}, {why}")
     tensors = dict(tensors)
-    if layout != "timm" or not any(map(_LAYER_SCALE.fullmatch, tensors)):
+    scales = [match for match in map(recognise.LAYER_SCALE.fullmatch, tensors) if match]
+    if layout != "timm" or not scales:
         return tensors, []
-    for name in list(tensors):
-        if match := _LAYER_SCALE.fullmatch(name):
-            _fold_scale(tensors, name, match)
+    for match in scales:
+        _fold_scale(tensors, match[0], match)
     positions = tensors.get("pos_embed")
     if positions is not None and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
         tensors["pos_embed"] = np.pad(np.asarray(positions, np.float32), ((0, 0), (1, 0), (0, 0)))
-    return tensors, [
-        "these are DeiT III weights, not the published initialisation; their layer scales were "
-        "multiplied into the weights"
-    ]
+    return tensors, ["their layer scales were multiplied into the weights"]
 
 
 def _fold_scale(tensors: dict[str, np.ndarray], name: str, match: re.Match) -> None:
@@ -151,7 +149,7 @@ def _fold_scale(tensors: dict[str, np.ndarray], name: str, match: re.Match) -> N
         value = tensors.get(target)
         if value is None or scale.shape != value.shape[:1]:
             shape = None if value is None else value.shape
-            raise ValueError(f"{name} is {scale.shape}, but {target} is {shape}")
+            raise WeightsError(f"{name} is {scale.shape}, but {target} is {shape}")
         factor = scale.reshape(-1, *[1] * (value.ndim - 1))  # [outputs, 1 ...]
         tensors[target] = np.asarray(value, np.float32) * factor
 
@@ -160,7 +158,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     """`width`, `depth` and `patch` of an encoder, read off the shapes of any layout.
 
     Raises:
-        ValueError: a tensor that tells them is missing or misshapen.
+        WeightsError: a tensor that tells them is missing or misshapen.
     """
     patterns = {
         "toco": (r"encoder\.blocks\.(\d+)\.", "encoder.patch_embed.proj.weight"),
@@ -175,7 +173,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     block, embedding = patterns[layout]
     name = _prefixed(tensors, layout, embedding)
     if name not in tensors or tensors[name].ndim != 4:
-        raise ValueError(f"{name} is missing or has no four axes")
+        raise WeightsError(f"{name} is missing or has no four axes")
     shape = tensors[name].shape
     is_torch = layout in ("toco", "timm", "transformers")
     matches = [re.match(block, name) for name in tensors]
@@ -192,31 +190,6 @@ def backbone_of(sizes: Mapping[str, int]) -> str | None:
         if all(getattr(spec, key) == value for key, value in sizes.items()):
             return name
     return None
-
-
-def pretraining_note(tensors: Tensors, layout: str) -> list[str]:
-    """A line on what the weights were trained on, where the head tells; none for the usual 1000
-    classes.
-    """
-    heads = {"timm": "head.bias", "transformers": "classifier.bias", "original": "head/bias"}
-    if layout not in heads:
-        return []
-    head = tensors.get(heads[layout])
-    if head is None:
-        return [
-            "these weights have no classes, as those of ImageNet-21k only or of self-supervision: "
-            "not the published initialisation"
-        ]
-    if head.shape[0] == 1000:
-        return []
-    recipe = ""
-    if layout != "transformers" and not any("pre_logits" in name for name in tensors):
-        recipe = " (augreg, as they lack the original's pre_logits layer)"
-    only = "ImageNet-21k only" if head.shape[0] > 20_000 else "another set than ImageNet-1k"
-    return [
-        f"these weights have {head.shape[0]} classes: {only}{recipe}, not the published "
-        "initialisation"
-    ]
 
 
 def dropped_note(tensors: Tensors, names: Iterable[str]) -> list[str]:

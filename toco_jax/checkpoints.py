@@ -6,7 +6,6 @@ A run's folder holds `config.json`, `checkpoints/<step>/` and what training writ
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import jax
@@ -15,6 +14,8 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from toco_jax.errors import UserError
+from toco_jax.outputs import write_atomically
 from toco_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -22,16 +23,8 @@ _FOLDER = "checkpoints"
 _BEST = "seg_miou"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A run or checkpoint is missing or does not fit; the message says what to do."""
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes `text` so that a killed process leaves the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.replace(temporary, path)
 
 
 def _manager(workdir: pathlib.Path, *, read_only: bool = False) -> ocp.CheckpointManager:
@@ -132,11 +125,20 @@ def save_config(workdir: pathlib.Path, config: ConfigDict) -> None:
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
-    """The configuration of a run's folder; raises `CheckpointError` where it is missing."""
+    """The configuration of a run's folder; raises `CheckpointError` where there is none."""
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{workdir} is not a run: it has no {CONFIG_FILE}; give a --workdir")
-    return _tuples(json.loads(path.read_text()))
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): restore it from a copy") from error
+    if not isinstance(values, dict) or not {"backbone", "num_classes"} <= values.keys():
+        raise CheckpointError(
+            f"{path} is not the configuration of a run: give the folder of one; weights of others, "
+            "such as a model folder of Hugging Face, are for --config.init"
+        )
+    return _tuples(values)
 
 
 def _tuples(value: Any) -> Any:
@@ -157,7 +159,7 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
         `step` as an int and `meta`, the values kept beside them.
 
     Raises:
-        CheckpointError: there is no run or no checkpoint.
+        CheckpointError: there is no run or no checkpoint, or it is damaged.
     """
     path = pathlib.Path(path)
     step = None
@@ -171,10 +173,17 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     step = steps[-1] if step is None and steps else step
     if step not in steps:
         raise CheckpointError(f"{path} has no checkpoint {step or ''}: it holds steps {steps}")
-    restored = manager.restore(
-        step, args=ocp.args.Composite(state=_numpy_restore(path, step), meta=ocp.args.JsonRestore())
-    )
-    manager.close()
+    try:
+        args = ocp.args.Composite(state=_numpy_restore(path, step), meta=ocp.args.JsonRestore())
+        restored = manager.restore(step, args=args)
+    except (OSError, ValueError, KeyError) as error:  # what orbax raises for missing or cut files
+        others = ", ".join(str(other) for other in steps if other != step) or "none"
+        raise CheckpointError(
+            f"{path / _FOLDER / str(step)} is damaged ({' '.join(str(error).split())[:200]}): "
+            f"restore it from a copy, or give another step (there are {others})"
+        ) from error
+    finally:
+        manager.close()
     state = restored["state"]
     return config, {
         "params": state["params"],

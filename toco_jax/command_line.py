@@ -2,21 +2,26 @@
 
 import difflib
 import importlib.util
+import inspect
 import itertools
 import pathlib
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from absl import app
+from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
+from toco_jax import commands
 from toco_jax.config import ConfigError
+from toco_jax.errors import UserError
 
 
 def define_config() -> None:
-    """Defines `--config=FILE[:variant]`, with `--config.key=value` for each of its keys."""
+    """Defines `--config=FILE[:variant]`, with `--config.key=value` for each of its keys, and
+    `--debug`.
+    """
     config_flags.DEFINE_config_file("config", None, "Configuration file, FILE[:variant].")
+    flags.DEFINE_bool("debug", False, "Show the traceback of an error.")
 
 
 def load_config(path: str) -> ConfigDict:
@@ -31,9 +36,11 @@ def load_config(path: str) -> ConfigDict:
     spec = importlib.util.spec_from_file_location("toco_jax_config", name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if variant and not inspect.signature(module.get_config).parameters:
+        raise ConfigError(f"--config={path}: {name} has no variants; use --config={name}")
     try:
         return module.get_config(variant) if variant else module.get_config()
-    except ValueError as error:
+    except UserError as error:
         raise ConfigError(f"--config={path}: {error}") from error
 
 
@@ -55,8 +62,31 @@ def place_of(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
-    """`absl.app.run`, but a configuration or a key that is not there is one sentence and exit 1."""
-    app.run(main, flags_parser=_parse)
+    """`absl.app.run`, but a user's mistake is one sentence and exit code 1: a configuration or a
+    key that is not there, a word that belongs to no option, or what `main` raises.
+    """
+    commands.keep_streams()
+    # Otherwise all that follows a word that is no option would be words, too.
+    flags.FLAGS.set_gnu_getopt(True)
+
+    def reported(argv: Sequence[str]) -> None:
+        with commands.reported(debug=flags.FLAGS.debug):
+            refuse_words(argv[1:])
+            main(argv)
+
+    app.run(reported, flags_parser=_parse)
+
+
+def refuse_words(words: Sequence[str]) -> None:
+    """Refuses what is left of a command line once its options are taken out.
+
+    Raises:
+        UserError: there is such a word.
+    """
+    if words:
+        config = flags.FLAGS["config"].value
+        keys = [f"config.{key}" for key in _keys(config)] if config else []
+        raise UserError(commands.left_over(words[0], [*flags.FLAGS, *keys]))
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -77,10 +107,8 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    try:
+    with commands.reported(debug="--debug" in argv):
         check(argv[1:])
-    except ConfigError as error:
-        sys.exit(f"error: {error}")
     return app.parse_flags_with_usage(argv)
 
 

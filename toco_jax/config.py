@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from toco_jax.data import ON_ERROR
+from toco_jax.errors import UserError
 from toco_jax.models.vit import backbone_from_name
 
 LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
@@ -14,7 +15,7 @@ ATTENTIONS = ("auto", "xla", "cudnn")
 SWITCH = ("auto", "on", "off")
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """A configuration value that cannot work; the message names the key, the value, the remedy."""
 
 
@@ -68,7 +69,7 @@ def _check_changes(name: str, changes, allowed) -> None:
 def _check_sizes(config: ConfigDict) -> None:
     try:
         spec = backbone_from_name(config.backbone)
-    except ValueError as error:
+    except UserError as error:
         raise ConfigError(str(error)) from error
     _require(
         -spec.depth <= config.aux_layer < spec.depth,

@@ -5,20 +5,27 @@ python -m toco_jax.convert runs/x out.safetensors                 the published 
 python -m toco_jax.convert --inspect FILE                         format, backbone, classes, tensors
 """
 
-import argparse
-import hashlib
 import importlib.util
 import json
-import os
 import pathlib
-import sys
 from collections import Counter
 
 import numpy as np
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from toco_jax import backbone_files, pretrained, weight_files
+from toco_jax import (
+    backbone_files,
+    commands,
+    layouts,
+    outputs,
+    pretrained,
+    recognise,
+    weight_files,
+)
+from toco_jax.config import ConfigError
+from toco_jax.console import say
+from toco_jax.errors import WeightsError
 from toco_jax.models.vit import backbone_from_name
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
@@ -28,20 +35,16 @@ CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toco_jax.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("python -m toco_jax.convert", __doc__)
     parser.add_argument("source", help="a .pth or .safetensors of ToCo, or a run")
     parser.add_argument("target", nargs="?", help="a new run's folder, or a .safetensors file")
     parser.add_argument("--inspect", action="store_true", help="only print what SOURCE is")
     parser.add_argument("--backbone", help="needed where the sizes are not those of a known one")
     parser.add_argument("--config", help="configuration of the new run (default: configs/voc.py)")
-    options = parser.parse_args(arguments)
+    options = commands.parse(parser, arguments)
     if options.inspect == (options.target is not None):
         parser.error("give SOURCE TARGET, or --inspect SOURCE")
-    try:
+    with commands.reported(debug=options.debug):
         if options.inspect:
             lines = inspect(options.source)
         else:
@@ -51,9 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
                 backbone=options.backbone,
                 config_file=options.config,
             )
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def convert(
@@ -75,17 +76,22 @@ def convert(
         Lines that say what was done.
 
     Raises:
-        ValueError: the source is no whole network or does not fit, or the target cannot be written.
-        FileNotFoundError: there is no such source.
+        WeightsError: there is no such source, it is no whole network, or it does not fit.
+        CheckpointError: there is no such run.
+        OutputError: the target cannot be written.
     """
     if target.suffix in (".pth", ".pt", ".bin", ".npz", ".ckpt"):
-        raise ValueError(f"{target}: the target is a .safetensors file or the folder of a new run")
+        raise outputs.OutputError(
+            f"{target}: the target is a .safetensors file or the folder of a new run"
+        )
     if target.exists():
-        raise ValueError(f"{target} exists already: choose another target or remove it")
-    if pathlib.Path(source).is_dir():
-        network, config = _network_of_run(pathlib.Path(source))
+        raise outputs.OutputError(f"{target} exists already: choose another target or remove it")
+    outputs.make_folder(target.parent, "TARGET")
+    path = pretrained.resolve(source)
+    if path.is_dir():
+        network, config = _network_of_run(path)
     else:
-        network, config = _network_of_file(source, backbone), None
+        network, config = _network_of_file(source, path, backbone), None
     if target.suffix == ".safetensors":
         return [*network["notes"], _write_safetensors(network, target)]
     if config is None:
@@ -105,16 +111,16 @@ def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
         "backbone": config.backbone,
         "dropped": weight_files.read(kept).tensors if kept.exists() else {},
         "notes": [f"{path}: step {state['step']}, {config.backbone}, {config.num_classes} classes"],
+        "origin": pretrained.origin_of_run(path, state),
     }, config
 
 
-def _network_of_file(source: str, backbone: str | None) -> dict:
-    path = pretrained.resolve(source)
+def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> dict:
     file = weight_files.read(path)
     tensors = backbone_files.without_module(file.tensors)
     layout = backbone_files.layout_of(tensors)
     if layout != "toco":
-        raise ValueError(
+        raise WeightsError(
             f"{path} is a {backbone_files.LAYOUT_NAMES[layout]}, not a whole network: give it to "
             f"training, --config.init={source}"
         )
@@ -124,8 +130,8 @@ def _network_of_file(source: str, backbone: str | None) -> dict:
         params, teacher = pretrained.params_from_reference(
             tensors, backbone=backbone, num_classes=sizes[0], decoder_width=sizes[1]
         )
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
     names = backbone_files.DROPPED["toco"]
     first = f"{path}: {file.format}, {backbone}, {sizes[0]} classes, {len(tensors)} tensors"
     return {
@@ -134,6 +140,7 @@ def _network_of_file(source: str, backbone: str | None) -> dict:
         "backbone": backbone,
         "dropped": {name: np.float32(tensors[name]) for name in names if name in tensors},
         "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names)],
+        "origin": pretrained.origin_of_file(source, path, file, layout),
     }
 
 
@@ -142,7 +149,7 @@ def _sizes_of_network(tensors: pretrained.Tensors) -> tuple[int, int]:
     names = ("classifier.weight", "decoder.conv6.weight")
     for name in names:
         if name not in tensors or tensors[name].ndim != 4:
-            raise ValueError(f"{name} is missing or has no four axes: this is no whole network")
+            raise WeightsError(f"{name} is missing or has no four axes: this is no whole network")
     return tensors[names[0]].shape[0], tensors[names[1]].shape[0]
 
 
@@ -151,7 +158,7 @@ def _backbone(tensors: pretrained.Tensors, path: pathlib.Path) -> str:
     name = backbone_files.backbone_of(sizes)
     if name is None:
         spelt = ",".join(f"{key}={value}" for key, value in sizes.items())
-        raise ValueError(
+        raise WeightsError(
             f"{path} has an encoder of {spelt}, which is none of the known ones; the number of "
             f"heads does not show in the file: give --backbone={spelt},heads=N"
         )
@@ -164,7 +171,7 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
     default = CONFIGS / ("coco.py" if num_classes == 80 else "voc.py")
     path = pathlib.Path(config_file) if config_file else default
     if not path.is_file():
-        raise FileNotFoundError(f"there is no configuration {path}: give --config=FILE")
+        raise ConfigError(f"there is no configuration {path}: give --config=FILE")
     spec = importlib.util.spec_from_file_location("toco_run_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -178,10 +185,11 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
 
 
 def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> str:
-    from toco_jax import checkpoints, step
+    from toco_jax import checkpoints, step, workdir
 
     state = step.init_state(config, network["params"], network["teacher_params"])
     checkpoints.save_run(target, config, state)
+    workdir.note_start(target, network["origin"], goes_on=False)
     if network["dropped"]:
         _save(network["dropped"], target / DROPPED_FILE, {"format": "pt"})
     kept = f" ({DROPPED_FILE} keeps what was dropped)" if network["dropped"] else ""
@@ -201,76 +209,83 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> str:
 
 
 def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:
-    part = target.with_name(f".{target.name}.part")
-    save_file(tensors, part, metadata)
-    # safetensors makes files that only their owner may read.
-    mask = os.umask(0)
-    os.umask(mask)
-    part.chmod(0o666 & ~mask)
-    part.replace(target)
+    # What safetensors itself writes, only the file's owner may read.
+    outputs.write_atomically(target, save(tensors, metadata))
 
 
 def inspect(source: str) -> list[str]:
     """Lines on what a file or a run is.
 
     Raises:
-        ValueError: the file is damaged or of no known format.
-        FileNotFoundError: there is no such file.
+        WeightsError: there is no such file, or it is damaged or of no known format.
+        CheckpointError: there is no such run.
     """
     path = pretrained.resolve(source)
     if path.is_dir():
         return _inspect_run(path)
     file = weight_files.read(path)
     tensors = backbone_files.without_module(file.tensors)
-    with path.open("rb") as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    digest = weight_files.sha256(path)
+    dtypes = Counter(str(value.dtype) for value in tensors.values())
+    numbers = sum(value.size for value in tensors.values())
+    about, notes = _inspect_tensors(tensors)
     rows = {
         "file": f"{path} ({path.stat().st_size:,} bytes)",
         "format": file.format,
-        "published": weight_files.KNOWN_FILES.get(digest[:8], "no known file"),
+        "published": weight_files.known_file(digest) or "no known file",
         "sha256": digest,
-        **_inspect_tensors(tensors),
-    }
-    if file.metadata:
-        rows["metadata"] = json.dumps(file.metadata)
-    notes = [*file.notes]
-    try:
-        layout = backbone_files.layout_of(tensors)
-        notes += backbone_files.pretraining_note(tensors, layout)
-        notes += backbone_files.plain_vit(tensors, layout)[1]
-    except ValueError as error:
-        notes.append(str(error))
-    return [*(f"{key:<10} {value}" for key, value in rows.items()), *notes]
-
-
-def _inspect_tensors(tensors: pretrained.Tensors) -> dict[str, str]:
-    dtypes = Counter(str(value.dtype) for value in tensors.values())
-    numbers = sum(value.size for value in tensors.values())
-    rows = {
+        **about,
         "tensors": f"{len(tensors)} with {numbers:,} numbers",
         "dtype": ", ".join(f"{name} x {count}" for name, count in dtypes.most_common()),
     }
+    if file.metadata:
+        rows["metadata"] = json.dumps(file.metadata)
+    return [*(f"{key:<10} {value}" for key, value in rows.items()), *file.notes, *notes]
+
+
+def _inspect_tensors(tensors: pretrained.Tensors) -> tuple[dict[str, str], list[str]]:
+    """What a file's tensors are, by headings, and lines on what else there is to say."""
+    broken = [
+        name
+        for name, value in tensors.items()
+        if layouts.is_float(value.dtype) and not np.isfinite(value).all()
+    ]
+    notes = [f"{name} holds NaN or infinite numbers: training refuses it" for name in broken]
     try:
         layout = backbone_files.layout_of(tensors)
         sizes = backbone_files.sizes_of(tensors, layout)
-        grid = backbone_files.grid_of(backbone_files.positions_of(tensors, layout))
-    except ValueError:
-        return {"layout": "unknown"} | rows
-    spelt = ", ".join(f"{key} {value}" for key, value in sizes.items())
-    name = backbone_files.backbone_of(sizes) or "none of the known ones"
-    if name == "deit_base":
-        name = "deit_base or vit_base (the same network)"
-    out = {
-        "layout": backbone_files.LAYOUT_NAMES[layout],
-        "backbone": f"{name}: {spelt}, positions {grid} x {grid}",
-    }
+    except WeightsError as error:
+        return {"layout": "unknown"}, [*notes, str(error)]
+    out = {"layout": backbone_files.LAYOUT_NAMES[layout]}
+    if what := recognise.pretraining(tensors, layout):
+        out["weights"] = what
+    plain, grid = tensors, ""
+    try:
+        plain, changes = backbone_files.plain_vit(tensors, layout)
+        notes += changes
+        side = backbone_files.grid_of(backbone_files.positions_of(plain, layout))
+        grid = f", positions {side} x {side}"
+    except WeightsError as error:
+        notes.append(str(error))
+    out["backbone"] = f"{_backbone_name(sizes)}{grid}"
     if layout == "toco" and "classifier.weight" in tensors:
         out["classes"] = str(tensors["classifier.weight"].shape[0])
     elif heads := [name for name in backbone_files.DROPPED[layout] if name in tensors]:
         out["classes"] = ", ".join(f"{name} {tensors[name].shape}" for name in heads)
     else:
         out["classes"] = "none"
-    return out | rows
+    return out, notes
+
+
+def _backbone_name(sizes: dict[str, int]) -> str:
+    """The backbone of these sizes as `--config.backbone` takes it, and the sizes."""
+    name = backbone_files.backbone_of(sizes)
+    if name == "deit_base":
+        name = "deit_base or vit_base (the same network)"
+    if name is None:
+        given = ",".join(f"{key}={value}" for key, value in sizes.items())
+        name = f"none of the known ones (--config.backbone={given},heads=N)"
+    return f"{name}: {', '.join(f'{key} {value}' for key, value in sizes.items())}"
 
 
 def _inspect_run(path: pathlib.Path) -> list[str]:
@@ -281,9 +296,11 @@ def _inspect_run(path: pathlib.Path) -> list[str]:
         f"{'backbone':<10} {config.backbone}: width {spec.width}, depth {spec.depth}, "
         f"heads {spec.heads}, patch {spec.patch}",
         f"{'classes':<10} {config.num_classes}",
+        f"{'sha256':<10} {pretrained.digest_of(network['params'], network['teacher_params'])}",
         *network["notes"],
     ]
 
 
 if __name__ == "__main__":
+    commands.keep_streams()
     main()

@@ -16,6 +16,9 @@ from typing import BinaryIO
 import rich.console
 import rich.progress
 
+from toco_jax.errors import MissingWeightsError, WeightsError
+from toco_jax.outputs import make_folder
+
 _DEIT = "https://dl.fbaipublicfiles.com/deit"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
 _HUB = "https://huggingface.co"
@@ -41,24 +44,33 @@ _CHUNK = 2**20
 
 
 def cache_folder() -> pathlib.Path:
-    """`$TOCO_CACHE`, or `toco_jax` in the user's cache directory."""
-    if chosen := os.environ.get("TOCO_CACHE"):
-        return pathlib.Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return pathlib.Path.home() / "Library" / "Caches" / "toco_jax"
-    base = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(base) / "toco_jax"
+    """`$TOCO_CACHE`, or `toco_jax` in the user's cache directory.
+
+    Raises:
+        MissingWeightsError: there is neither such a variable nor a home directory.
+    """
+    base = os.environ.get("TOCO_CACHE")
+    if not base:
+        home = "~/Library/Caches" if sys.platform == "darwin" else "~/.cache"
+        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or home, "toco_jax")
+    folder = pathlib.Path(os.path.expanduser(base))
+    if str(folder).startswith("~"):
+        raise MissingWeightsError(
+            f"there is no home directory for downloaded weights ({folder}): set TOCO_CACHE to a "
+            "folder for them, or give the path of a file"
+        )
+    return folder
 
 
 def hub_address(name: str) -> str:
     """The address of `hf:owner/repository[/file]`; the file defaults to `model.safetensors`.
 
     Raises:
-        ValueError: the name is not of that form.
+        WeightsError: the name is not of that form.
     """
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", name)
     if match is None or ".." in name:
-        raise ValueError(f"{name!r} is not of the form hf:owner/repository/file.safetensors")
+        raise WeightsError(f"{name!r} is not of the form hf:owner/repository/file.safetensors")
     return f"{_HUB}/{match[1]}/resolve/main/{match[2] or 'model.safetensors'}"
 
 
@@ -89,13 +101,14 @@ def fetch(address: str, *, timeout: float = 30.0, attempts: int = 3) -> pathlib.
         attempts: how often a broken transfer is taken up again where it stopped.
 
     Raises:
-        FileNotFoundError: the file cannot be downloaded; the message has the address and the place
-            to put it by hand.
-        ValueError: the file has another hash than promised.
+        MissingWeightsError: the file cannot be downloaded; the message has the address and the
+            place to put it by hand.
+        WeightsError: the file has another hash than promised.
+        OutputError: the cache cannot be written to.
     """
     place = place_of(address)
     if not place.exists():
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent, "TOCO_CACHE")
         with _only_process(place.with_name(f".{place.name}.lock")):
             if not place.exists():
                 _download(address, place, timeout=timeout, attempts=attempts)
@@ -134,7 +147,7 @@ def _download(address: str, place: pathlib.Path, *, timeout: float, attempts: in
         _verify(part, promised, f"what {address} sent")
         part.replace(place)
     except (OSError, http.client.HTTPException) as error:
-        raise FileNotFoundError(
+        raise MissingWeightsError(
             f"cannot download {address} ({error}). Download it elsewhere and put it at {place}"
         ) from error
     finally:
@@ -196,13 +209,13 @@ class _Redirect(urllib.request.HTTPRedirectHandler):
 
 
 def _verify(path: pathlib.Path, promised: str | None, what: str) -> None:
-    """Raises `ValueError` when the file's SHA-256 does not start with `promised`."""
+    """Raises `WeightsError` when the file's SHA-256 does not start with `promised`."""
     if promised is None:
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(promised):
-        raise ValueError(
+        raise WeightsError(
             f"{what} has the SHA-256 {found}, but {promised} was promised: it is damaged or was "
             "replaced. Remove it and download it again"
         )

@@ -17,11 +17,11 @@ import functools
 import json
 import os
 import pathlib
-import sys
 from typing import Any
 
 from toco_jax import (
     checkpoints,
+    commands,
     processes,
     protocols,
     refinement,
@@ -30,29 +30,22 @@ from toco_jax import (
     shares,
     submission,
 )
-from toco_jax.checkpoints import CheckpointError
-from toco_jax.data import DataError, open_configured
+from toco_jax.console import say
+from toco_jax.data import open_configured
+from toco_jax.errors import UserError
 from toco_jax.protocols import CRF, NATIVE
 from toco_jax.stopwatch import Stopwatch
 
 RESULTS_FILE = "evaluation.json"
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """An option that cannot work; the message names it and the remedy."""
-
-
-USER_ERRORS = (EvaluationError, CheckpointError, DataError, submission.SubmissionError)
-USER_ERRORS += (processes.ProcessError,)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toco_jax.evaluate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("python -m toco_jax.evaluate", __doc__)
     add = parser.add_argument
     path = pathlib.Path
     add("--checkpoint", type=path, required=True, help="a run's folder or one checkpoint in it")
@@ -71,21 +64,18 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--refine", choices=("par", "crf"), default="par", help="what refines pseudo labels")
     add("--submission", action="store_true", help="write masks for the test server, no scores")
     add("--distributed", action="store_true", help="share the split with the other processes")
-    return parser.parse_args(arguments)
+    return commands.parse(parser, arguments)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; a user's mistake is one sentence and exit code 1."""
     options = parse_arguments(arguments)
-    with processes.ends_all():
-        try:
-            processes.join(distributed=options.distributed)
-            if options.submission:
-                submit(options)
-            else:
-                evaluate(options)
-        except USER_ERRORS as error:
-            sys.exit(f"error: {error}")
+    with processes.ends_all(), commands.reported(debug=options.debug):
+        processes.join(distributed=options.distributed)
+        if options.submission:
+            submit(options)
+        else:
+            evaluate(options)
 
 
 def parse_protocols(text: str | None, crop_size: int) -> tuple[str, ...]:
@@ -140,13 +130,13 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     )
     if not processes.is_first():
         return {}
-    print(watch.report(len(shares.places_of_process(count))))
+    say(watch.report(len(shares.places_of_process(count))))
     results = summarize(counts, names, run, source, crf_settings(options))
     title = f"step {run.step}, {split}, {count} images"
     scoring.print_rows(results["rows"], title=title, bkg_thre=run.config.bkg_thre)
     path = out / RESULTS_FILE
     checkpoints.write_atomically(path, json.dumps(results, indent=1) + "\n")
-    print(f"classification F1 {results['cls_f1']:.1f} %; {path}")
+    say(path)
     return results
 
 
@@ -183,11 +173,15 @@ def summarize(
         for predictor in scoring.PREDICTORS
         if f"confusion/{predictor}/{name}" in counts
     ]
-    total, images = next(value for name, value in counts.items() if name.startswith("f1/"))
+    # The one that training logs where it was asked for, in whatever order they were named.
+    protocol = next(
+        (name for name in (str(run.config.crop_size), NATIVE) if name in names), names[0]
+    )
     return {
-        "images": int(images),
+        "images": int(counts[f"f1/{protocol}"][1]),
         "seconds": round(float(counts["seconds"]), 1),
-        "cls_f1": 100 * float(total / images),
+        "cls_f1": scoring.mean_f1(counts[f"f1/{protocol}"]),
+        "cls_f1_protocol": protocol,
         "step": run.step,
         "split": source.split,
         "bkg_thre": run.config.bkg_thre,
@@ -271,7 +265,7 @@ def native_pass(
 def print_shapes(network: Any) -> None:
     """How often the network was compiled."""
     shapes = ", ".join(f"{height}x{width}" for height, width in sorted(network.shapes))
-    print(f"network compiled for {len(network.shapes)} shapes (in patches): {shapes}")
+    say(f"network compiled for {len(network.shapes)} shapes (in patches): {shapes}")
 
 
 def submit(options: argparse.Namespace) -> None:

@@ -6,11 +6,9 @@ The function takes uint8 RGB images `[b, size, size, 3]` for any b, on cpu, cuda
 JSON of the same name holds the classes and their colours. `jax.export.deserialize` reads it back.
 """
 
-import argparse
 import functools
 import json
 import pathlib
-import sys
 from collections.abc import Callable
 
 import jax
@@ -18,36 +16,33 @@ import jax.numpy as jnp
 from jax import export as jax_export
 from ml_collections import ConfigDict
 
-from toco_jax import cams
+from toco_jax import cams, commands
+from toco_jax.console import say
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, palette
+from toco_jax.errors import UserError
 from toco_jax.inference import SEG_SCALES
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.ops.resize import resize
+from toco_jax.outputs import check_file, write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toco_jax.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("python -m toco_jax.export", __doc__)
     parser.add_argument("run", type=pathlib.Path, help="a run's folder or one checkpoint in it")
     parser.add_argument("out", type=pathlib.Path, help="the file to write, such as model.stablehlo")
     parser.add_argument("--size", type=int, default=448, help="side of the images in pixels")
     parser.add_argument(
         "--multiscale", action="store_true", help="several scales and mirror images, as published"
     )
-    options = parser.parse_args(arguments)
-    try:
+    options = commands.parse(parser, arguments)
+    with commands.reported(debug=options.debug):
         lines = export_run(
             options.run, options.out, size=options.size, multiscale=options.multiscale
         )
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def export_run(
@@ -56,8 +51,9 @@ def export_run(
     """Writes the function of a run and its JSON; returns lines that say so.
 
     Raises:
-        ValueError: there is no run, or `size` is no multiple of the patch.
+        UserError: there is no run, `size` is no multiple of the patch, or `out` cannot be written.
     """
+    check_file(out, "OUT")
     # Imported late: orbax is slow to import, and only reading a run needs it.
     from toco_jax import checkpoints, step
 
@@ -72,11 +68,10 @@ def export_run(
     predict = make_predictor(model, state["params"], cam_scales=scales)
     patch = model.backbone.patch
     if size < patch or size % patch:
-        raise ValueError(f"--size={size} must be a positive multiple of the patch side {patch}")
+        raise UserError(f"--size={size} must be a positive multiple of the patch side {patch}")
     data = serialize(predict, size=size)
     names = class_names(config, run)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(data)
+    write_atomically(out, data)
     about = {
         "classes": ["background", *names],
         "palette": palette(len(names) + 1).tolist(),
@@ -91,7 +86,7 @@ def export_run(
         "platforms": list(PLATFORMS),
     }
     sidecar = out.with_suffix(".json")
-    sidecar.write_text(json.dumps(about, indent=1) + "\n")
+    write_atomically(sidecar, json.dumps(about, indent=1) + "\n")
     return [f"{out}: {len(data):,} bytes for {', '.join(PLATFORMS)}", f"{sidecar}: the classes"]
 
 
@@ -174,4 +169,5 @@ def serialize(predict: Callable, *, size: int) -> bytes:
 
 
 if __name__ == "__main__":
+    commands.keep_streams()
     main()

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from toco_jax.errors import WeightsError
 from toco_jax.models.vit import Backbone
 
 Shape = tuple[int, ...]
@@ -201,7 +202,8 @@ def assemble(
         needs: whose shapes these are, for messages: "deit_tiny with 20 classes".
 
     Raises:
-        ValueError: names are missing, neither used nor dropped, or a shape or type does not fit.
+        WeightsError: names are missing, neither used nor dropped, a shape or type does not fit, or
+            a parameter holds NaN or infinities.
     """
     used = {name: path for path, source in sources.items() for name in source.names}
     problems = []
@@ -222,11 +224,27 @@ def assemble(
     if misfits:
         problems.append(f"{len(misfits)} tensors do not fit: {_listing(misfits)}")
     if problems:
-        raise ValueError(
+        raise WeightsError(
             f"these weights are not those of {needs}: {'; '.join(problems)}. Check the backbone "
             "and the number of classes with `python -m toco_jax.convert --inspect FILE`"
         )
-    return {path: _joined(tensors, source) for path, source in sources.items()}
+    params = {path: _joined(tensors, source) for path, source in sources.items()}
+    _refuse_not_finite(params, sources)
+    return params
+
+
+def _refuse_not_finite(params: Mapping[str, np.ndarray], sources: Mapping[str, Source]) -> None:
+    """Raises `WeightsError` for parameters with NaN or infinities, by their stored names."""
+    broken = [
+        f"{' and '.join(sources[path].names)} ({np.count_nonzero(~np.isfinite(value))} values)"
+        for path, value in params.items()
+        if not np.isfinite(value).all()
+    ]
+    if broken:
+        raise WeightsError(
+            f"{len(broken)} tensors hold NaN or infinite numbers: {_listing(broken)}. The file is "
+            "damaged, or its training went wrong: take another one"
+        )
 
 
 def is_float(dtype: np.dtype) -> bool:
@@ -249,7 +267,7 @@ def disassemble(
     """Our parameters by path to stored tensors, for layouts that store each in one tensor.
 
     Raises:
-        ValueError: paths are missing or unknown, or a shape does not fit.
+        WeightsError: paths are missing or unknown, or a shape does not fit.
     """
     checked = assemble(params, own(sources), needs="the layout to be written")
     return {

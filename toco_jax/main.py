@@ -10,20 +10,15 @@ Several processes are one job with --distributed (under SLURM, on a TPU pod, in 
 --coordinator=HOST:PORT --num_processes=N --process_id=I.
 """
 
-import os
 import pathlib
 import sys
 
-import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
-from toco_jax import command_line, processes
-from toco_jax.checkpoints import CheckpointError
-from toco_jax.config import ConfigError
-from toco_jax.data import DataError
+from toco_jax import command_line, commands, processes
+from toco_jax.console import say
 from toco_jax.host_memory import keep_memory
-from toco_jax.tracking import TrainingError
 from toco_jax.train import train
 
 command_line.define_config()
@@ -33,8 +28,6 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of this job.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0.")
 flags.mark_flag_as_required("config")
-
-USER_ERRORS = (CheckpointError, ConfigError, DataError, TrainingError, processes.ProcessError)
 
 
 def default_workdir(config_path: str) -> pathlib.Path:
@@ -51,7 +44,8 @@ def main(_argv: list[str]) -> None:
     config = flags.FLAGS.config
     config_path = config_flags.get_config_filename(flags.FLAGS["config"])
     workdir = pathlib.Path(_WORKDIR.value) if _WORKDIR.value else default_workdir(config_path)
-    with processes.ends_all():
+    # Reported within as well: a process of several ends at once with its sentence.
+    with processes.ends_all(), commands.reported(debug=flags.FLAGS.debug):
         try:
             processes.join(
                 distributed=_DISTRIBUTED.value,
@@ -60,18 +54,12 @@ def main(_argv: list[str]) -> None:
                 process_id=_PROCESS_ID.value,
             )
             train(config, workdir)
-        except USER_ERRORS as error:
-            sys.exit(f"error: {error}")
         except processes.Preempted as stopped:
-            print(f"{stopped}; the same command goes on")
+            say(f"{stopped}; the same command goes on")
             sys.exit(processes.RESTART)
 
 
 if __name__ == "__main__":
     keep_memory()
-    # Compiled programs are kept between runs; the user's own setting wins.
-    os.environ.setdefault(
-        "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path.home() / ".cache" / "toco_jax" / "xla")
-    )
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    commands.keep_programs()
     command_line.run(main)

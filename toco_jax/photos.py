@@ -1,21 +1,19 @@
-"""Anybody's photos and videos as uint8 RGB, whatever they are stored as."""
+"""Anybody's photos as uint8 RGB, whatever they are stored as."""
 
 import dataclasses
-import glob
 import io
 import os
 import pathlib
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from toco_jax.image_files import IMAGE_ENDINGS, READS_HEIF, image_files
+from toco_jax.errors import UserError
+from toco_jax.image_files import READS_HEIF
 
-VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 # What decoders raise for damaged files.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError)
@@ -29,42 +27,8 @@ if READS_HEIF:
 warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, "PIL")
 
 
-class PhotoError(ValueError):
+class PhotoError(UserError):
     """A file is missing or no picture; the message names it."""
-
-
-def find_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str]]:
-    """Pictures and videos under files, folders and globs, each with a name for its results.
-
-    The name is the path without ending, relative to the folder that was given. Where two files
-    would share one, it has the ending in it. A path that does not exist is listed as it is.
-    """
-    found: dict[pathlib.Path, pathlib.PurePath] = {}
-    for given in map(str, paths):
-        matches = sorted(glob.glob(given, recursive=True)) if glob.has_magic(given) else []
-        for path in map(pathlib.Path, matches or [given]):
-            if not path.is_dir():
-                found.setdefault(path, pathlib.PurePath(path.name))
-                continue
-            for file in image_files(path, endings=IMAGE_ENDINGS + VIDEO_ENDINGS).files:
-                found.setdefault(file, file.relative_to(path))
-    taken: set[str] = set()
-    named = []
-    for path, relative in found.items():
-        name = str(relative.with_suffix(""))
-        if name in taken:
-            name = f"{name}_{relative.suffix.lstrip('.')}"
-        number = 2
-        while name in taken:
-            name, number = f"{relative.with_suffix('')}_{number}", number + 1
-        taken.add(name)
-        named.append((path, name))
-    return named
-
-
-def is_video(path: pathlib.Path) -> bool:
-    """Whether a file is a video, by its ending."""
-    return path.suffix.lower() in VIDEO_ENDINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,27 +205,3 @@ def _to_8_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
     if highest <= 0 or white == 2**16 - 1:
         return scaled, ()
     return scaled, (f"{values.dtype} values up to {highest:g}, of which {white} counts as white",)
-
-
-def video_frames(path: pathlib.Path, *, every: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and uint8 `[H, W, 3]` of every so many frames of a video.
-
-    Raises:
-        PhotoError: the file is missing, no video, or holds no frame.
-    """
-    if not path.is_file():
-        raise PhotoError(f"{path} does not exist")
-    video = cv2.VideoCapture(str(path))
-    try:
-        number = 0
-        while video.grab():
-            if number % every == 0:
-                is_whole, frame = video.retrieve()
-                if not is_whole:
-                    raise PhotoError(f"{path}: frame {number} cannot be decoded")
-                yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-            number += 1
-    finally:
-        video.release()
-    if not number:
-        raise PhotoError(f"{path} cannot be read as a video")

@@ -4,25 +4,29 @@
 
 PATH is a file, a folder, a glob in quotes, or a video. The folder of the results receives
 `masks/` (palette PNGs at the picture's own size), `overlays/` (the same over the picture, with a
-legend), `cams/` (a heat map for each predicted class) and `predictions.json`. A file that cannot be
-read is named, the rest is done, and the exit code is 1.
+legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which names the files
+of each picture. A file that cannot be read is named, the rest is done, and the exit code is 1.
 """
 
 import argparse
-import json
+import errno
+import itertools
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from toco_jax import drawing, photos, runs
-from toco_jax.checkpoints import CheckpointError, write_atomically
+from toco_jax import commands, drawing, inputs, photos, runs
+from toco_jax.console import say
+from toco_jax.errors import UserError
 from toco_jax.inference import resize_map
 from toco_jax.mask_files import write_mask
+from toco_jax.outputs import OutputError
+from toco_jax.predictions import Report, claim_results, class_slugs
 from toco_jax.segmenter import SOURCES, Segmentation, Segmenter
 
 _JPEG_QUALITY = 92
@@ -31,11 +35,7 @@ _LEGEND_WIDTH = 240
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m toco_jax.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = commands.make_parser("python -m toco_jax.predict", __doc__)
     add = parser.add_argument
     add("path", nargs="+", help="a picture, a folder, a glob or a video")
     add("--checkpoint", required=True, help="a run's folder or one checkpoint in it")
@@ -46,16 +46,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
     add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
     add("--every", type=int, default=1, help="of a video, only one frame in so many")
-    return parser.parse_args(arguments)
+    return commands.parse(parser, arguments, intermixed=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line; exit code 1 where a file or an option was wrong."""
     options = parse_arguments(arguments)
-    try:
+    with commands.reported(debug=options.debug):
         failed = predict(options)
-    except (CheckpointError, ValueError) as error:
-        sys.exit(f"error: {error}")
     if failed:
         sys.exit(1)
 
@@ -65,10 +63,15 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
 
     Raises:
         CheckpointError: there is no run.
-        ValueError: an option out of range.
+        OutputError: the results cannot be written, or would overwrite other files.
+        UserError: an option out of range.
     """
     if options.every < 1:
-        raise ValueError(f"--every={options.every} must be at least 1")
+        raise UserError(f"--every={options.every} must be at least 1")
+    results = claim_results(options.out, options.path)
+    found = inputs.find_files(options.path, results=results)
+    for remark in found.remarks:
+        say(f"remark: {remark}", error=True)
     segmenter = Segmenter(
         options.checkpoint,
         source=options.source,
@@ -78,65 +81,65 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         with_cams=True,
         crf=options.crf,
     )
-    failed: list[dict[str, str]] = []
-    entries = {}
-
-    def fail(path: pathlib.Path, error: Exception) -> None:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        failed.append({"file": str(path), "error": str(error)})
-
-    def read(job: dict[str, Any]) -> dict[str, Any] | None:
-        if "image" in job:
-            return job
-        try:
-            image, notes = photos.read_photo(job["path"])
-        except photos.PhotoError as error:
-            fail(job["path"], error)
-            return None
-        return job | {"image": image, "notes": notes}
-
-    def jobs() -> Iterator[dict[str, Any]]:
-        order = 0
-        for path, name in photos.find_files(options.path):
-            if not photos.is_video(path):
-                yield {"path": path, "name": name, "order": order}
-                order += 1
-                continue
+    report = Report(options, segmenter)
+    report.save()
+    for word, error in found.problems:
+        report.fail(word, error)
+    slugs = class_slugs(segmenter.class_names)
+    try:
+        for record, result in segmenter.segment(jobs(found, options.every, report), report.read):
             try:
-                for number, frame in photos.video_frames(path, every=options.every):
-                    job = {"path": path, "name": f"{name}/{number:06d}", "order": order}
-                    yield job | {"image": frame, "notes": [f"frame {number}"]}
-                    order += 1
-            except photos.PhotoError as error:
-                fail(path, error)
+                entry = write_results(options.out, record, result, segmenter.class_names, slugs)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise OutputError(f"--out={options.out} cannot be written ({error})") from error
+                report.fail(record["path"], error)
+            else:
+                report.add(record["order"], entry)
+        report.complete = True
+    finally:
+        # Whatever ended it: what was segmented is on the disk, and this says what it is.
+        report.save()
+        counts = f"{len(report.entries)} pictures segmented, {len(report.failed)} failed"
+        say(f"{counts}; {report.path}")
+    return report.failed
 
-    for record, result in segmenter.segment(jobs(), read):
-        entry = write_results(options.out, record, result, segmenter)
-        entries[record["order"]] = entry
-        print("  ".join([entry["file"], ", ".join(entry["predicted"]) or "-", *entry["notes"]]))
-    if not entries and not failed:
-        fail(pathlib.Path(" ".join(options.path)), ValueError("no picture or video found there"))
-    about = {
-        "checkpoint": str(options.checkpoint),
-        "step": segmenter.step,
-        "classes": ["background", *segmenter.class_names],
-        "from": options.source,
-        "threshold": options.threshold,
-        "max_side": segmenter.max_side,
-    }
-    about |= {"images": [entries[order] for order in sorted(entries)], "failed": failed}
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "predictions.json"
-    write_atomically(path, json.dumps(about, indent=1) + "\n")
-    print(f"{len(entries)} pictures segmented, {len(failed)} failed; {path}")
-    return failed
+
+def jobs(found: inputs.Found, every: int, report: Report) -> Iterator[dict[str, Any]]:
+    """What is to be segmented: pictures by their path, videos frame by frame."""
+    order = itertools.count()
+    for path, name in found.files:
+        if not inputs.is_video(path):
+            yield {"path": path, "name": name, "order": next(order)}
+            continue
+        try:
+            for number, frame in inputs.video_frames(path, every=every):
+                job = {"path": path, "name": f"{name}/{number:06d}", "order": next(order)}
+                yield job | {"image": frame, "notes": [f"frame {number}"]}
+        except photos.PhotoError as error:
+            report.fail(path, error)
 
 
 def write_results(
-    out: pathlib.Path, record: dict[str, Any], result: Segmentation, segmenter: Segmenter
+    out: pathlib.Path,
+    record: dict[str, Any],
+    result: Segmentation,
+    names: Sequence[str],
+    slugs: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes mask, overlay and heat maps of one picture; returns its entry of predictions.json."""
-    image, name, names = record["image"], record["name"], segmenter.class_names
+    """Writes mask, overlay and heat maps of one picture; returns its entry of predictions.json.
+
+    Args:
+        out: folder of the results.
+        record: the picture with its `path`, `name`, `image` and `notes`.
+        result: what the network says about it.
+        names: the foreground classes.
+        slugs: see `class_slugs`.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    image, name = record["image"], record["name"]
     height, width = image.shape[:2]
     notes = list(record["notes"])
     if result.segmented_at != (height, width):
@@ -150,7 +153,7 @@ def write_results(
     )
     cam_paths = {}
     for k, class_id in enumerate(result.classes):
-        path = _in_folder(out / "cams", f"{name}_{names[class_id].replace(' ', '_')}.jpg")
+        path = _in_folder(out / "cams", f"{name}.{slugs[class_id]}.jpg")
         heat = resize_map(np.ascontiguousarray(result.cams[..., k : k + 1]), (height, width))
         Image.fromarray(drawing.heat_map(image, heat)).save(path, quality=_JPEG_QUALITY)
         cam_paths[names[class_id]] = str(path.relative_to(out))

@@ -26,9 +26,11 @@ import numpy as np
 import optax
 from flax import traverse_util
 
+from toco_jax import commands
 from toco_jax.data.shapes import SHAPES, TEXTURES, Thing, background, draw, finish
 from toco_jax.models.toco import normalize
 from toco_jax.models.vit import ViT, backbone_from_name
+from toco_jax.outputs import check_file
 
 BACKBONE = "width=96,depth=6,heads=3,patch=8"
 GRID = 10  # patches along a side of the demo's 80 pixel images
@@ -189,13 +191,21 @@ def save_encoder(path: pathlib.Path, params: dict, metadata: dict) -> None:
     np.savez(path, metadata=np.array(json.dumps(metadata)), **arrays)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = commands.make_parser("python -m toco_jax.pretrain_shapes", __doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, default=OUT)
     parser.add_argument("--steps", type=int, nargs=3, default=STEPS)
     parser.add_argument("--batch", type=int, default=64)
-    args = parser.parse_args()
+    args = commands.parse(parser, arguments)
+    with commands.reported(debug=args.debug):
+        check_file(args.out, "--out")
+        run(args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Trains the encoder and writes it."""
     params, accuracy = pretrain(seed=args.seed, steps=tuple(args.steps), batch=args.batch)
     steps = " ".join(str(n) for n in args.steps)
     command = f"python -m toco_jax.pretrain_shapes --seed {args.seed} --steps {steps}"
@@ -212,4 +222,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    commands.keep_streams()
     main()

@@ -4,13 +4,17 @@ Every tensor of a source is used or named as dropped, and every parameter is fil
 is an error with names and shapes. No torch is needed.
 """
 
+import hashlib
+import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from toco_jax import backbone_files, download, layouts, torch_file, weight_files
+from toco_jax import backbone_files, download, layouts, recognise, torch_file, weight_files
+from toco_jax.errors import MissingWeightsError, UserError, WeightsError
 from toco_jax.models.vit import backbone_from_name
 
 Tensors = Mapping[str, np.ndarray]
@@ -37,7 +41,7 @@ def params_from_reference(
         The positional grid is the one stored.
 
     Raises:
-        ValueError: a key is missing, or is neither used nor one of those meant to be dropped, a
+        WeightsError: a key is missing, or is neither used nor one of those meant to be dropped, a
             shape does not fit, or a weight-normalised layer has a gain other than 1.
     """
     tensors = backbone_files.without_module(state_dict)
@@ -45,7 +49,7 @@ def params_from_reference(
     sources = layouts.reference(backbone_from_name(backbone), grid, num_classes, decoder_width)
     for name in GAINS:
         if name in tensors and not np.all(np.asarray(tensors[name]) == 1):
-            raise ValueError(
+            raise WeightsError(
                 f"{name} is not 1 everywhere: the gain of this layer is fixed at 1 in the method, "
                 "so these weights come from something else"
             )
@@ -65,7 +69,7 @@ def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: s
     1000-class head, which the network carries but never uses, is written as zeros.
 
     Raises:
-        ValueError: a parameter is missing, unknown or does not fit `backbone`.
+        WeightsError: a parameter is missing, unknown or does not fit `backbone`.
     """
     spec = backbone_from_name(backbone)
     tree = {**params, "teacher": teacher_params}
@@ -89,7 +93,8 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
     Args:
         init: `deit_tiny`, `deit_small`, `deit_base`, `vit_base` or `vit_large` (downloaded once),
             `hf:owner/repository[/file]` (a file of the Hugging Face hub), `shapes` (comes with the
-            package), the path of a file (`.safetensors`, `.pth`, `.npz`), or a run of ours.
+            package), the path of a file (`.safetensors`, `.pth`, `.npz`) or of a model folder of
+            Hugging Face, or a run of ours.
         backbone: name or sizes of the backbone to be filled.
         num_classes: C, the foreground classes.
         decoder_width: hidden channels of the decoder.
@@ -97,27 +102,52 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
     Returns:
         `params`: nested float32 arrays, either `encoder` alone or the whole network;
         `teacher_params`: the teacher's head or None; `grid`: side of the positional grid in
-        patches; `layout`: what the source is; `notes`: lines on what was read and dropped.
+        patches; `layout`: what the source is; `notes`: lines on what was read and dropped;
+        `origin`: JSON values that say which weights these are, their SHA-256 among them.
 
     Raises:
-        FileNotFoundError: there is no such file, or it could not be downloaded.
-        ValueError: the weights do not fit, or the file is damaged or of no known format.
+        MissingWeightsError: there is no such file, or it could not be downloaded.
+        WeightsError: the weights do not fit, or the file is damaged or of no known format.
     """
     path = resolve(init)
+    where = f"init={init!r}" if init == str(path) else f"init={init!r} ({path})"
     sizes = {"backbone": backbone, "num_classes": num_classes, "decoder_width": decoder_width}
     try:
         if path.is_dir():
             return _from_run(path, **sizes)
         path, file = _read(init, path)
         _check_backbone(file.metadata.get("backbone"), backbone)
+        _check_heads(path.parent, backbone)
         out = from_tensors(file.tensors, **sizes)
-    except ValueError as error:
-        raise ValueError(f"init={init!r}: {error}") from error
-    known = weight_files.known_file(path)
+    except MissingWeightsError:
+        raise
+    except UserError as error:
+        raise WeightsError(f"{where}: {error}") from error
+    origin = origin_of_file(init, path, file, out["layout"])
+    what = weight_files.known_file(origin["sha256"]) or out.pop("pretraining")
     if "augreg" in path.as_posix().lower():
         file.notes.append("by its name these are augreg weights, not the published initialisation")
-    first = f"{path}: {file.format}, {out['layout']}" + (f", {known}" if known else "")
-    return out | {"notes": [first, *file.notes, *out["notes"]]}
+    first = f"{path}: {file.format}, {out['layout']}, SHA-256 {origin['sha256']}"
+    recognised = [f"these weights are: {what}"] if what else []
+    return out | {
+        "notes": [first, *recognised, *file.notes, *out["notes"]],
+        "origin": origin | {"weights": what},
+    }
+
+
+def origin_of_file(
+    init: str, path: pathlib.Path, file: weight_files.WeightFile, layout: str
+) -> dict[str, Any]:
+    """Which file weights are from, as JSON values."""
+    about = {"init": init, "path": str(path.absolute()), "sha256": weight_files.sha256(path)}
+    return about | {"format": file.format, "layout": layout}
+
+
+def origin_of_run(path: pathlib.Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Which run and step weights are from, as JSON values; the SHA-256 is that of `digest_of`."""
+    digest = digest_of(state["params"], state["teacher_params"])
+    about = {"init": str(path), "path": str(path.absolute()), "sha256": digest}
+    return about | {"format": "a run", "step": int(state["step"])}
 
 
 def _read(init: str, path: pathlib.Path) -> tuple[pathlib.Path, weight_files.WeightFile]:
@@ -130,18 +160,21 @@ def _read(init: str, path: pathlib.Path) -> tuple[pathlib.Path, weight_files.Wei
         hub_name = download.HUB_NAMES[init]
         try:
             path = resolve(hub_name)
-        except FileNotFoundError as unreachable:
-            raise FileNotFoundError(f"{error}. Or, the same weights: {unreachable}") from error
+        except MissingWeightsError as unreachable:
+            raise MissingWeightsError(f"{error}. Or, the same weights: {unreachable}") from error
         file = weight_files.read(path)
         file.notes.append(f"taken from {hub_name}, as the published file takes torch to read")
         return path, file
 
 
 def resolve(init: str) -> pathlib.Path:
-    """The file or folder of a name, a hub address or a path; downloads what is not cached.
+    """The file of a name, a hub address, a path or a model folder, or the folder of a run.
+
+    What is not cached is downloaded.
 
     Raises:
-        FileNotFoundError: there is no such name or path, or it could not be downloaded.
+        MissingWeightsError: there is no such name or path, or it could not be downloaded.
+        WeightsError: a model folder without weights that can be read.
     """
     if init in ASSETS:
         return ASSETS[init]
@@ -149,33 +182,35 @@ def resolve(init: str) -> pathlib.Path:
         return download.fetch(download.ADDRESSES[init])
     if init.startswith("hf:"):
         return download.fetch(download.hub_address(init))
-    path = pathlib.Path(init).expanduser()
+    path = pathlib.Path(os.path.expanduser(init))  # as it is where nobody is at home
     if not path.exists():
         names = ", ".join([*download.ADDRESSES, *ASSETS])
-        raise FileNotFoundError(
+        raise MissingWeightsError(
             f"init={init!r} is neither a known name ({names}, hf:owner/repository/file) nor an "
             f"existing path ({path.absolute()})"
         )
-    return path
+    is_run = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
+    return weight_files.file_in(path) or path if path.is_dir() and not is_run else path
 
 
 def from_tensors(
     tensors: Tensors, *, backbone: str, num_classes: int, decoder_width: int = 512
 ) -> dict:
-    """What `load` returns, from the tensors of a file in any layout.
+    """What `load` returns, from the tensors of a file in any layout: instead of `origin` with
+    `pretraining`, what a backbone was trained on, None for a whole network.
 
     Raises:
-        ValueError: the layout is not known, or the weights do not fit.
+        WeightsError: the layout is not known, or the weights do not fit.
     """
     tensors = backbone_files.without_module(tensors)
     layout = backbone_files.layout_of(tensors)
     notes = backbone_files.dropped_note(tensors, backbone_files.DROPPED[layout])
+    what = recognise.pretraining(tensors, layout)
     if layout == "toco":
         params, teacher = params_from_reference(
             tensors, backbone=backbone, num_classes=num_classes, decoder_width=decoder_width
         )
     else:
-        notes += backbone_files.pretraining_note(tensors, layout)
         tensors, changes = backbone_files.plain_vit(tensors, layout)
         notes += changes
         spec = backbone_from_name(backbone)
@@ -186,7 +221,9 @@ def from_tensors(
             needs=f"the backbone {backbone}",
         )
         params, teacher = _nested(paths)[0], None
-    return _result(params, teacher, notes, backbone_files.LAYOUT_NAMES[layout])
+    return _result(params, teacher, notes, backbone_files.LAYOUT_NAMES[layout]) | {
+        "pretraining": what
+    }
 
 
 def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_width: int) -> dict:
@@ -203,15 +240,38 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
     needs = f"{backbone} with {num_classes} classes"
     params, teacher = _nested(layouts.assemble(paths, sources, needs=needs))
-    return _result(params, teacher, [f"{path}: step {int(state['step'])}"], "a run")
+    origin = origin_of_run(path, state)
+    notes = [f"{path}: a run at step {origin['step']}, its parameters' SHA-256 {origin['sha256']}"]
+    return _result(params, teacher, notes, "a run") | {"origin": origin}
+
+
+def digest_of(params: Mapping, teacher_params: Mapping) -> str:
+    """SHA-256 of a run's parameters, however they are stored: 64 hex digits."""
+    paths = traverse_util.flatten_dict({**params, "teacher": teacher_params}, sep="/")
+    digest = hashlib.sha256()
+    for path, value in sorted(paths.items()):
+        digest.update(f"{path} {value.dtype} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _check_heads(folder: pathlib.Path, backbone: str) -> None:
+    """Raises `WeightsError` if `config.json` beside a file says another number of heads."""
+    heads = weight_files.model_config(folder).get("num_attention_heads")
+    expected = backbone_from_name(backbone).heads
+    if isinstance(heads, int) and heads != expected:
+        raise WeightsError(
+            f"{folder / 'config.json'} says {heads} attention heads, {backbone!r} has {expected}: "
+            "set --config.backbone to one with as many"
+        )
 
 
 def _check_backbone(stated: str | None, backbone: str) -> None:
-    """Raises `ValueError` if a source says it has another backbone: the heads do not show in the
+    """Raises `WeightsError` if a source says it has another backbone: the heads do not show in the
     shapes.
     """
     if stated is not None and backbone_from_name(stated) != backbone_from_name(backbone):
-        raise ValueError(
+        raise WeightsError(
             f"these weights are of the backbone {stated!r}, not {backbone!r}: set "
             f"--config.backbone={stated}"
         )

@@ -18,13 +18,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from toco_jax.errors import UserError
+
 # The exit code of a run that was told to stop and has saved: start it again (EX_TEMPFAIL).
 RESTART = 75
 # Seconds after which a process that has gone silent is taken for dead, and all others end.
 _SILENCE = 30
 
 
-class ProcessError(ValueError):
+class ProcessError(UserError):
     """Processes that cannot meet; the message says which setting is missing."""
 
 
@@ -60,10 +62,10 @@ def join(
         return
     if not distributed and missing:
         raise ProcessError(f"{' and '.join(missing)} missing: the three come together")
-    if num_processes is None and "JAX_NUM_PROCESSES" in os.environ:
-        num_processes = int(os.environ["JAX_NUM_PROCESSES"])
-    if process_id is None and "JAX_PROCESS_ID" in os.environ:
-        process_id = int(os.environ["JAX_PROCESS_ID"])
+    if num_processes is None:
+        num_processes = _number_in_environment("JAX_NUM_PROCESSES")
+    if process_id is None:
+        process_id = _number_in_environment("JAX_PROCESS_ID")
     try:
         jax.distributed.initialize(
             coordinator, num_processes, process_id, heartbeat_timeout_seconds=_SILENCE
@@ -77,8 +79,15 @@ def join(
         sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
 
 
+def _number_in_environment(name: str) -> int | None:
+    text = os.environ.get(name)
+    if text is None or text.strip().isdecimal():
+        return None if text is None else int(text)
+    raise ProcessError(f"{name}={text} is no number: set it right or unset it")
+
+
 def _check_alone() -> None:
-    tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+    tasks = _number_in_environment("SLURM_STEP_NUM_TASKS") or 1
     if tasks > 1:
         raise ProcessError(
             f"srun has started {tasks} processes that do not know of each other: add --distributed"
@@ -115,7 +124,9 @@ def ends_all() -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if jax.process_count() == 1 or (isinstance(error, SystemExit) and error.code == RESTART):
+        # Without asking for devices, which may be what failed.
+        alone = not jax.distributed.is_initialized() or jax.process_count() == 1
+        if alone or (isinstance(error, SystemExit) and error.code == RESTART):
             raise
         if isinstance(error, SystemExit):
             print(error.code, file=sys.stderr)

@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from toco_jax import checkpoints, export, step
+from toco_jax import checkpoints, commands, export, step
 from toco_jax.inference import SEG_SCALES, NativeNetwork
 from toco_jax.models.toco import ToCo
 
@@ -86,11 +86,9 @@ def default_batch_size() -> int:
 
 
 def set_up_command() -> None:
-    """Keeps compiled programs between commands, where the user has not said otherwise, and silences
+    """Keeps compiled programs between commands and the command's streams to its end, and silences
     orbax, which warns of opening a checkpoint read-only.
     """
     logging.set_verbosity(logging.ERROR)
-    default = str(pathlib.Path.home() / ".cache" / "toco_jax" / "xla")
-    # In the environment, so that worker processes find it too.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", default)
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+    commands.keep_streams()
+    commands.keep_programs()

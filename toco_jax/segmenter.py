@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from toco_jax import runs
+from toco_jax.errors import UserError
 from toco_jax.inference import SEG_SCALES, Maps, NativeNetwork, Size, resize_map, softmax
 from toco_jax.photos import as_rgb, read_photo
 from toco_jax.refinement import refine_probs
@@ -61,7 +62,7 @@ class Segmenter:
 
     Raises:
         CheckpointError: there is no run.
-        ValueError: an unknown source, or a number out of range.
+        UserError: an unknown source, or a number out of range.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class Segmenter:
         batch_size: int | None = None,
     ):
         if source not in SOURCES:
-            raise ValueError(f"source={source!r} must be one of {', '.join(SOURCES)}")
+            raise UserError(f"source={source!r} must be one of {', '.join(SOURCES)}")
         if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold={threshold} must lie in 0..1")
+            raise UserError(f"threshold={threshold} must lie in 0..1")
         if max_side is not None and max_side < 1:
-            raise ValueError(f"max_side={max_side} must be at least 1")
+            raise UserError(f"max_side={max_side} must be at least 1")
         self._run = runs.load(checkpoint)
         self._source, self._threshold, self._crf = source, threshold, crf
         self._with_cams = with_cams or source != "seg"

@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from toco_jax import refinement
+from toco_jax.console import say
 from toco_jax.data.classes import palette
 from toco_jax.data.labels import read_image
+from toco_jax.errors import UserError
 from toco_jax.image_files import image_of_each
 from toco_jax.inference import Maps, softmax
 from toco_jax.mask_files import write_mask
@@ -26,7 +28,7 @@ FOLDER = pathlib.PurePath("results", "VOC2012", "Segmentation", "comp6_test_cls"
 TAR_FILE = "submission.tar"
 
 
-class SubmissionError(ValueError):
+class SubmissionError(UserError):
     """The server would refuse the submission; the message lists what is wrong."""
 
 
@@ -82,7 +84,7 @@ def submit(
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     left = [i for i, name in enumerate(images.names) if not (folder / f"{name}.png").exists()]
-    print(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
+    say(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
     network = run.network(batch_size=batch_size)
     progress = Progress("submission", len(left))
 
@@ -102,7 +104,7 @@ def submit(
             progress()
     check(folder, images, run.config.num_classes + 1)
     path = pack(out, images.names)
-    print(f"{len(images.names)} masks pass the server's checks: {path}")
+    say(f"{len(images.names)} masks pass the server's checks: {path}")
     return path
 
 

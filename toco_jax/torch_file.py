@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from toco_jax import safe_pickle
+from toco_jax.errors import WeightsError
 
 ZIP_MAGIC = b"PK\x03\x04"
 # The integer that opens a file of torch before 1.6, as its pickle writes it.
@@ -32,7 +33,7 @@ _STORAGES = {
 }
 
 
-class LegacyFormatError(ValueError):
+class LegacyFormatError(WeightsError):
     """The file is of torch before 1.6; the message has the command that saves it anew."""
 
 
@@ -54,7 +55,7 @@ def load(path: str | pathlib.Path) -> Any:
 
     Raises:
         LegacyFormatError: the file is in the format of torch before 1.6.
-        ValueError: the file is damaged or truncated, or its pickle asks for anything but plain
+        WeightsError: the file is damaged or truncated, or its pickle asks for anything but plain
             data.
     """
     path = pathlib.Path(path)
@@ -63,12 +64,12 @@ def load(path: str | pathlib.Path) -> Any:
         if LEGACY_MAGIC in start[:16] or _is_legacy_tar(file):
             raise LegacyFormatError(_LEGACY.format(path=path, new=path.with_suffix(".zip.pth")))
         if not start.startswith(ZIP_MAGIC):
-            raise ValueError(f"{path} is not a file of torch.save: it starts with {start[:8]!r}")
+            raise WeightsError(f"{path} is not a file of torch.save: it starts with {start[:8]!r}")
         buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         return _load(buffer, _Archive(path, buffer))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except ValueError as error:  # a damaged file can ask for anything that cannot be
+        raise WeightsError(f"{path}: {error}") from error
 
 
 _LEGACY = (

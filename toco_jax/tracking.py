@@ -9,12 +9,15 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from toco_jax.console import say
+from toco_jax.errors import UserError
+from toco_jax.outputs import write_atomically
 from toco_jax.processes import is_first
 
 METRICS_FILE = "metrics.jsonl"
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training cannot go on; the message says what happened and what to do."""
 
 
@@ -51,9 +54,7 @@ class Tracker:
         lines = self._path.read_text().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
         kept = [line for line in whole if json.loads(line)["step"] <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self._path)
+        write_atomically(self._path, "".join(kept))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line and one TensorBoard point per value."""
@@ -75,10 +76,7 @@ class Tracker:
         shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
         left = format_seconds((self._total_steps - step) / max(steps_per_second, 1e-9))
         rate = steps_per_second * images_per_step
-        print(
-            f"step {step}/{self._total_steps}  {shown}  {rate:.1f} images/s  ETA {left}",
-            flush=True,
-        )
+        say(f"step {step}/{self._total_steps}  {shown}  {rate:.1f} images/s  ETA {left}")
         return rate
 
     def restart_clock(self, step: int) -> None:

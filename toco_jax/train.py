@@ -14,8 +14,10 @@ from ml_collections import ConfigDict
 from toco_jax import checkpoints, pretrained, processes, samples, scoring, validation
 from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
+from toco_jax.console import say
 from toco_jax.data import Part, open_configured, remarks, shapes
 from toco_jax.data.pipeline import configured_batches, eval_batches
+from toco_jax.errors import UserError
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.sharding import local_copy, local_mesh, make_mesh, shard_batch
 from toco_jax.step import (
@@ -50,7 +52,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """
     validate(config, jax.device_count())
     if (workdir / RESULTS_FILE).exists():
-        print(
+        say(
             f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --workdir"
         )
         return json.loads((workdir / RESULTS_FILE).read_text())
@@ -67,13 +69,15 @@ def train_until_stopped(
     folder.claim(workdir, config, source.class_names)
 
     mesh = make_mesh()
-    model, state = start_state(config)
+    start = load_start(config)
+    model, state = start_state(config, start)
     state = place_state(config, state, mesh)
     store = checkpoints.Checkpoints(workdir)
+    folder.note_start(workdir, start["origin"], goes_on=store.latest_step is not None)
     meta = {"seconds": 0.0, "evaluation": None}
     if store.latest_step is not None:
         state, meta = store.restore(state)
-        print(f"going on from step {int(state.step)} in {workdir}")
+        say(f"going on from step {int(state.step)} in {workdir}")
     began -= meta["seconds"]
 
     @functools.lru_cache
@@ -138,35 +142,49 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
             f"num_classes={config.num_classes}, but data source {data.source!r} has {num_classes} "
             f"classes: use num_classes={num_classes}"
         )
-    print(
+    say(
         f"{len(source)} training images of {data.train_split!r}, {len(val_source)} validation "
         f"images of {data.val_split!r}, {num_classes} classes"
     )
     for remark in remarks.of_splits(source, val_source):
-        print(f"remark: {remark}")
+        say(f"remark: {remark}")
     return source, val_source
 
 
-def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
-    """The network and its state before the first step, from `config.init`."""
-    spec = backbone_from_name(config.backbone)
-    teacher_params, loaded, grid = None, {}, config.crop_size // spec.patch
-    if config.init != "random":
-        try:
-            weights = pretrained.load(
-                config.init,
-                backbone=config.backbone,
-                num_classes=config.num_classes,
-                decoder_width=config.decoder_width,
-            )
-        except (ValueError, FileNotFoundError) as error:
-            raise ConfigError(str(error)) from error
-        loaded, teacher_params, grid = (weights[k] for k in ("params", "teacher_params", "grid"))
-        for note in weights["notes"]:
-            print(note)
-    model = make_model(config, grid=grid)
+def load_start(config: ConfigDict) -> dict[str, Any]:
+    """The weights that `config.init` names, as `pretrained.load` gives them; prints what they are.
+
+    Raises:
+        ConfigError: there are none, or they do not fit.
+    """
+    if config.init == "random":
+        grid = config.crop_size // backbone_from_name(config.backbone).patch
+        origin = {"init": "random", "sha256": None}
+        return {"params": {}, "teacher_params": None, "grid": grid, "origin": origin}
+    try:
+        weights = pretrained.load(
+            config.init,
+            backbone=config.backbone,
+            num_classes=config.num_classes,
+            decoder_width=config.decoder_width,
+        )
+    except UserError as error:
+        raise ConfigError(str(error)) from error
+    for note in weights["notes"]:
+        say(note)
+    return weights
+
+
+def start_state(
+    config: ConfigDict, weights: dict[str, Any] | None = None
+) -> tuple[Any, TrainState]:
+    """The network and its state before the first step, from `weights` as `load_start` gives them,
+    those of `config.init` by default.
+    """
+    weights = load_start(config) if weights is None else weights
+    model = make_model(config, grid=weights["grid"])
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
-    return model, init_state(config, params | loaded, teacher_params)
+    return model, init_state(config, params | weights["params"], weights["teacher_params"])
 
 
 class Evaluator:
@@ -239,11 +257,11 @@ def finish(
     if config.data.source == "shapes":
         results["baselines"] = shapes.baselines(evaluator.source)
         for name, miou in results["baselines"].items():
-            print(f"baseline, {name}: mIoU {miou:.1f} %")
+            say(f"baseline, {name}: mIoU {miou:.1f} %")
     named = ("segmentation mIoU", "seg_miou"), ("CAM", "cam_miou"), ("aux CAM", "aux_cam_miou")
     named = (*named, ("F1", "cls_f1"))
-    scores = [f"{name} {validation.shown(results[key], ' %')}" for name, key in named]
-    print(
+    scores = [f"{name} {scoring.shown(results[key], ' %')}" for name, key in named]
+    say(
         f"{', '.join(scores)} after {format_seconds(results['seconds'])}; "
         f"{workdir / RESULTS_FILE}, {workdir / SAMPLES_FILE}"
     )

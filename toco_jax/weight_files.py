@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from toco_jax import torch_file
+from toco_jax.errors import MissingWeightsError, WeightsError
 
 _SAFETENSORS_TYPES = {
     "F64": np.float64,
@@ -26,6 +27,9 @@ _SAFETENSORS_TYPES = {
     "BOOL": np.bool_,
 }
 _MAX_HEADER = 100 * 2**20  # the limit of the safetensors format
+# What Hugging Face libraries call the weights in a model's folder, and formats that are not read.
+_MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+_OTHER_FORMATS = (".index.json", ".msgpack", ".h5", ".onnx", ".gguf")
 # Entries of a training checkpoint that hold the network, the others being its surroundings.
 _STATE_DICTS = ("model", "state_dict")
 
@@ -57,13 +61,16 @@ def read(path: str | pathlib.Path) -> WeightFile:
     """All tensors of a `.safetensors`, `.npz` or torch zip file, as views of it where possible.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is of none of these formats, is damaged, or holds something other than
-            named tensors.
+        MissingWeightsError: the file cannot be read.
+        WeightsError: the file is of none of these formats, is damaged, or holds something other
+            than named tensors.
     """
     path = pathlib.Path(path)
-    with path.open("rb") as file:
-        start = file.read(64)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise MissingWeightsError(f"{path} cannot be read ({error.strerror})") from error
     if start.startswith(torch_file.ZIP_MAGIC):
         return _read_npz(path) if _is_npz(path) else _read_torch(path)
     if torch_file.LEGACY_MAGIC in start[:16]:
@@ -75,17 +82,54 @@ def read(path: str | pathlib.Path) -> WeightFile:
         hint = ": it is a web page, so the download went wrong"
     elif not start:
         hint = ": it is empty"
-    raise ValueError(
+    raise WeightsError(
         f"{path} is no file of weights{hint} (it starts with {start[:8]!r}). Known are "
         ".safetensors, the .pth files of torch.save, and .npz"
     )
 
 
-def known_file(path: str | pathlib.Path) -> str | None:
-    """Which published file this is by its SHA-256, or None."""
+def sha256(path: str | pathlib.Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
     with pathlib.Path(path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_file(digest: str) -> str | None:
+    """Which published file has this SHA-256, or None."""
     return KNOWN_FILES.get(digest[:8])
+
+
+def file_in(folder: pathlib.Path) -> pathlib.Path | None:
+    """The weights in a model folder as Hugging Face libraries write it; None for another folder.
+
+    Raises:
+        WeightsError: the weights are in several files, in a format that is not read, or not there.
+    """
+    about = model_config(folder)
+    for name in _MODEL_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(path.name for path in folder.iterdir() if path.name.endswith(_OTHER_FORMATS))
+    if others:
+        raise WeightsError(
+            f"{folder} holds its weights as {', '.join(others)}, which is not read: save them as "
+            "one model.safetensors"
+        )
+    if about.keys() & {"model_type", "architecture", "architectures"}:
+        raise WeightsError(
+            f"{folder} is a Hugging Face model folder without weights ({_MODEL_FILES[0]}): "
+            "download them too"
+        )
+    return None
+
+
+def model_config(folder: pathlib.Path) -> dict[str, Any]:
+    """What `config.json` in a folder says; nothing where there is none, or a damaged one."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
 
 
 def _is_npz(path: pathlib.Path) -> bool:
@@ -100,7 +144,7 @@ def _read_torch(path: pathlib.Path) -> WeightFile:
     content = torch_file.load(path)
     notes = []
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
     for key in _STATE_DICTS:
         if isinstance(content.get(key), dict):
             others = sorted(str(name) for name in content if name != key)
@@ -110,7 +154,7 @@ def _read_torch(path: pathlib.Path) -> WeightFile:
             break
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
-            raise ValueError(
+            raise WeightsError(
                 f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor. Expected are "
                 f"named tensors, alone or under one of {', '.join(_STATE_DICTS)}"
             )
@@ -134,7 +178,7 @@ def _read_safetensors(path: pathlib.Path) -> WeightFile:
         _check_spans(spans, len(buffer) - begin)
     # A damaged header can be any JSON, or none.
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(
+        raise WeightsError(
             f"{path} is a damaged or cut .safetensors file ({error}): download it again"
         ) from error
     return WeightFile("safetensors", tensors, metadata, [])
@@ -184,7 +228,7 @@ def _read_npz(path: pathlib.Path) -> WeightFile:
                     tensors[name] = value
     # What zipfile raises on a damaged file depends on where the damage is.
     except Exception as error:
-        raise ValueError(f"{path} is a damaged or cut .npz file ({error!r})") from error
+        raise WeightsError(f"{path} is a damaged or cut .npz file ({error!r})") from error
     return WeightFile("npz", tensors, metadata, [])
 
 

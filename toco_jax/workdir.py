@@ -7,8 +7,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from toco_jax import checkpoints, processes
+from toco_jax.console import say
 
 CLASSES_FILE = "classes.json"
+START_FILE = "init.json"  # which weights the run started from
 # Keys that may differ when a run goes on: they do not change what it computes.
 FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root")
 FREE_KEYS += ("data.num_threads", "data.on_error")
@@ -64,6 +66,29 @@ def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
         raise checkpoints.CheckpointError(
             f"{path} lists other classes than the data has now; use another --workdir or the same "
             "data"
+        )
+
+
+def note_start(workdir: pathlib.Path, origin: dict[str, Any], *, goes_on: bool) -> None:
+    """Writes which weights a run started from; the first process for all.
+
+    Args:
+        workdir: the run's folder.
+        origin: of `pretrained.load`.
+        goes_on: whether the run has steps behind it. Then what it did start from stays noted, and
+            a line says so where the weights of that name are others by now.
+    """
+    path = workdir / START_FILE
+    if not processes.is_first():
+        return
+    if not goes_on or not path.exists():
+        checkpoints.write_atomically(path, json.dumps(origin, indent=1) + "\n")
+        return
+    noted = json.loads(path.read_text())
+    if noted.get("sha256") != origin["sha256"]:
+        say(
+            f"init={origin['init']!r} now is of the SHA-256 {origin['sha256']}; this run started "
+            f"from {noted.get('sha256')} and goes on from its own checkpoint"
         )
 
 

@@ -135,7 +135,7 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(functools.partial(step.init_params, model), jax.random.key(0))
     params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
-    with pytest.raises(DataError, match=r"is not a run: it has no config\.json"):
+    with pytest.raises(checkpoints.CheckpointError, match=r"is not a run: it has no config\.json"):
         show.regions_of(str(tmp_path), Halves.records())
     monkeypatch.setattr(checkpoints, "load_run", lambda run: (config, {"params": params}))
     records = Halves.records()

@@ -27,6 +27,7 @@ from toco_jax.data.files import FileSource
 from toco_jax.data.folder_masks import MaskError
 from toco_jax.data.labels import load_photo
 from toco_jax.data.prepare import progress
+from toco_jax.outputs import OutputError, check_file, write_atomically
 from toco_jax.photos import Photo
 
 PARTS = ("train", "val")
@@ -273,7 +274,10 @@ def write_clean_list(split: Split, problems: list[Problem]) -> str:
         return f"{source.split!r} has no lists; correct its source and build it again"
     kept = [name for name in source.names if name not in broken]
     path = source.list_folder / f"{source.split}_clean.txt"
-    path.write_text("".join(f"{name}\n" for name in kept))
+    try:
+        write_atomically(path, "".join(f"{name}\n" for name in kept))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written ({error.strerror})") from error
     return f"{path}: {len(kept)} of {len(source)} images; use the split {path.stem!r}"
 
 
@@ -294,6 +298,8 @@ def main(_argv: list[str]) -> None:
     if config.data.source == "shapes":
         print("procedural scenes have no files to check")
         return
+    if flags.FLAGS.report:
+        check_file(pathlib.Path(flags.FLAGS.report), "--report")
     splits, problems = check(config, threads=max(flags.FLAGS.threads, 1))
     print_splits(splits)
     print_problems(problems)

@@ -53,8 +53,8 @@ def understand(
         one = len(empty) == 1
         remarks.append(
             f"{where}: {len(empty)} {'image has' if one else 'images have'} no label, the first "
-            f"one {empty[0]!r}, and {'counts as an image' if one else 'count as images'} without any "
-            f"class; take {'it' if one else 'them'} out of the splits if "
+            f"one {empty[0]!r}, and {'counts as an image' if one else 'count as images'} without "
+            f"any class; take {'it' if one else 'them'} out of the splits if "
             f"{'it is' if one else 'they are'} not labelled yet"
         )
     positions = _positions(entries, split, len(known))

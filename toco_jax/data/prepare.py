@@ -12,13 +12,13 @@ machines that read from a shared file system or a bucket.
 import argparse
 import os
 import pathlib
-import sys
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from toco_jax.data import DataError, remarks
+from toco_jax import commands
+from toco_jax.data import remarks
 
 
 def progress(title: str, states: Iterable[tuple[int, int]]) -> int:
@@ -85,15 +85,12 @@ def tfds(args: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
-        prog="python -m toco_jax.data.prepare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = top.add_subparsers(dest="command", required=True)
-    added = {f.__name__: commands.add_parser(f.__name__, help=f.__doc__) for f in (coco, voc, tfds)}
+    top = commands.make_parser("python -m toco_jax.data.prepare", __doc__)
+    chosen = top.add_subparsers(dest="command", required=True)
+    added = {f.__name__: chosen.add_parser(f.__name__, help=f.__doc__) for f in (coco, voc, tfds)}
     for function in (coco, voc, tfds):
         added[function.__name__].set_defaults(run=function)
+        commands.add_debug(added[function.__name__])
         added[function.__name__].add_argument(
             "--root", type=pathlib.Path, required=True, help="folder of the data set"
         )
@@ -120,12 +117,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one sub-command; a user's mistake is one sentence and exit code 1."""
-    args = parser().parse_args(arguments)
-    try:
+    args = commands.parse(parser(), arguments)
+    with commands.reported(debug=args.debug):
         args.run(args)
-    except DataError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
+    commands.keep_streams()
     main()

@@ -12,6 +12,7 @@ import math
 import cv2
 import numpy as np
 
+from toco_jax.data import DataError
 from toco_jax.metrics import confusion_matrix, scores
 
 TEXTURES = ("striped", "checkered", "dotted", "meshed", "speckled")
@@ -227,7 +228,7 @@ class ShapesSource:
         self, split: str, *, masks: bool, seed: int = 0, size: int = 80, length: int | None = None
     ):
         if split not in _LENGTHS:
-            raise ValueError(f"unknown split {split!r} of the procedural scenes: use train or val")
+            raise DataError(f"unknown split {split!r} of the procedural scenes: use train or val")
         self.split, self.masks, self.size = split, masks, size
         self.seed = seed if split == "train" else 0
         self.names = tuple(f"{split}_{i:05d}" for i in range(length or _LENGTHS[split]))

@@ -11,7 +11,6 @@ auxiliary CAM gives are drawn over view 1 (blue background, grey uncertain, red 
 
 import itertools
 import pathlib
-import sys
 from typing import Any
 
 import cv2
@@ -25,6 +24,7 @@ from toco_jax import cams, command_line, crops, drawing
 from toco_jax.data import DataError, open_configured
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.models.toco import normalize
+from toco_jax.outputs import OutputError, check_file
 
 BOX, POSITIVE, NEGATIVE = (255, 220, 0), (0, 200, 60), (230, 30, 30)
 REGIONS = np.array([(40, 80, 255), (128, 128, 128), (255, 40, 40)], np.uint8)
@@ -50,15 +50,13 @@ def regions_of(run: str, records: dict) -> np.ndarray:
     """Region maps [N, S, S] in {0, 1, 2} of view 1, from the auxiliary CAM of a trained network.
 
     Raises:
-        DataError: no such run, or one with other classes.
+        CheckpointError: there is no such run.
+        DataError: the run has other classes.
     """
     # A picture without a checkpoint needs nothing of the network.
     from toco_jax import checkpoints, step
 
-    try:
-        config, state = checkpoints.load_run(run)
-    except checkpoints.CheckpointError as error:
-        raise DataError(str(error)) from error
+    config, state = checkpoints.load_run(run)
     params, num_classes = state["params"], records["cls_label"].shape[1]
     if config.num_classes != num_classes:
         raise DataError(
@@ -169,6 +167,18 @@ def tiled(cut: np.ndarray, colours: Any) -> np.ndarray:
     return np.concatenate(lines, axis=0)
 
 
+def picture_file(out: str) -> pathlib.Path:
+    """The file of a picture that is to be written.
+
+    Raises:
+        OutputError: its ending is none of a picture's, or it cannot be written.
+    """
+    path = pathlib.Path(out)
+    if Image.registered_extensions().get(path.suffix.lower()) not in Image.SAVE:
+        raise OutputError(f"--out={out} has no ending of a picture: use one such as {out}.png")
+    return check_file(path, "--out")
+
+
 def define_flags() -> None:
     """The command line; not on import, since other commands have flags of the same names."""
     command_line.define_config()
@@ -180,21 +190,17 @@ def define_flags() -> None:
 
 
 def main(_argv: list[str]) -> None:
-    """Writes the picture of the flags' configuration; a user's mistake is one sentence."""
+    """Writes the picture of the flags' configuration."""
     if not flags.FLAGS["verbosity"].present:
         logging.set_verbosity(logging.WARNING)
     config = flags.FLAGS.config
-    try:
-        source = open_configured(config, part="train", masks=False)
-        records = first_records(
-            source, config, count=flags.FLAGS.images, start_step=flags.FLAGS.start_step
-        )
-        run = flags.FLAGS.checkpoint
-        roi_mask = regions_of(run, records) if run else undecided(records)
-    except DataError as error:
-        sys.exit(f"error: {error}")
-    out = pathlib.Path(flags.FLAGS.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = picture_file(flags.FLAGS.out)
+    source = open_configured(config, part="train", masks=False)
+    records = first_records(
+        source, config, count=flags.FLAGS.images, start_step=flags.FLAGS.start_step
+    )
+    run = flags.FLAGS.checkpoint
+    roi_mask = regions_of(run, records) if run else undecided(records)
     sheet(config, records, roi_mask, source.class_names).save(out)
     print(f"{out}: {len(records['name'])} images of {source.split!r}")
 

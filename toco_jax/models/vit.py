@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from toco_jax.errors import UserError
 from toco_jax.models.block import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
 
@@ -40,7 +41,7 @@ BACKBONES = {
 def backbone_from_name(name: str) -> Backbone:
     """A named backbone, or one spelt out as `"width=96,depth=6,heads=3,patch=8"`.
 
-    Raises `ValueError` when the name is unknown, a size is missing or not a positive integer, or
+    Raises `UserError` when the name is unknown, a size is missing or not a positive integer, or
     the heads do not divide the width.
     """
     if name in BACKBONES:
@@ -49,18 +50,18 @@ def backbone_from_name(name: str) -> Backbone:
     for part in name.split(","):
         key, _, value = part.partition("=")
         if key not in ("width", "depth", "heads", "patch") or not value.isdecimal():
-            raise ValueError(
+            raise UserError(
                 f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)} or spell the sizes "
                 "out as 'width=96,depth=6,heads=3,patch=8'"
             )
         sizes[key] = int(value)
     if len(sizes) != 4 or min(sizes.values()) < 1 or sizes["width"] % sizes["heads"]:
-        raise ValueError(
+        raise UserError(
             f"backbone {name!r} needs width, depth, heads and patch, all at least 1, and a width "
             "that the heads divide"
         )
     if sizes["width"] % 4:
-        raise ValueError(f"backbone {name!r}: the width must be a multiple of 4")
+        raise UserError(f"backbone {name!r}: the width must be a multiple of 4")
     return Backbone(**sizes)
 
 

@@ -1,0 +1,13 @@
+"""Errors that a user can put right: commands print their message instead of a traceback."""
+
+
+class UserError(ValueError):
+    """Something the user can put right: the message names it, its value and what to do next."""
+
+
+class WeightsError(UserError):
+    """Weights are damaged, of no known format, or do not fit the network."""
+
+
+class MissingWeightsError(WeightsError, FileNotFoundError):
+    """There are no such weights, or they could not be downloaded."""

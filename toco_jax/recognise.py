@@ -1,0 +1,185 @@
+"""What the weights of a vision transformer are, told by the names and shapes of their tensors.
+
+Some recipes leave files that look alike. Then all that are possible are named: the SHA-256 of a
+published file, see `weight_files.KNOWN_FILES`, is the only thing that tells them apart.
+"""
+
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+Tensors = Mapping[str, np.ndarray]
+
+NOT_PUBLISHED = "not the published initialisation"
+LAYER_SCALE = re.compile(r"blocks\.(\d+)\.(?:gamma_([12])|ls([12])\.gamma)")
+_PLAIN_DINOV2 = "such as hf:timm/vit_small_patch14_dinov2.lvd142m"
+
+# Parts that the network has no place for: a pattern of names, what has them, why it cannot be
+# loaded and what can. The first that fits decides.
+_FOREIGN = (
+    (
+        r"(^|\.)(dist_token|head_dist\.|distillation_token|distillation_classifier)",
+        "a distilled DeiT",
+        "which has a second class token: take the undistilled DeiT, such as init=deit_base",
+    ),
+    (
+        r"(^|\.)(storage_tokens|rope_embed\.periods)",
+        "DINOv3",
+        "which has rotary positions and register tokens: take DINOv2 without registers, "
+        + _PLAIN_DINOV2,
+    ),
+    (
+        r"(^|\.)(reg_token|register_tokens)$",
+        "{registers}",
+        f"tokens that the network has no place for: take those without, {_PLAIN_DINOV2}",
+    ),
+    (
+        r"\.layer_scale[12]\.lambda1$",
+        "DINOv2 in the layout of Hugging Face transformers",
+        f"which is not read: take the file of timm, {_PLAIN_DINOV2}",
+    ),
+    (
+        r"\.mlp\.(w12|fc1_g|weights_in)\.",
+        "a ViT with gated layers (SwiGLU), as DINOv2 giant or EVA-02",
+        "which the network does not have: take a smaller DINOv2, " + _PLAIN_DINOV2,
+    ),
+    (
+        r"\.attn\.(q_bias|relative_position_bias_table)$|(^|\.)rel_pos_bias\.",
+        "BEiT or EVA",
+        "which adds relative positions or biases to its attention: take DeiT, such as "
+        "init=deit_base",
+    ),
+    (
+        r"\.attn\.rel_pos_[hw]$",
+        "the encoder of SAM or of a detector",
+        "which adds relative positions to its attention: take DeiT, such as init=deit_base",
+    ),
+    (
+        r"(^|\.)(norm_pre|ln_pre|pre_layrnorm)\.",
+        "the image encoder of CLIP",
+        "which normalises its tokens before the first block: take DeiT, such as init=deit_base",
+    ),
+    (
+        r"^(decoder_(blocks|embed|pred|norm|pos_embed)|decoder\.decoder_layers)\b",
+        "MAE with its decoder",
+        "which the network has no place for: take the encoder alone, such as "
+        "hf:timm/vit_base_patch16_224.mae",
+    ),
+    (
+        r"(^|\.)fc_norm\.",
+        "a ViT that pools over its patches, as a fine-tuned MAE or BEiT",
+        "whose last norm comes after pooling: take one with a class token, such as init=deit_base",
+    ),
+)
+# Networks without the class token of a known layout.
+_OTHERS = (
+    (r"(^|\.)(visual|vision_model\.embeddings)\.class_embedding$", "CLIP"),
+    (r"(^|\.)(vision_model\.head\.probe|attn_pool\.latent)$", "SigLIP"),
+    (r"(^|\.)layers\.0\.blocks\.0\.attn\.relative_position_bias_table$", "Swin Transformer"),
+    (r"^image_encoder\.", "SAM"),
+    (r"^pretrained\.blocks\.0\.", "Depth Anything"),
+    (r"(^|\.)base_encoder\.", "MoCo with both its encoders"),
+    (r"(^|\.)layer1\.0\.conv1\.weight$", "ResNet"),
+    (r"(^|\.)stages\.0\.", "ConvNeXt or another network in stages"),
+    (r"^blocks\.0\.attn\.qkv\.weight$", "a ViT without class token, such as SigLIP or I-JEPA"),
+)
+
+
+def foreign(tensors: Tensors) -> tuple[str, str] | None:
+    """What these weights are, and why the network has no place for them and what to do; None if
+    nothing in them says so.
+    """
+    for pattern, what, why in _FOREIGN:
+        names = sorted(name for name in tensors if re.search(pattern, name))
+        if names:
+            known = what.format(registers=_with_registers(tensors))
+            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+            return f"{known} ({', '.join(names[:2])}{more})", why
+    if "cls_token" in tensors and "pos_embed" not in tensors:
+        why = "which the network does not have: take DeiT, such as init=deit_base"
+        return "a ViT with rotary or relative positions (it has no pos_embed)", why
+    return None
+
+
+def other_network(tensors: Tensors) -> str | None:
+    """Which known network these are the weights of, if it is no ViT in a layout that is read."""
+    for pattern, what in _OTHERS:
+        if any(re.search(pattern, name) for name in tensors):
+            return what
+    return None
+
+
+def pretraining(tensors: Tensors, layout: str) -> str | None:
+    """What a backbone was trained on, with `NOT_PUBLISHED` where it cannot be the published one.
+
+    Args:
+        tensors: of a plain ViT, with layer scales where it has them.
+        layout: `timm`, `transformers` or `original`; of another one None is returned.
+    """
+    heads = {"timm": "head.bias", "transformers": "classifier.bias", "original": "head/bias"}
+    if layout not in heads:
+        return None
+    head = tensors.get(heads[layout])
+    if any(map(LAYER_SCALE.fullmatch, tensors)):
+        return f"{_with_layer_scale(tensors, head)}, {NOT_PUBLISHED}"
+    if head is None:
+        return f"{_without_classes(_positions(tensors))}, {NOT_PUBLISHED}"
+    if head.shape[0] == 1000:
+        return (
+            "trained on the 1000 classes of ImageNet-1k: DeiT, the original ViT or augreg, whose "
+            "files look alike"
+        )
+    recipe = ""
+    if layout != "transformers" and not any("pre_logits" in name for name in tensors):
+        recipe = " (augreg, as they lack the original's pre_logits layer)"
+    only = "ImageNet-21k only" if head.shape[0] > 20_000 else "another set than ImageNet-1k"
+    return f"trained on {head.shape[0]} classes: {only}{recipe}, {NOT_PUBLISHED}"
+
+
+def _positions(tensors: Tensors) -> np.ndarray | None:
+    """The positional embedding in any layout."""
+    endings = ("pos_embed", "position_embeddings", "pos_embedding")
+    return next((value for name, value in tensors.items() if name.endswith(endings)), None)
+
+
+def _with_layer_scale(tensors: Tensors, head: np.ndarray | None) -> str:
+    positions, kernel = _positions(tensors), tensors.get("patch_embed.proj.weight")
+    patch = kernel.shape[-1] if kernel is not None else 0
+    if "mask_token" in tensors or (patch == 14 and head is None):
+        exact = positions is not None and positions.shape[1] in (37**2, 37**2 + 1)
+        return "DINOv2" if exact and patch == 14 else "DINOv2, or an encoder made from it"
+    if head is None:
+        return "a ViT with layer scales and without classes: DINOv2 or DeiT III"
+    # DeiT III alone gives the class token no position.
+    if positions is not None and round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:
+        return "DeiT III"
+    return "DeiT III, or another ViT with layer scales"
+
+
+def _with_registers(tensors: Tensors) -> str:
+    kernel = tensors.get("patch_embed.proj.weight")
+    if "pos_embed" not in tensors and "cls_token" in tensors:
+        return "DINOv3, or another ViT with rotary positions and registers"
+    if kernel is not None and kernel.shape[-1] != 14:
+        return "a ViT with registers"
+    return "DINOv2 with registers"
+
+
+def _without_classes(positions: np.ndarray | None) -> str:
+    if positions is not None and _is_sine_cosine(positions):
+        return "no classes and sine-cosine positions: MAE or MoCo v3, whose files look alike"
+    return (
+        "no classes: self-supervision (DINO, iBOT, MSN) or ImageNet-21k without its head, whose "
+        "files look alike"
+    )
+
+
+def _is_sine_cosine(positions: np.ndarray) -> bool:
+    """Whether `[1, 1 + grid ** 2, D]` are fixed sines and cosines, the class token's zeros."""
+    width = positions.shape[-1]
+    if positions.ndim != 3 or positions.shape[1] < 2 or width % 4 or positions[:, 0].any():
+        return False
+    squares = np.square(np.asarray(positions[0, 1:, : width // 2], np.float32))
+    sine, cosine = np.split(squares, 2, axis=-1)  # [grid ** 2, D / 4]
+    return bool(np.allclose(sine + cosine, 1, atol=0.02))
