@@ -111,15 +111,23 @@ def open_folder(
     def read(name: str) -> np.ndarray:
         return _label(name, groups.get(name, (name,)), found, listed, backgrounds)
 
+    cls_labels = labels_of(members, read, len(listed), on_problem)
+    mask_paths = mask_files(
+        folder if masks else None,
+        members,
+        images=files,
+        groups=groups,
+        split=split,
+        num_classes=len(listed),
+        on_problem=on_problem,
+    )
     return FileSource(
         class_names=listed,
         split=split,
         names=members,
         images=tuple(files.get(name, root / name) for name in members),
-        cls_labels=labels_of(members, read, len(listed), on_problem),
-        masks=mask_files(folder, members, groups, split, len(listed), on_problem)
-        if masks
-        else None,
+        cls_labels=cls_labels,
+        masks=mask_paths if masks else None,
         list_folder=root,
         remarks=tuple(remarks),
         copies=copies,
