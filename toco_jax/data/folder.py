@@ -121,7 +121,15 @@ def open_folder(
     cls_labels = labels_of(members, read, len(listed), on_problem)
     mask_paths, mask_format = None, INDICES
     if masks:
-        mask_paths = mask_files(folder, members, groups, split, len(listed), on_problem)
+        mask_paths = mask_files(
+            folder,
+            members,
+            images=files,
+            groups=groups,
+            split=split,
+            num_classes=len(listed),
+            on_problem=on_problem,
+        )
         mask_format = recognise(mask_paths, cls_labels, listed, foreground=mask_foreground)
     return FileSource(
         class_names=listed,

@@ -1,7 +1,8 @@
 """Finds the masks of a folder's images."""
 
+import collections
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from toco_jax.data import DataError
 from toco_jax.data.class_folders import plain
@@ -30,12 +31,28 @@ def mask_folder_of(root: pathlib.Path, chosen: str) -> pathlib.Path | None:
 def mask_files(
     folder: pathlib.Path | None,
     names: Sequence[str],
+    *,
+    images: Collection[str],
     groups: Mapping[str, Sequence[str]],
     split: str,
     num_classes: int,
     on_problem: OnProblem,
 ) -> tuple[pathlib.Path | None, ...]:
-    """The mask file of each image, None where all pixels are to be ignored."""
+    """The mask file of each image, None where all pixels are to be ignored.
+
+    Args:
+        folder: the masks' folder, None where there is none.
+        names: the images, by whose names the masks are called.
+        images: the names of all images of the folder. The last part of a name calls a mask too
+            where no other image has it.
+        groups: for an image that several files hold, the names of all of them.
+        split: whose images these are.
+        num_classes: of the folder.
+        on_problem: called with the name and a `MaskError` for an image without a mask or with two.
+
+    Raises:
+        DataError: more classes than masks can tell apart.
+    """
     if folder is None:
         return (None,) * len(names)
     if num_classes > MAX_CLASSES:
@@ -44,12 +61,15 @@ def mask_files(
             f"{folder} or use fewer classes"
         )
     there = {
-        path.relative_to(folder).with_suffix("").as_posix()
+        path.relative_to(folder).with_suffix("").as_posix(): path
         for path in image_files(folder, endings=(".png",)).files
     }
+    sharing = collections.Counter(image.rpartition("/")[2] for image in images)
     chosen = []
     for name in names:
-        masks = [folder / f"{n}.png" for n in groups.get(name, (name,)) if n in there]
+        called = list(groups.get(name, (name,)))
+        called += [last for n in called if sharing[last := n.rpartition("/")[2]] == 1]
+        masks = list(dict.fromkeys(there[n] for n in called if n in there))
         if len(masks) > 1 and [len(group) for group in equal_files(masks)] != [len(masks)]:
             message = (
                 f"the same picture has the masks {masks[0]} and {masks[1]}, which differ; join "
@@ -57,12 +77,22 @@ def mask_files(
             )
             on_problem(name, MaskError(message))
         chosen.append(masks[0] if masks else None)
-    missing = [name for name, mask in zip(names, chosen, strict=True) if mask is None]
+    _name_missing(folder, dict(zip(names, chosen, strict=True)), there, split, on_problem)
+    return tuple(chosen)
+
+
+def _name_missing(
+    folder: pathlib.Path,
+    chosen: Mapping[str, pathlib.Path | None],
+    there: Mapping[str, pathlib.Path],
+    split: str,
+    on_problem: OnProblem,
+) -> None:
+    missing = [name for name, mask in chosen.items() if mask is None]
+    seen = f" ({min(there)}.png is there)" if there else ""
     for name in missing:
-        seen = f" ({min(there)}.png is there)" if there else ""
         message = (
             f"mask {folder / name}.png is missing{seen}, so that {len(missing)} of the "
-            f"{len(names)} images of {split!r} have none; add it or take {name!r} out of the split"
+            f"{len(chosen)} images of {split!r} have none; add it or take {name!r} out of the split"
         )
         on_problem(name, MaskError(message))
-    return tuple(chosen)
