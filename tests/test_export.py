@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from reference_weights import reference_state_dict
+from safetensors.numpy import save_file
 
 from toco_jax import convert, export, pretrained
 from toco_jax.cams import multi_scale_cams
@@ -42,7 +43,7 @@ def network(tmp_path_factory):
     params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
     out = folder / "source.safetensors"
     tensors = pretrained.params_to_reference(params, teacher, backbone=SMALL)
-    convert.save_file(tensors, out, {"format": "pt", "backbone": SMALL})
+    save_file(tensors, out, {"format": "pt", "backbone": SMALL})
     convert.convert(str(out), folder / "run")
     return folder, ToCo(backbone_from_name(SMALL), num_classes=20, grid=6), params
 

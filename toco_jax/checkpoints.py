@@ -6,7 +6,6 @@ A run's folder holds `config.json`, `checkpoints/<step>/` and what training writ
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from toco_jax.outputs import write_atomically
 from toco_jax.step import TrainState
 
 CONFIG_FILE = "config.json"
@@ -24,14 +24,6 @@ _BEST = "seg_miou"
 
 class CheckpointError(ValueError):
     """A run or checkpoint is missing or does not fit; the message says what to do."""
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes `text` so that a killed process leaves the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-    os.replace(temporary, path)
 
 
 def _manager(workdir: pathlib.Path, *, read_only: bool = False) -> ocp.CheckpointManager:

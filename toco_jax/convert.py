@@ -9,16 +9,15 @@ import argparse
 import hashlib
 import importlib.util
 import json
-import os
 import pathlib
 import sys
 from collections import Counter
 
 import numpy as np
 from ml_collections import ConfigDict
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
-from toco_jax import backbone_files, pretrained, weight_files
+from toco_jax import backbone_files, outputs, pretrained, weight_files
 from toco_jax.models.vit import backbone_from_name
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
@@ -193,6 +192,7 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> str:
         network["params"], network["teacher_params"], backbone=network["backbone"]
     )
     tensors |= network["dropped"]
+    outputs.make_folder(target.parent, "TARGET")
     metadata = {"format": "pt", "backbone": network["backbone"]}
     _save(tensors, target, metadata)
     return (
@@ -201,13 +201,8 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> str:
 
 
 def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:
-    part = target.with_name(f".{target.name}.part")
-    save_file(tensors, part, metadata)
-    # safetensors makes files that only their owner may read.
-    mask = os.umask(0)
-    os.umask(mask)
-    part.chmod(0o666 & ~mask)
-    part.replace(target)
+    # What safetensors itself writes, only the file's owner may read.
+    outputs.write_atomically(target, save(tensors, metadata))
 
 
 def inspect(source: str) -> list[str]:

@@ -23,6 +23,7 @@ from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, palette
 from toco_jax.inference import SEG_SCALES
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.ops.resize import resize
+from toco_jax.outputs import make_folder, write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -62,6 +63,7 @@ def export_run(
     from toco_jax import checkpoints, step
 
     config, state = checkpoints.load_run(run)
+    make_folder(out.parent, "OUT")
     # One program for every platform: nothing in it may depend on the devices at hand.
     config.attention = "xla"
     if config.compute_dtype == "auto":
@@ -75,8 +77,7 @@ def export_run(
         raise ValueError(f"--size={size} must be a positive multiple of the patch side {patch}")
     data = serialize(predict, size=size)
     names = class_names(config, run)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(data)
+    write_atomically(out, data)
     about = {
         "classes": ["background", *names],
         "palette": palette(len(names) + 1).tolist(),
@@ -91,7 +92,7 @@ def export_run(
         "platforms": list(PLATFORMS),
     }
     sidecar = out.with_suffix(".json")
-    sidecar.write_text(json.dumps(about, indent=1) + "\n")
+    write_atomically(sidecar, json.dumps(about, indent=1) + "\n")
     return [f"{out}: {len(data):,} bytes for {', '.join(PLATFORMS)}", f"{sidecar}: the classes"]
 
 

@@ -6,7 +6,6 @@ entry an image of the split) and `seconds/<stage>`. Plain numpy.
 """
 
 import io
-import os
 import pathlib
 from typing import Any
 
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toco_jax import metrics, processes
+from toco_jax.outputs import write_atomically
 
 Counts = dict[str, np.ndarray]
 
@@ -30,10 +30,7 @@ def add(counts: Counts, more: Counts) -> None:
 
 def save(path: pathlib.Path, counts: Counts, about: str) -> None:
     """Writes counts so that a killed process leaves the old file or the new one."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, about=np.array(about), **counts)
-    os.replace(temporary, path)
+    write_atomically(path, to_bytes(counts | {"about": np.array(about)}))
 
 
 def load(path: pathlib.Path, about: str) -> Counts | None:
@@ -47,7 +44,7 @@ def load(path: pathlib.Path, about: str) -> Counts | None:
 
 
 def to_bytes(counts: Counts) -> bytes:
-    """Counts as bytes, for another process."""
+    """Counts as bytes, for another process or the disk."""
     file = io.BytesIO()
     np.savez_compressed(file, **counts)
     return file.getvalue()

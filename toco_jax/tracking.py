@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from toco_jax.outputs import write_atomically
 from toco_jax.processes import is_first
 
 METRICS_FILE = "metrics.jsonl"
@@ -51,9 +52,7 @@ class Tracker:
         lines = self._path.read_text().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith("\n")]
         kept = [line for line in whole if json.loads(line)["step"] <= step]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        temporary.replace(self._path)
+        write_atomically(self._path, "".join(kept))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line and one TensorBoard point per value."""
