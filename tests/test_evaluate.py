@@ -50,10 +50,21 @@ def test_results_are_written_with_their_protocol(run, results, capsys):
     counted = sum((h - 2) * w for _, (h, w), _ in PHOTOS)  # two rows of 255 are ignored
     for row in rows.values():
         assert np.sum(row["confusion"]) == counted
+        same_pass = rows["seg", row["protocol"]]
+        assert row["cls_f1"] == same_pass["cls_f1"]
         assert row["iou"]["sheep"] is None and row["iou"]["cat"] is not None
         present = [value for value in row["iou"].values() if value is not None]
         np.testing.assert_allclose(row["miou"], np.mean(present))
         np.testing.assert_allclose(row["miou_all_classes"], np.sum(present) / 21)
+
+
+def test_f1_says_its_protocol_whatever_the_order(run, results, tmp_path):
+    turned = evaluated(run, "--protocol=native,32", "--batch_size=4", f"--out={tmp_path}")
+    rows = rows_of(results)
+    assert rows["seg", "native"]["cls_f1"] != rows["seg", "32"]["cls_f1"]
+    for found in (results, turned):
+        assert found["cls_f1_protocol"] == "32"
+        assert found["cls_f1"] == rows["seg", "32"]["cls_f1"]
 
 
 def test_native_segmentation_is_what_the_segmenter_gives(run, results):

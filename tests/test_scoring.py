@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from toco_jax import metrics, scoring
+from toco_jax import metrics, scoring, validation
 
 NAMES = ("background", "cat", "dog", "owl")
 
@@ -26,7 +26,11 @@ def test_absent_class_is_none_and_both_means_are_given():
     confusion[0] = (6, 1, 0, 1)  # "owl" is predicted but never there, "dog" is neither
     confusion[1] = (2, 6, 0, 0)
     row = scoring.make_row(
-        {"confusion/seg/native": confusion}, "seg", "native", description="d", names=NAMES
+        {"confusion/seg/native": confusion, "f1/native": np.array([3.0, 4.0])},
+        "seg",
+        "native",
+        description="d",
+        names=NAMES,
     )
     iou_background, iou_cat = 6 / (6 + 2 + 2), 6 / (6 + 2 + 1)
     assert row["iou"] == {
@@ -39,7 +43,24 @@ def test_absent_class_is_none_and_both_means_are_given():
     np.testing.assert_allclose(row["miou_all_classes"], 25 * (iou_background + iou_cat))
     np.testing.assert_allclose(row["pixel_accuracy"], 75.0)
     np.testing.assert_allclose(row["mean_accuracy"], 75.0)
+    assert row["cls_f1"] == 75
     assert row["confusion"] == confusion.tolist()
+
+
+def test_training_and_evaluation_agree_on_absent_classes():
+    confusion = np.array([[6, 1, 0, 1], [2, 6, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    counts = dict.fromkeys(validation.PREDICTORS, confusion) | {"f1": np.array([1.0, 2.0])}
+    trained = validation.summarize(counts, class_names=NAMES[1:])
+    counts = {"confusion/seg/32": confusion, "f1/32": counts["f1"]}
+    row = scoring.make_row(counts, "seg", "32", description="d", names=NAMES)
+    assert trained["seg_iou"] == row["iou"]
+    assert trained["seg_iou"]["owl"] is None  # predicted, but never there
+    assert (trained["seg_miou"], trained["cls_f1"]) == (row["miou"], row["cls_f1"])
+
+
+def test_nothing_labelled_is_no_score():
+    row = scoring.percentages(np.zeros((4, 4), np.int64), NAMES)
+    assert {value for name, value in row.items() if name != "iou"} == {None}
 
 
 def test_sweep_equals_labelling_at_every_threshold():
@@ -60,6 +81,7 @@ def test_row_names_the_best_threshold():
     value, label = np.float32([[0.1, 0.42, 0.48, 0.9]]), np.ones((1, 4), int)
     counts = {"sweep/cam/native": scoring.sweep_counts(mask, value, label, 2)}
     counts["confusion/cam/native"] = np.array([[2, 0], [1, 1]])
+    counts["f1/native"] = np.array([1.0, 1.0])
     row = scoring.make_row(counts, "cam", "native", description="d", names=("background", "cat"))
     assert row["sweep"]["best_threshold"] == 0.45
     assert row["sweep"]["best_miou"] == 100

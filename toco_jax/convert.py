@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save
 
 from toco_jax import backbone_files, outputs, pretrained, weight_files
+from toco_jax.console import say
 from toco_jax.models.vit import backbone_from_name
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
             )
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def convert(

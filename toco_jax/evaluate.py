@@ -31,6 +31,7 @@ from toco_jax import (
     submission,
 )
 from toco_jax.checkpoints import CheckpointError
+from toco_jax.console import say
 from toco_jax.data import DataError, open_configured
 from toco_jax.protocols import CRF, NATIVE
 from toco_jax.stopwatch import Stopwatch
@@ -137,13 +138,13 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     )
     if not processes.is_first():
         return {}
-    print(watch.report(len(shares.places_of_process(count))))
+    say(watch.report(len(shares.places_of_process(count))))
     results = summarize(counts, names, run, source, crf_settings(options))
     title = f"step {run.step}, {split}, {count} images"
     scoring.print_rows(results["rows"], title=title, bkg_thre=run.config.bkg_thre)
     path = out / RESULTS_FILE
     checkpoints.write_atomically(path, json.dumps(results, indent=1) + "\n")
-    print(f"classification F1 {results['cls_f1']:.1f} %; {path}")
+    say(path)
     return results
 
 
@@ -180,11 +181,15 @@ def summarize(
         for predictor in scoring.PREDICTORS
         if f"confusion/{predictor}/{name}" in counts
     ]
-    total, images = next(value for name, value in counts.items() if name.startswith("f1/"))
+    # The one that training logs where it was asked for, in whatever order they were named.
+    protocol = next(
+        (name for name in (str(run.config.crop_size), NATIVE) if name in names), names[0]
+    )
     return {
-        "images": int(images),
+        "images": int(counts[f"f1/{protocol}"][1]),
         "seconds": round(float(counts["seconds"]), 1),
-        "cls_f1": 100 * float(total / images),
+        "cls_f1": scoring.mean_f1(counts[f"f1/{protocol}"]),
+        "cls_f1_protocol": protocol,
         "step": run.step,
         "split": source.split,
         "bkg_thre": run.config.bkg_thre,
@@ -268,7 +273,7 @@ def native_pass(
 def print_shapes(network: Any) -> None:
     """How often the network was compiled."""
     shapes = ", ".join(f"{height}x{width}" for height, width in sorted(network.shapes))
-    print(f"network compiled for {len(network.shapes)} shapes (in patches): {shapes}")
+    say(f"network compiled for {len(network.shapes)} shapes (in patches): {shapes}")
 
 
 def submit(options: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from jax import export as jax_export
 from ml_collections import ConfigDict
 
 from toco_jax import cams
+from toco_jax.console import say
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, palette
 from toco_jax.inference import SEG_SCALES
 from toco_jax.models.toco import ToCo, normalize
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except (ValueError, FileNotFoundError) as error:
         sys.exit(f"error: {error}")
-    print("\n".join(lines))
+    say("\n".join(lines))
 
 
 def export_run(

@@ -21,6 +21,7 @@ from ml_collections import config_flags
 from toco_jax import command_line, processes
 from toco_jax.checkpoints import CheckpointError
 from toco_jax.config import ConfigError
+from toco_jax.console import say
 from toco_jax.data import DataError
 from toco_jax.host_memory import keep_memory
 from toco_jax.tracking import TrainingError
@@ -63,7 +64,7 @@ def main(_argv: list[str]) -> None:
         except USER_ERRORS as error:
             sys.exit(f"error: {error}")
         except processes.Preempted as stopped:
-            print(f"{stopped}; the same command goes on")
+            say(f"{stopped}; the same command goes on")
             sys.exit(processes.RESTART)
 
 

@@ -42,8 +42,8 @@ def scores(confusion: np.ndarray) -> dict:
     iou = np.divide(correct, union, out=np.full_like(correct, np.nan), where=union > 0)
     present = truth > 0
     if not present.any():
-        nothing = {"miou": np.nan, "pixel_accuracy": np.nan, "mean_accuracy": np.nan}
-        return nothing | {"iou": iou, "miou_all_classes": float(np.nan_to_num(iou).mean())}
+        means = ("miou", "miou_all_classes", "pixel_accuracy", "mean_accuracy")
+        return {"iou": iou} | dict.fromkeys(means, np.nan)
     return {
         "iou": iou,
         "miou": float(iou[present].mean()),

@@ -114,7 +114,9 @@ class NativeCounts:
 
     def __call__(self, record: dict[str, Any], maps: Maps) -> scoring.Counts:
         """Counts of a record with `mask` and `cls_label`."""
-        counts = _f1(record, maps.cls_logits > 0, NATIVE)
+        counts = {}
+        for protocol in {NATIVE, CRF} & set(self.protocols):
+            counts |= _f1(record, maps.cls_logits > 0, protocol)
         with self.watch("segmentation"):
             logits = maps.seg_logits()
         if NATIVE in self.protocols:

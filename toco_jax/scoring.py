@@ -7,13 +7,13 @@ entry an image of the split) and `seconds/<stage>`. Plain numpy.
 
 import io
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from toco_jax import metrics, processes
+from toco_jax.console import say, say_table
 from toco_jax.outputs import write_atomically
 
 Counts = dict[str, np.ndarray]
@@ -90,10 +90,45 @@ def sweep_mious(sweep: np.ndarray) -> list[float]:
     return mious
 
 
+def percentages(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Scores of a confusion matrix `[K, K]` in percent, None where there is nothing to average.
+
+    Args:
+        confusion: rows the truth.
+        names: all labels, background first.
+
+    Returns:
+        `miou`, over the classes that the truth holds; `miou_all_classes`, in which a class that it
+        does not hold counts 0; `pixel_accuracy`; `mean_accuracy`; and `iou`, from name to IoU,
+        None for a class that the truth does not hold, predicted or not.
+    """
+    summary = metrics.scores(confusion)
+    present = confusion.sum(axis=1) > 0
+    iou = np.where(present, summary.pop("iou"), np.nan)
+    scores = {name: _percent(value) for name, value in summary.items()}
+    return scores | {"iou": dict(zip(names, map(_percent, iou), strict=True))}
+
+
+def _percent(fraction: float) -> float | None:
+    return None if np.isnan(fraction) else 100 * float(fraction)
+
+
+def mean_f1(count: np.ndarray) -> float | None:
+    """Classification F1 in percent from its sum over images and their number; None for none."""
+    total, images = count
+    return 100 * float(total / images) if images else None
+
+
+def shown(percent: float | None, unit: str = "") -> str:
+    """A score for people, with its unit where there is a score."""
+    return "absent" if percent is None else f"{percent:.1f}{unit}"
+
+
 def make_row(
     counts: Counts, predictor: str, protocol: str, *, description: str, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """One row of `evaluation.json`, in percent; None for a class that the split does not hold.
+    """One row of `evaluation.json`: `percentages`, the confusion matrix, where there are counts for
+    it the threshold sweep, and `cls_f1`, of the classifier in the same pass.
 
     Args:
         counts: the summed counts.
@@ -103,18 +138,9 @@ def make_row(
         names: all labels, background first.
     """
     confusion = counts[f"confusion/{predictor}/{protocol}"]
-    summary = metrics.scores(confusion)
-    present = confusion.sum(axis=1) > 0
-    percent = {
-        name: _percent(summary[name])
-        for name in ("miou", "miou_all_classes", "pixel_accuracy", "mean_accuracy")
-    }
-    iou = {
-        name: _percent(value) if is_present else None
-        for name, value, is_present in zip(names, summary["iou"], present, strict=True)
-    }
-    row = {"predictor": predictor, "protocol": protocol, "description": description} | percent
-    row |= {"iou": iou, "confusion": confusion.tolist()}
+    row = {"predictor": predictor, "protocol": protocol, "description": description}
+    row |= percentages(confusion, names)
+    row |= {"cls_f1": mean_f1(counts[f"f1/{protocol}"]), "confusion": confusion.tolist()}
     sweep = counts.get(f"sweep/{predictor}/{protocol}")
     if sweep is not None:
         mious = sweep_mious(sweep)
@@ -124,34 +150,27 @@ def make_row(
     return row
 
 
-def _percent(fraction: float) -> float | None:
-    return None if np.isnan(fraction) else 100 * float(fraction)
-
-
 def print_rows(rows: list[dict[str, Any]], *, title: str, bkg_thre: float) -> None:
     """A table for each protocol, and the threshold sweeps where there are some."""
-
-    def shown(value: float | None) -> str:
-        return "absent" if value is None else f"{value:.1f}"
-
+    means = {
+        "miou": "mIoU, classes present",
+        "miou_all_classes": "mIoU, all classes, absent ones as 0",
+        "pixel_accuracy": "pixel accuracy",
+        "mean_accuracy": "mean accuracy",
+        "cls_f1": "classification F1",
+    }
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
-        table = Table(title=f"{title}: {chosen[0]['description']}")
-        table.add_column("%")
-        for row in chosen:
-            table.add_column(PREDICTORS[row["predictor"]], justify="right")
-        for label in chosen[0]["iou"]:
-            table.add_row(label, *(shown(row["iou"][label]) for row in chosen))
-        table.add_section()
-        means = {"miou": "mIoU, classes present", "miou_all_classes": "mIoU, all classes"}
-        means |= {"pixel_accuracy": "pixel accuracy", "mean_accuracy": "mean accuracy"}
-        for key, heading in means.items():
-            table.add_row(heading, *(shown(row[key]) for row in chosen))
-        Console().print(table)
+        say_table(
+            f"{title}: {chosen[0]['description']}",
+            ("%", *(PREDICTORS[row["predictor"]] for row in chosen)),
+            [(label, *(shown(row["iou"][label]) for row in chosen)) for label in chosen[0]["iou"]],
+            [(name, *(shown(row[key]) for row in chosen)) for key, name in means.items()],
+        )
     for row in rows:
         if "sweep" in row:
             sweep = row["sweep"]
-            print(
+            say(
                 f"{PREDICTORS[row['predictor']]}, {row['description']}: best threshold "
                 f"{sweep['best_threshold']:g} with mIoU {sweep['best_miou']:.1f}; configured "
                 f"threshold {bkg_thre:g} with mIoU {row['miou']:.1f}"

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from toco_jax import scoring
+from toco_jax.console import say
 from toco_jax.protocols import Results
 from toco_jax.stopwatch import Progress
 
@@ -54,7 +55,7 @@ def count_split(
             places = places_of_process(count)
             left = [place for place in places if not done[place]]
             if len(left) < len(places):
-                print(f"{name}: {len(places) - len(left)} of {len(places)} images are done")
+                say(f"{name}: {len(places) - len(left)} of {len(places)} images are done")
             progress = Progress(name, len(left))
             for place, more in run_pass(left) if left else ():
                 scoring.add(counts, more)

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from toco_jax.console import say
 from toco_jax.tracking import format_seconds
 
 
@@ -57,7 +58,4 @@ class Progress:
         self._shown = now
         rate = self._done / max(now - self._began, 1e-9)
         left = format_seconds((self._total - self._done) / rate)
-        print(
-            f"{self._what}: {self._done}/{self._total} images  {rate:.2f} images/s  ETA {left}",
-            flush=True,
-        )
+        say(f"{self._what}: {self._done}/{self._total} images  {rate:.2f} images/s  ETA {left}")

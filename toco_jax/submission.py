@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from toco_jax import refinement
+from toco_jax.console import say
 from toco_jax.data.classes import palette
 from toco_jax.data.labels import read_image
 from toco_jax.inference import Maps, softmax
@@ -80,7 +81,7 @@ def submit(
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     left = [i for i, name in enumerate(images.names) if not (folder / f"{name}.png").exists()]
-    print(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
+    say(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
     network = run.network(batch_size=batch_size)
     progress = Progress("submission", len(left))
 
@@ -100,7 +101,7 @@ def submit(
             progress()
     check(folder, images, run.config.num_classes + 1)
     path = pack(out, images.names)
-    print(f"{len(images.names)} masks pass the server's checks: {path}")
+    say(f"{len(images.names)} masks pass the server's checks: {path}")
     return path
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from toco_jax.console import say
 from toco_jax.outputs import write_atomically
 from toco_jax.processes import is_first
 
@@ -74,10 +75,7 @@ class Tracker:
         shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
         left = format_seconds((self._total_steps - step) / max(steps_per_second, 1e-9))
         rate = steps_per_second * images_per_step
-        print(
-            f"step {step}/{self._total_steps}  {shown}  {rate:.1f} images/s  ETA {left}",
-            flush=True,
-        )
+        say(f"step {step}/{self._total_steps}  {shown}  {rate:.1f} images/s  ETA {left}")
         return rate
 
     def restart_clock(self, step: int) -> None:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from toco_jax import checkpoints, pretrained, processes, samples, scoring, validation
 from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
+from toco_jax.console import say
 from toco_jax.data import Part, open_configured, shapes
 from toco_jax.data.pipeline import configured_batches, eval_batches
 from toco_jax.models.vit import backbone_from_name
@@ -50,7 +51,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     """
     validate(config, jax.device_count())
     if (workdir / RESULTS_FILE).exists():
-        print(
+        say(
             f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --workdir"
         )
         return json.loads((workdir / RESULTS_FILE).read_text())
@@ -73,7 +74,7 @@ def train_until_stopped(
     meta = {"seconds": 0.0, "evaluation": None}
     if store.latest_step is not None:
         state, meta = store.restore(state)
-        print(f"going on from step {int(state.step)} in {workdir}")
+        say(f"going on from step {int(state.step)} in {workdir}")
     began -= meta["seconds"]
 
     @functools.lru_cache
@@ -138,7 +139,7 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
             f"num_classes={config.num_classes}, but data source {data.source!r} has {num_classes} "
             f"classes: use num_classes={num_classes}"
         )
-    print(
+    say(
         f"{len(source)} training images of {data.train_split!r}, {len(val_source)} validation "
         f"images of {data.val_split!r}, {num_classes} classes"
     )
@@ -161,7 +162,7 @@ def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
             raise ConfigError(str(error)) from error
         loaded, teacher_params, grid = (weights[k] for k in ("params", "teacher_params", "grid"))
         for note in weights["notes"]:
-            print(note)
+            say(note)
     model = make_model(config, grid=grid)
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
     return model, init_state(config, params | loaded, teacher_params)
@@ -237,11 +238,11 @@ def finish(
     if config.data.source == "shapes":
         results["baselines"] = shapes.baselines(evaluator.source)
         for name, miou in results["baselines"].items():
-            print(f"baseline, {name}: mIoU {miou:.1f} %")
+            say(f"baseline, {name}: mIoU {miou:.1f} %")
     named = ("segmentation mIoU", "seg_miou"), ("CAM", "cam_miou"), ("aux CAM", "aux_cam_miou")
     named = (*named, ("F1", "cls_f1"))
-    scores = [f"{name} {validation.shown(results[key], ' %')}" for name, key in named]
-    print(
+    scores = [f"{name} {scoring.shown(results[key], ' %')}" for name, key in named]
+    say(
         f"{', '.join(scores)} after {format_seconds(results['seconds'])}; "
         f"{workdir / RESULTS_FILE}, {workdir / SAMPLES_FILE}"
     )

@@ -14,11 +14,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from rich.console import Console
-from rich.table import Table
 
 from toco_jax import metrics, scoring
 from toco_jax.cams import cam_to_label, multi_scale_cams
+from toco_jax.console import say_table
 from toco_jax.inference import resize_map
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.platform import compiler_options
@@ -126,39 +125,26 @@ def count(stream: Iterable[Prediction], num_labels: int) -> scoring.Counts:
 def summarize(counts: scoring.Counts, *, class_names: tuple[str, ...]) -> dict[str, Any]:
     """Scores in percent of what was counted: `seg_miou`, `cam_miou`, `aux_cam_miou`, `cls_f1`,
     `images`, and per predictor `<name>_iou`, a dict of class name to IoU or None for an absent
-    class. Without any labelled pixel the mIoU are None too.
+    class, see `scoring.percentages`. Without any labelled pixel the mIoU are None too.
     """
-    total, images = counts["f1"]
-    results = {"images": int(images), "cls_f1": 100 * float(total / images) if images else None}
+    results = {"images": int(counts["f1"][1]), "cls_f1": scoring.mean_f1(counts["f1"])}
     names = ("background", *class_names)
     for name in PREDICTORS:
-        summary = metrics.scores(counts[name])
-        results[f"{name}_miou"] = _percent(summary["miou"])
-        results[f"{name}_iou"] = dict(zip(names, map(_percent, summary["iou"]), strict=True))
+        scores = scoring.percentages(counts[name], names)
+        results |= {f"{name}_miou": scores["miou"], f"{name}_iou": scores["iou"]}
     return results
-
-
-def _percent(fraction: float) -> float | None:
-    return None if np.isnan(fraction) else 100 * float(fraction)
-
-
-def shown(percent: float | None, unit: str = "") -> str:
-    """A score for people, with its unit where there is a score."""
-    return "absent" if percent is None else f"{percent:.1f}{unit}"
 
 
 def print_table(results: dict[str, Any], *, title: str) -> None:
     """Per-class IoU of the three predictors, their means and the classification F1."""
-    table = Table(title=title)
-    table.add_column("IoU, %")
-    for heading in ("CAM", "aux CAM", "segmentation"):
-        table.add_column(heading, justify="right")
-
-    for label in results["seg_iou"]:
-        table.add_row(label, *(shown(results[f"{name}_iou"][label]) for name in PREDICTORS))
-    table.add_section()
-    table.add_row("mIoU", *(shown(results[f"{name}_miou"]) for name in PREDICTORS))
-    table.caption = (
-        f"classification F1 {shown(results['cls_f1'], ' %')}, {results['images']} images"
+    say_table(
+        title,
+        ("IoU, %", "CAM", "aux CAM", "segmentation"),
+        [
+            (label, *(scoring.shown(results[f"{name}_iou"][label]) for name in PREDICTORS))
+            for label in results["seg_iou"]
+        ],
+        [("mIoU", *(scoring.shown(results[f"{name}_miou"]) for name in PREDICTORS))],
+        caption=f"classification F1 {scoring.shown(results['cls_f1'], ' %')}, "
+        f"{results['images']} images",
     )
-    Console().print(table)
