@@ -27,7 +27,7 @@ from toco_jax.step import (
     make_train_step,
     place_state,
 )
-from toco_jax.tracking import StepLog, Tracker, format_seconds
+from toco_jax.tracking import StepLog, Tracker, TrainingError, broken_weights, format_seconds
 
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.png"
@@ -75,6 +75,7 @@ def train_until_stopped(
     if store.latest_step is not None:
         state, meta = store.restore(state)
         say(f"going on from step {int(state.step)} in {workdir}")
+    check_start(config, state, workdir)
     began -= meta["seconds"]
 
     @functools.lru_cache
@@ -110,6 +111,7 @@ def train_until_stopped(
                 meta["evaluation"] = evaluator(state, tracker)
                 tracker.restart_clock(step)
             if saving:
+                check_update(state)
                 meta["seconds"] = time.perf_counter() - began
                 seg_miou = meta["evaluation"]["seg_miou"] if evaluating else None
                 store.save(state, meta=meta, seg_miou=seg_miou)
@@ -166,6 +168,31 @@ def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
     model = make_model(config, grid=grid)
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
     return model, init_state(config, params | loaded, teacher_params)
+
+
+def check_start(config: ConfigDict, state: TrainState, workdir: pathlib.Path) -> None:
+    """Raises `CheckpointError` or `ConfigError` for weights that no step could learn from."""
+    if not (broken := broken_weights((state.params, state.teacher_params))):
+        return
+    what = f"NaN or infinity in {len(broken)} arrays, the first {broken[0]}"
+    if step := int(state.step):
+        raise checkpoints.CheckpointError(
+            f"the checkpoint of step {step} in {workdir} has {what}: remove "
+            f"{workdir / 'checkpoints' / str(step)} to go on from the one before, or use another "
+            "--workdir"
+        )
+    raise ConfigError(f"init={config.init!r} has {what}: use other weights")
+
+
+def check_update(state: TrainState) -> None:
+    """Raises `TrainingError` for weights that the last update has spoilt, so that none is saved."""
+    if broken := broken_weights((state.params, state.teacher_params)):
+        raise TrainingError(
+            f"step {int(state.step)}: all loss terms are finite, but its gradients are not: the "
+            f"update left NaN or infinity in {len(broken)} arrays, the first {broken[0]}. It is "
+            "not saved, and checkpoints saved before are whole. Lower learning_rate or set "
+            "max_grad_norm, and start a new --workdir"
+        )
 
 
 class Evaluator:
