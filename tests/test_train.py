@@ -16,7 +16,7 @@ from PIL import Image
 
 from toco_jax import checkpoints
 from toco_jax import train as train_module
-from toco_jax.config import ConfigError
+from toco_jax.config import ConfigError, resolve
 from toco_jax.step import TrainState
 from toco_jax.tracking import TrainingError, format_seconds
 from toco_jax.train import train
@@ -68,7 +68,7 @@ def test_checkpoints_kept(finished):
 def test_trained_network_can_be_loaded(finished):
     workdir, config, _ = finished
     loaded_config, run = checkpoints.load_run(workdir)
-    assert loaded_config.to_dict() == config.to_dict()
+    assert loaded_config.to_dict() == resolve(config).to_dict()
     assert run["step"] == 6
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(run["params"]))
     assert set(run["params"]) == {"encoder", "classifier", "aux_classifier", "decoder", "proj_head"}

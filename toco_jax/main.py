@@ -24,6 +24,7 @@ from toco_jax.config import ConfigError
 from toco_jax.console import say
 from toco_jax.data import DataError
 from toco_jax.host_memory import keep_memory
+from toco_jax.outputs import OutputError
 from toco_jax.tracking import TrainingError
 from toco_jax.train import train
 
@@ -36,6 +37,7 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is, f
 flags.mark_flag_as_required("config")
 
 USER_ERRORS = (CheckpointError, ConfigError, DataError, TrainingError, processes.ProcessError)
+USER_ERRORS += (OutputError,)
 
 
 def default_workdir(config_path: str) -> pathlib.Path:

@@ -10,9 +10,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from toco_jax import checkpoints, export, step
+from toco_jax import checkpoints, step, workdir
+from toco_jax.config import resolve, with_values
+from toco_jax.console import say
 from toco_jax.inference import SEG_SCALES, NativeNetwork
 from toco_jax.models.toco import ToCo
+from toco_jax.platform import platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Run:
         model: the network.
         params: its parameters.
         step: training step they belong to.
-        class_names: the foreground classes.
+        class_names: the foreground classes; "class 1", ... where their names are not known.
+        names_known: whether they are.
     """
 
     folder: pathlib.Path
@@ -34,6 +38,7 @@ class Run:
     params: dict
     step: int
     class_names: tuple[str, ...]
+    names_known: bool
 
     @property
     def fingerprint(self) -> str:
@@ -63,12 +68,18 @@ class Run:
 def load(checkpoint: str | os.PathLike) -> Run:
     """A network from a run's folder or `<run>/checkpoints/<step>`.
 
+    The network computes in the precision it was trained in, executed as suits the devices at hand.
+    What is not known of the run is said on stderr.
+
     Raises:
-        CheckpointError: there is no run or no checkpoint.
+        CheckpointError: there is no run or no checkpoint, or its `classes.json` is broken.
     """
-    path = pathlib.Path(checkpoint)
-    config, state = checkpoints.load_run(path)
-    folder = path if (path / checkpoints.CONFIG_FILE).is_file() else path.parents[1]
+    config, state = checkpoints.load_run(checkpoint)
+    folder, _ = checkpoints.run_folder(checkpoint)
+    names = workdir.class_names(folder, config)
+    if names is None:
+        say(workdir.missing_names(folder, config.num_classes), error=True)
+    config = _executed_here(config, folder, trained=state["step"] > 0)
     grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
     return Run(
         folder,
@@ -76,8 +87,29 @@ def load(checkpoint: str | os.PathLike) -> Run:
         step.make_model(config, grid=grid),
         state["params"],
         state["step"],
-        export.class_names(config, folder),
+        names or workdir.numbered(config.num_classes),
+        names is not None,
     )
+
+
+def _executed_here(config: ConfigDict, folder: pathlib.Path, *, trained: bool) -> ConfigDict:
+    """A run's configuration for evaluation on the devices at hand."""
+    values = {"low_memory": "auto"}
+    if config.get("attention") == "cudnn" and platform() != "gpu":
+        values["attention"] = "xla"
+        say(
+            f"{folder} was trained with cuDNN's attention, which needs a GPU: XLA's stands in "
+            "here, the same function in another rounding",
+            error=True,
+        )
+    here = resolve(with_values(config, **values))
+    if config.compute_dtype == "auto" and trained:
+        say(
+            f"{folder / checkpoints.CONFIG_FILE} is an older one and does not record in which "
+            f"precision the run was trained: computing in {here.compute_dtype}",
+            error=True,
+        )
+    return here
 
 
 def default_batch_size() -> int:

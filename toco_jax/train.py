@@ -64,6 +64,7 @@ def train_until_stopped(
 ) -> dict[str, Any]:
     """`train` for a validated configuration of a run that is not finished."""
     began = time.perf_counter()
+    config = folder.resolve(workdir, config)
     source, val_source = open_sources(config)
     folder.claim(workdir, config, source.class_names)
 
