@@ -42,6 +42,16 @@ def test_a_run_of_a_cpu_keeps_its_precision_on_a_gpu(run):
     assert model.dtype == "float32" and not model.flash and not model.low_memory
 
 
+def test_the_fingerprint_sees_every_parameter_and_the_configuration(run):
+    loaded, again = runs.load(run), runs.load(run)
+    assert loaded.fingerprint == again.fingerprint
+    again = runs.load(run)
+    again.params["encoder"]["pos_embed"][0, 0, 0] += 1
+    assert again.fingerprint != loaded.fingerprint
+    change(run, bkg_thre=0.45)
+    assert runs.load(run).fingerprint != loaded.fingerprint
+
+
 def test_names_are_the_folders(run, capsys):
     names = [f"part {k}" for k in range(20)]
     (run / "classes.json").write_text(json.dumps(names))

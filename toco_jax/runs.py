@@ -1,9 +1,12 @@
 """A trained network as evaluation and prediction need it."""
 
 import dataclasses
+import functools
+import hashlib
+import json
 import os
 import pathlib
-import zlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +16,8 @@ from ml_collections import ConfigDict
 from toco_jax import checkpoints, step, workdir
 from toco_jax.config import resolve, with_values
 from toco_jax.console import say
+from toco_jax.data import DataError
+from toco_jax.data.renumbered import Renumbered, columns_of
 from toco_jax.inference import SEG_SCALES, NativeNetwork
 from toco_jax.models.toco import ToCo
 from toco_jax.platform import platform
@@ -40,10 +45,40 @@ class Run:
     class_names: tuple[str, ...]
     names_known: bool
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
-        """Tells this network from another one in the same folder."""
-        return f"{zlib.crc32(np.asarray(self.params['classifier']['kernel']).tobytes()):08x}"
+        """A hash of all parameters and of the configuration."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(json.dumps(self.config.to_dict(), sort_keys=True).encode())
+        for path, array in jax.tree_util.tree_leaves_with_path(self.params):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(array))
+        return digest.hexdigest()
+
+    def numbered(self, source: Any) -> Any:
+        """A record source with this network's classes, by their names.
+
+        Prints a line where the source has fewer, or in another order, or where the network's names
+        are not known and the source's are taken for them.
+
+        Raises:
+            DataError: the source has classes that the network does not know.
+        """
+        names = tuple(source.class_names)
+        where = f"the data's split {source.split!r}"
+        if not self.names_known:
+            if len(names) != len(self.class_names):
+                raise DataError(
+                    f"{self.folder} knows {len(self.class_names)} classes, but {where} has "
+                    f"{len(names)}: give the data set it was trained on as --root"
+                )
+            say(f"the classes are taken to be those of {where}: {', '.join(names)}")
+            return source
+        if names == self.class_names:
+            return source
+        columns = columns_of(names, self.class_names, run=self.folder, where=where)
+        say(f"{where} has {', '.join(names)}: numbered as in {self.folder}")
+        return Renumbered(source, self.class_names, columns)
 
     def network(
         self,
