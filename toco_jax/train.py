@@ -4,14 +4,14 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from toco_jax import checkpoints, pretrained, processes, samples, scoring, validation
+from toco_jax import checkpoints, class_rows, pretrained, processes, samples, scoring, validation
 from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
 from toco_jax.console import say
@@ -69,7 +69,7 @@ def train_until_stopped(
     folder.claim(workdir, config, source.class_names)
 
     mesh = make_mesh()
-    model, state = start_state(config)
+    model, state = start_state(config, source.class_names)
     state = place_state(config, state, mesh)
     store = checkpoints.Checkpoints(workdir)
     meta = {"seconds": 0.0, "evaluation": None}
@@ -149,16 +149,20 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
     return source, val_source
 
 
-def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
-    """The network and its state before the first step, from `config.init`."""
+def start_state(config: ConfigDict, class_names: Sequence[str] = ()) -> tuple[Any, TrainState]:
+    """The network and its state before the first step, from `config.init`; of a network of other
+    classes than `class_names` it takes the outputs of those that both have.
+    """
     spec = backbone_from_name(config.backbone)
     teacher_params, loaded, grid = None, {}, config.crop_size // spec.patch
+    theirs = None
     if config.init != "random":
         try:
+            theirs = class_rows.names_of(config.init)
             weights = pretrained.load(
                 config.init,
                 backbone=config.backbone,
-                num_classes=config.num_classes,
+                num_classes=len(theirs or ()) or config.num_classes,
                 decoder_width=config.decoder_width,
             )
         except (ValueError, FileNotFoundError) as error:
@@ -168,6 +172,10 @@ def start_state(config: ConfigDict) -> tuple[Any, TrainState]:
             say(note)
     model = make_model(config, grid=grid)
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
+    if class_names and "classifier" in loaded:
+        loaded, lines = class_rows.take(loaded, params, theirs, tuple(class_names))
+        for line in lines:
+            say(line)
     return model, init_state(config, params | loaded, teacher_params)
 
 
