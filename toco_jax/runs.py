@@ -66,19 +66,33 @@ class Run:
         """
         names = tuple(source.class_names)
         where = f"the data's split {source.split!r}"
-        if not self.names_known:
-            if len(names) != len(self.class_names):
-                raise DataError(
-                    f"{self.folder} knows {len(self.class_names)} classes, but {where} has "
-                    f"{len(names)}: give the data set it was trained on as --root"
-                )
-            say(f"the classes are taken to be those of {where}: {', '.join(names)}")
+        columns = self.columns(names, where=where)
+        if not self.names_known or names == self.class_names:
             return source
-        if names == self.class_names:
-            return source
-        columns = columns_of(names, self.class_names, run=self.folder, where=where)
         say(f"{where} has {', '.join(names)}: numbered as in {self.folder}")
         return Renumbered(source, self.class_names, columns)
+
+    def columns(self, names: tuple[str, ...], *, where: str) -> np.ndarray:
+        """The place among this network's classes of each class of a data set, by name.
+
+        Prints a line where the network's names are not known, and the data's are taken for them.
+
+        Args:
+            names: classes of the data set.
+            where: what the data set is called in messages.
+
+        Raises:
+            DataError: classes that the network does not know.
+        """
+        if self.names_known:
+            return columns_of(names, self.class_names, run=self.folder, where=where)
+        if len(names) != len(self.class_names):
+            raise DataError(
+                f"{self.folder} knows {len(self.class_names)} classes, but {where} has "
+                f"{len(names)}: give the data set it was trained on"
+            )
+        say(f"the classes are taken to be those of {where}: {', '.join(names)}")
+        return np.arange(len(names))
 
     def network(
         self,
