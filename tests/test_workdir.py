@@ -49,3 +49,18 @@ def test_a_folder_that_cannot_be_written_to(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write to .*file/run .* another --workdir"):
         workdir.claim(tmp_path / "file" / "run", tiny_config(), ("a",))
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ('["cat", "dog"]', r"other classes .* same data: cat, dog there, dog, cat now"),
+        ("[", r"classes\.json must be a JSON list of the 2 different names"),
+    ],
+)
+def test_other_classes_are_named(tiny_config, tmp_path, listed, message):
+    config = tiny_config(num_classes=2)
+    workdir.claim(tmp_path, config, ("dog", "cat"))
+    (tmp_path / "classes.json").write_text(listed)
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        workdir.claim(tmp_path, config, ("dog", "cat"))

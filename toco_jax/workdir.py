@@ -59,17 +59,28 @@ def class_names(folder: pathlib.Path, config: ConfigDict) -> tuple[str, ...] | N
     if not path.exists():
         names = _FIXED_CLASSES.get(config.data.source, ())
         return names if len(names) == config.num_classes else None
+    names = _listed(path, config.num_classes)
+    if len(names) != config.num_classes:
+        raise _not_names(path, config.num_classes)
+    return names
+
+
+def _listed(path: pathlib.Path, num: int) -> tuple[str, ...]:
     try:
         names = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         names = None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not is_list or len(set(names)) != config.num_classes or len(names) != config.num_classes:
-        raise checkpoints.CheckpointError(
-            f"{path} must be a JSON list of the {config.num_classes} different names of the run's "
-            "classes, in label order; correct it"
-        )
+    if not is_list or len(set(names)) != len(names):
+        raise _not_names(path, num)
     return tuple(names)
+
+
+def _not_names(path: pathlib.Path, num: int) -> checkpoints.CheckpointError:
+    return checkpoints.CheckpointError(
+        f"{path} must be a JSON list of the {num} different names of the run's classes, in label "
+        "order; correct it"
+    )
 
 
 def numbered(num: int) -> tuple[str, ...]:
@@ -135,10 +146,12 @@ def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
     path = workdir / CLASSES_FILE
     if not path.exists():
         write_class_names(workdir, class_names)
-    elif json.loads(path.read_text()) != list(class_names):
+        return
+    listed = _listed(path, len(class_names))
+    if listed != tuple(class_names):
         raise checkpoints.CheckpointError(
             f"{path} lists other classes than the data has now; use another --workdir or the same "
-            "data"
+            f"data: {', '.join(listed)} there, {', '.join(class_names)} now"
         )
 
 
