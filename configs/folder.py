@@ -35,7 +35,7 @@ def get_config(variant: str = "deit_base") -> ConfigDict:
     config.compute_dtype = "auto"
     config.attention = "auto"
     # "on" keeps less of the encoder for the gradient and computes the rest twice. "auto" does so
-    # for large encoders on a CPU, where it also saves time.
+    # for large encoders on a CPU, where it also saves time; others there attend in "parts".
     config.low_memory = "auto"
 
     # Method.

@@ -3,11 +3,13 @@
 import io
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 
 from toco_jax import console, scoring, validation
+from toco_jax.data import check_report
 
 NAMES = ("background", "[b]old", "[/x]", "猫", "\x1b[2Jwipe")
 
@@ -77,3 +79,25 @@ def test_work_goes_on_when_nobody_reads():
     assert writer.stderr.read() == "done\n"
     assert writer.wait(30) == 0
     writer.stderr.close()
+
+
+class Two:
+    class_names, split = NAMES[1:], "[/s]"
+
+    def __len__(self):
+        return 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_the_check_shows_every_name(terminal, encoding):
+    source = Two()
+    labels = np.ones((2, len(NAMES) - 1), np.uint8)
+    split = types.SimpleNamespace(source=source, labels=labels, images={})
+    written = terminal(encoding)
+    check_report.print_splits({"train": split})
+    problem = types.SimpleNamespace(fatal=True, kind="[/k]", split="[/s]", message="猫 [/m]")
+    check_report.print_problems([problem])
+    shown = written.getvalue().decode(encoding)
+    for name in ("[b]old", "[/x]", "[/s]", "[/k]", "[/m]"):
+        assert name in shown
+    assert shown.count("猫" if encoding == "utf-8" else r"\u732b") > 3

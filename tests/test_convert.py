@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -128,6 +129,35 @@ def test_the_head_is_zero_where_there_was_none(small, tmp_path):
     out = load_file(target)
     assert set(out) == set(state)
     assert not out["encoder.head.weight"].any()
+
+
+def test_names_of_classes_are_taken_along(small, tmp_path, capsys):
+    names = [f"part {k}" for k in range(20)]
+    run = shutil.copytree(small[0] / "run", tmp_path / "run")
+    (run / "classes.json").write_text(json.dumps(names))
+    (run / convert.DROPPED_FILE).write_bytes((small[0] / "run" / convert.DROPPED_FILE).read_bytes())
+    convert.main([str(run / "checkpoints" / "0"), str(tmp_path / "copy")])
+    convert.main([str(run), str(tmp_path / "x.safetensors")])
+    convert.main([str(tmp_path / "x.safetensors"), str(tmp_path / "back")])
+    for folder in ("copy", "back"):
+        assert json.loads((tmp_path / folder / "classes.json").read_text()) == names
+        assert (tmp_path / folder / convert.DROPPED_FILE).exists()
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_names_of_a_published_network_are_said_to_be_assumed(small, tmp_path, capsys):
+    convert.main([str(small[0] / "released.pth"), str(tmp_path / "run"), f"--backbone={SMALL}"])
+    assert "classes are taken to be those of PASCAL VOC" in capsys.readouterr().out
+    assert json.loads((tmp_path / "run" / "classes.json").read_text())[0] == "aeroplane"
+
+
+def test_names_that_nothing_tells_are_not_invented(tmp_path, capsys):
+    save_released(reference_state_dict(8, 4, patch=4, num_classes=3), tmp_path / "three.pth")
+    convert.main([str(tmp_path / "three.pth"), str(tmp_path / "run"), f"--backbone={SMALL}"])
+    assert "classes.json is missing" in capsys.readouterr().out
+    assert not (tmp_path / "run" / "classes.json").exists()
+    convert.main([str(tmp_path / "run"), str(tmp_path / "x.safetensors")])
+    assert "does not name its classes" in capsys.readouterr().out
 
 
 def test_a_run_has_its_configuration(small):

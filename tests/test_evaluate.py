@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from tiny_run import PHOTOS, compilation_cache, make_devkit, make_run
 
-from toco_jax import evaluate, metrics, shares
+from toco_jax import evaluate, metrics, scoring, shares
 from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.segmenter import Segmenter
 
@@ -103,6 +104,120 @@ def test_interrupted_evaluation_goes_on(run, results, tmp_path, monkeypatch, cap
     assert again["rows"] == results["rows"]
     assert again["cls_f1"] == results["cls_f1"]
     assert not list(tmp_path.glob(".evaluation*"))
+
+
+def stopped_after(number, run, monkeypatch, *arguments):
+    """An evaluation that is interrupted at an image."""
+
+    class Interrupted(shares.Progress):
+        def __call__(self):
+            self._done += 1
+            if self._done == number:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shares, "Progress", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(run, *arguments)
+
+
+def test_corrected_masks_are_counted_after_an_interruption(
+    run, results, tmp_path, monkeypatch, capsys
+):
+    root = shutil.copytree(run.parent / "VOCdevkit" / "VOC2012", tmp_path / "devkit")
+    arguments = ("--protocol=32", "--batch_size=4", f"--root={root}", f"--out={tmp_path / 'out'}")
+    path = root / "SegmentationClassAug" / f"{PHOTOS[0][0]}.png"
+    right = path.read_bytes()
+    Image.new("P", PHOTOS[0][1][::-1]).save(path)
+    stopped_after(5, run, monkeypatch, *arguments)
+    path.write_bytes(right)
+    capsys.readouterr()
+    rows = rows_of(evaluated(run, *arguments))
+    assert "counted anew" in capsys.readouterr().out
+    expected = rows_of(results)
+    for predictor in ("seg", "cam", "aux_cam"):
+        assert rows[predictor, "32"]["confusion"] == expected[predictor, "32"]["confusion"]
+
+
+@pytest.fixture
+def folder_run(run, tmp_path):
+    """The run as one that was trained on a folder, with VOC's names; a folder of the photos whose
+    classes are fewer and numbered otherwise.
+    """
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / "classes.json").write_text(json.dumps(VOC_CLASSES))
+    devkit, root = run.parent / "VOCdevkit" / "VOC2012", tmp_path / "folder"
+    config = json.loads((copy / "config.json").read_text())
+    config["data"] |= {"source": "folder", "root": str(root)}
+    (copy / "config.json").write_text(json.dumps(config))
+    own = ("cat", "dog", "person")
+    table = np.arange(256, dtype=np.uint8)
+    for k, name in enumerate(own):
+        table[VOC_CLASSES.index(name) + 1] = k + 1
+    (root / "masks").mkdir(parents=True)
+    for name, _, _ in PHOTOS:
+        shutil.copy(devkit / "JPEGImages" / f"{name}.jpg", root)
+        mask = np.asarray(Image.open(devkit / "SegmentationClassAug" / f"{name}.png"))
+        Image.fromarray(table[mask]).save(root / "masks" / f"{name}.png")
+    labels = [f"{name}.jpg,{';'.join(classes)}" for name, _, classes in PHOTOS]
+    (root / "labels.csv").write_text("\n".join(["file,labels", *labels]) + "\n")
+    (root / "val.txt").write_text("\n".join(name for name, _, _ in PHOTOS) + "\n")
+    return copy, root
+
+
+def test_another_root_is_scored_by_the_runs_names(folder_run, results, capsys):
+    copy, root = folder_run
+    rows = rows_of(evaluated(copy, "--protocol=32", "--batch_size=4", f"--root={root}"))
+    assert "has cat, dog, person: numbered as in" in capsys.readouterr().out
+    expected = rows_of(results)
+    for predictor in ("seg", "cam", "aux_cam"):
+        assert rows[predictor, "32"]["confusion"] == expected[predictor, "32"]["confusion"]
+        assert rows[predictor, "32"]["iou"] == expected[predictor, "32"]["iou"]
+
+
+def test_classes_that_the_run_does_not_know_are_refused_by_name(folder_run):
+    copy, root = folder_run
+    text = (root / "labels.csv").read_text().replace("dog", "yak")
+    (root / "labels.csv").write_text(text)
+    with pytest.raises(SystemExit, match=r"not trained on \(yak; it knows aeroplane"):
+        evaluate.main([f"--checkpoint={copy}", "--protocol=32"])
+    names = [f"part {k}" for k in range(20)]
+    (copy / "classes.json").write_text(json.dumps(names))
+    with pytest.raises(SystemExit, match=r"--submission is for VOC's classes.*part 0"):
+        evaluate.main([f"--checkpoint={copy}", "--submission"])
+
+
+@pytest.mark.parametrize("option", ["--out", "--pseudo_labels"])
+def test_a_folder_that_takes_no_file_is_refused_before_any_image(run, monkeypatch, option, capsys):
+    monkeypatch.setattr(shares, "count_split", None)
+    with pytest.raises(SystemExit, match=f"error: cannot write to the folder /proc .*{option}"):
+        evaluate.main([f"--checkpoint={run}", "--protocol=native", f"{option}=/proc"])
+
+
+def test_results_outlast_what_goes_wrong_afterwards(run, results, tmp_path, monkeypatch, capsys):
+    arguments = ("--protocol=32", "--batch_size=4", f"--out={tmp_path}")
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "write_atomically", None)
+        with pytest.raises(TypeError):
+            evaluated(run, *arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "print_rows", None)
+        with pytest.raises(TypeError):
+            evaluated(run, *arguments)
+    assert "32: 6 of 6 images are done" in capsys.readouterr().out
+    written = json.loads((tmp_path / "evaluation.json").read_text())
+    assert written["rows"][0]["confusion"] == rows_of(results)["seg", "32"]["confusion"]
+
+
+def test_an_interruption_is_one_line(run, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shares, "count_split", stop)
+    with pytest.raises(SystemExit) as stopped:
+        evaluate.main([f"--checkpoint={run}", "--protocol=32"])
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
 
 
 def test_counts_of_another_evaluation_are_not_used(run, results, tmp_path, monkeypatch, capsys):

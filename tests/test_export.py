@@ -1,6 +1,7 @@
 """The exported function gives the model's numbers where nothing of ours can be imported."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 
 from toco_jax import convert, export, pretrained
 from toco_jax.cams import multi_scale_cams
+from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.models.toco import ToCo, normalize
 from toco_jax.models.vit import BACKBONES, backbone_from_name
 from toco_jax.ops.resize import resize
@@ -43,7 +45,8 @@ def network(tmp_path_factory):
     params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
     out = folder / "source.safetensors"
     tensors = pretrained.params_to_reference(params, teacher, backbone=SMALL)
-    save_file(tensors, out, {"format": "pt", "backbone": SMALL})
+    metadata = {"format": "pt", "backbone": SMALL, "classes": json.dumps(VOC_CLASSES)}
+    save_file(tensors, out, metadata)
     convert.convert(str(out), folder / "run")
     return folder, ToCo(backbone_from_name(SMALL), num_classes=20, grid=6), params
 
@@ -123,13 +126,44 @@ def test_golden_multi_scale_segmentation(golden):
     np.testing.assert_allclose(found, jax.nn.softmax(logits, axis=-1), rtol=0, atol=5 * noise)
 
 
-def test_class_names(tmp_path):
-    config = convert.ConfigDict({"num_classes": 80})
-    assert export.class_names(config, tmp_path)[-1] == "toothbrush"
-    config.num_classes = 2
-    assert export.class_names(config, tmp_path) == ("class 1", "class 2")
-    (tmp_path / "classes.json").write_text('["nail", "screw"]')
-    assert export.class_names(config, tmp_path) == ("nail", "screw")
+@pytest.fixture
+def quick(monkeypatch):
+    """Leaves out the compilation: what is written beside the function is made before."""
+    monkeypatch.setattr(export, "serialize", lambda _, *, size: b"")
+
+
+def test_names_and_size_are_the_runs(network, tmp_path, quick, capsys):
+    run = shutil.copytree(network[0] / "run", tmp_path / "run")
+    names = [f"part {k}" for k in range(20)]
+    (run / "classes.json").write_text(json.dumps(names))
+    config = json.loads((run / "config.json").read_text()) | {"crop_size": 32}
+    (run / "config.json").write_text(json.dumps(config))
+    export.main([str(run / "checkpoints" / "0"), str(tmp_path / "model.stablehlo")])
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["classes"] == ["background", *names] and about["names_known"]
+    assert about["input"]["shape"] == ["b", 32, 32, 3]
+    assert "missing" not in capsys.readouterr().out
+
+
+def test_unknown_names_are_said_to_be_unknown(network, tmp_path, quick, capsys):
+    run = shutil.copytree(network[0] / "run", tmp_path / "run")
+    (run / "classes.json").unlink(missing_ok=True)
+    config = json.loads((run / "config.json").read_text())
+    config["data"]["source"] = "folder"
+    (run / "config.json").write_text(json.dumps(config))
+    export.main([str(run), str(tmp_path / "model.stablehlo")])
+    assert "classes.json is missing" in capsys.readouterr().out
+    about = json.loads((tmp_path / "model.json").read_text())
+    assert about["classes"][1] == "class 1" and not about["names_known"]
+
+
+def test_a_program_bug_is_not_a_users_mistake(network, tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("bug")
+
+    monkeypatch.setattr(export, "serialize", broken)
+    with pytest.raises(ValueError, match="bug"):
+        export.main([str(network[0] / "run"), str(tmp_path / "x")])
 
 
 def test_errors(network, tmp_path):
@@ -138,3 +172,5 @@ def test_errors(network, tmp_path):
         export.main([str(folder / "run"), str(tmp_path / "x"), "--size=30"])
     with pytest.raises(SystemExit, match="not a run"):
         export.main([str(tmp_path), str(tmp_path / "x")])
+    with pytest.raises(SystemExit, match=r"cannot write to the folder /proc .*another OUT"):
+        export.main([str(folder / "run"), "/proc/x.stablehlo"])

@@ -167,9 +167,16 @@ def test_pseudo_labels_are_written_as_class_ids(tmp_path, classes):
     )
     cls_label = np.zeros(20, np.float32)
     cls_label[list(classes)] = 1
-    write(
-        {"name": "a", "image": photo(SIZE, 2), "cls_label": cls_label},
-        np.ones((*SIZE, len(classes)), np.float32),
-    )
+    record = {"name": "a", "image": photo(SIZE, 2), "cls_label": cls_label}
+    cam = np.ones((*SIZE, len(classes)), np.float32)
+    write(record, cam)
     label = np.asarray(Image.open(tmp_path / "a.png"))
     np.testing.assert_array_equal(label, 5 if classes else 0)
+    own = np.full(21, 255)
+    own[[0, 5]] = 0, 1  # class 4 is the data set's first
+    write = refinement.pseudo_label_writer(
+        tmp_path, crf=None, frame_of=lambda size: FRAME, labels=own, max_classes=4, **THRESHOLDS
+    )
+    write(record, cam)
+    label = np.asarray(Image.open(tmp_path / "a.png"))
+    np.testing.assert_array_equal(label, 1 if classes else 0)

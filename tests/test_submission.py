@@ -1,5 +1,6 @@
 """The test server's folder: made without labels, and every way in which it would be refused."""
 
+import json
 import shutil
 import tarfile
 
@@ -35,6 +36,15 @@ def test_submission_needs_no_labels(tmp_path, voc_config, capsys):
     evaluate.main([f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"])
     assert (out / FOLDER / f"{names[0]}.png").stat().st_mtime_ns == before
     assert "6 of 6 masks are there" in capsys.readouterr().out
+    # Masks of other weights do not count as done.
+    config = json.loads((run / "config.json").read_text()) | {"bkg_thre": 0.45}
+    (run / "config.json").write_text(json.dumps(config))
+    evaluate.main([f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"])
+    assert (out / FOLDER / f"{names[0]}.png").stat().st_mtime_ns != before
+    assert (
+        "6 masks of another network or of other settings are written anew"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.fixture

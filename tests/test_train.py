@@ -19,6 +19,9 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from toco_jax import checkpoints
+from toco_jax import train as train_module
+from toco_jax.config import ConfigError, resolve
+from toco_jax.step import TrainState
 from toco_jax.tracking import TrainingError, format_seconds
 from toco_jax.train import train
 from toco_jax.workdir import note_start
@@ -70,7 +73,7 @@ def test_checkpoints_kept(finished):
 def test_trained_network_can_be_loaded(finished):
     workdir, config, _ = finished
     loaded_config, run = checkpoints.load_run(workdir)
-    assert loaded_config.to_dict() == config.to_dict()
+    assert loaded_config.to_dict() == resolve(config).to_dict()
     assert run["step"] == 6
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(run["params"]))
     assert set(run["params"]) == {"encoder", "classifier", "aux_classifier", "decoder", "proj_head"}
@@ -250,3 +253,32 @@ def test_mistakes_are_one_sentence(environment, tmp_path):
 def test_format_seconds():
     assert format_seconds(59.9) == "00:00:59"
     assert format_seconds(93784) == "1d 02:03:04"
+
+
+def state_of(spoil=None, step=0):
+    """A state of two arrays of which `spoil` names one that holds a NaN."""
+    params = {name: np.ones(2, np.float32) for name in ("classifier", "encoder")}
+    if spoil:
+        params[spoil][1] = np.nan
+    return TrainState(jax.numpy.int32(step), params, {"last": np.ones(2)}, (), jax.random.key(0))
+
+
+def test_weights_that_are_not_finite_are_not_blamed_on_the_learning_rate(tiny_config, tmp_path):
+    config = tiny_config(init="mine.npz")
+    train_module.check_start(config, state_of(), tmp_path)
+    broken = state_of("encoder")
+    with pytest.raises(ConfigError, match=r"init='mine.npz' has NaN or infinity.* 0/encoder"):
+        train_module.check_start(config, broken, tmp_path)
+    broken = state_of("encoder", step=4)
+    with pytest.raises(checkpoints.CheckpointError, match=r"step 4 .* remove .*checkpoints/4 "):
+        train_module.check_start(config, broken, tmp_path)
+
+
+def test_spoilt_weights_are_not_saved(tiny_config, tmp_path, monkeypatch):
+    with pytest.raises(TrainingError, match=r"step 4: all .* gradients are not.*0/classifier"):
+        train_module.check_update(state_of("classifier", step=4))
+    monkeypatch.setattr(train_module, "broken_weights", lambda _: next(answers))
+    answers = iter([[], [], ["encoder"]])
+    with pytest.raises(TrainingError, match="step 4"):
+        train(tiny_config(), tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]

@@ -148,6 +148,14 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
+def run_folder(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
+    """The run's folder that a path names, and the step where it is `<run>/checkpoints/<step>`."""
+    path = pathlib.Path(path)
+    if path.parent.name == _FOLDER and path.name.isdecimal():
+        return path.parent.parent, int(path.name)
+    return path, None
+
+
 def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     """A trained network from a run's folder or one step in it.
 
@@ -161,10 +169,7 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     Raises:
         CheckpointError: there is no run or no checkpoint, or it is damaged.
     """
-    path = pathlib.Path(path)
-    step = None
-    if path.parent.name == _FOLDER and path.name.isdecimal():
-        path, step = path.parent.parent, int(path.name)
+    path, step = run_folder(path)
     config = load_config(path)
     if not (path / _FOLDER).is_dir():
         raise CheckpointError(f"{path} has no checkpoint yet: train it first")

@@ -25,12 +25,15 @@ from toco_jax import (
 )
 from toco_jax.config import ConfigError
 from toco_jax.console import say
+from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
 from toco_jax.errors import WeightsError
 from toco_jax.models.vit import backbone_from_name
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
 DROPPED_FILE = "dropped.safetensors"
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+# Files of the published code do not name their classes, but it was only trained on these.
+_PUBLISHED_CLASSES = {20: ("PASCAL VOC", VOC_CLASSES), 80: ("COCO", COCO_CLASSES)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -93,19 +96,21 @@ def convert(
     else:
         network, config = _network_of_file(source, path, backbone), None
     if target.suffix == ".safetensors":
-        return [*network["notes"], _write_safetensors(network, target)]
+        return [*network["notes"], *_write_safetensors(network, target)]
     if config is None:
         config = _config(network, source, config_file)
-    return [*network["notes"], _write_run(network, config, target)]
+    return [*network["notes"], *_write_run(network, config, target)]
 
 
 def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
     # Imported late, here and below: orbax is slow to import, and only runs need it.
-    from toco_jax import checkpoints
+    from toco_jax import checkpoints, workdir
 
     config, state = checkpoints.load_run(path)
-    kept = path / DROPPED_FILE
+    folder, _ = checkpoints.run_folder(path)
+    kept = folder / DROPPED_FILE
     return {
+        "class_names": workdir.class_names(folder, config),
         "params": state["params"],
         "teacher_params": state["teacher_params"],
         "backbone": config.backbone,
@@ -134,14 +139,42 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
         raise WeightsError(f"{path}: {error}") from error
     names = backbone_files.DROPPED["toco"]
     first = f"{path}: {file.format}, {backbone}, {sizes[0]} classes, {len(tensors)} tensors"
+    class_names, note = _class_names_of_file(file.metadata, sizes[0])
     return {
+        "class_names": class_names,
         "params": params,
         "teacher_params": teacher,
         "backbone": backbone,
         "dropped": {name: np.float32(tensors[name]) for name in names if name in tensors},
-        "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names)],
+        "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names), *note],
         "origin": pretrained.origin_of_file(source, path, file, layout),
     }
+
+
+def _class_names_of_file(
+    metadata: dict[str, str], num: int
+) -> tuple[tuple[str, ...] | None, list[str]]:
+    """The names of a file's classes, None if nothing tells them; and a line where they are assumed.
+
+    Raises:
+        ValueError: the file names another number of classes than it has.
+    """
+    if "classes" in metadata:
+        names = tuple(json.loads(metadata["classes"]))
+        if len(names) != num:
+            raise ValueError(
+                f"the metadata names {len(names)} classes ({', '.join(names)}), but the tensors "
+                f"are of {num}: the file is damaged"
+            )
+        return names, []
+    # Files that we write say their backbone; if they name no classes, nothing is known of these.
+    if "backbone" in metadata or num not in _PUBLISHED_CLASSES:
+        return None, []
+    title, names = _PUBLISHED_CLASSES[num]
+    return names, [
+        f"the file names no classes: its {num} classes are taken to be those of {title}, as in the "
+        "published network; where they are others, correct classes.json of the run"
+    ]
 
 
 def _sizes_of_network(tensors: pretrained.Tensors) -> tuple[int, int]:
@@ -181,31 +214,44 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
         config.init = str(source)
         config.num_classes = num_classes
         config.decoder_width = network["params"]["decoder"]["conv6"]["kernel"].shape[-1]
+        if network["class_names"] is None and not config_file:
+            config.data.source = "folder"  # VOC's and COCO's would say what the classes are
     return config
 
 
-def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> str:
+def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[str]:
     from toco_jax import checkpoints, step, workdir
 
     state = step.init_state(config, network["params"], network["teacher_params"])
     checkpoints.save_run(target, config, state)
     workdir.note_start(target, network["origin"], goes_on=False)
+    names, notes = network["class_names"] or workdir.class_names(target, config), []
+    if names is None:
+        notes = [workdir.missing_names(target, config.num_classes)]
+    else:
+        workdir.write_class_names(target, names)
     if network["dropped"]:
         _save(network["dropped"], target / DROPPED_FILE, {"format": "pt"})
     kept = f" ({DROPPED_FILE} keeps what was dropped)" if network["dropped"] else ""
-    return f"{target}: a run at step 0, for evaluate, predict and --config.init={target}{kept}"
+    notes += [f"{target}: a run at step 0, for evaluate, predict and --config.init={target}{kept}"]
+    return notes
 
 
-def _write_safetensors(network: dict, target: pathlib.Path) -> str:
+def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
     tensors = pretrained.params_to_reference(
         network["params"], network["teacher_params"], backbone=network["backbone"]
     )
     tensors |= network["dropped"]
+    outputs.make_folder(target.parent, "TARGET")
     metadata = {"format": "pt", "backbone": network["backbone"]}
+    notes = []
+    if network["class_names"] is None:
+        notes = [f"{target} does not name its classes, as its source does not"]
+    else:
+        metadata["classes"] = json.dumps(network["class_names"])
     _save(tensors, target, metadata)
-    return (
-        f"{target}: {len(tensors)} tensors, for network.load_state_dict(load_file({target.name!r}))"
-    )
+    how = f"network.load_state_dict(load_file({target.name!r}))"
+    return [*notes, f"{target}: {len(tensors)} tensors, for {how}"]
 
 
 def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:

@@ -17,10 +17,10 @@ import functools
 import json
 import os
 import pathlib
+import sys
 from typing import Any
 
 from toco_jax import (
-    checkpoints,
     commands,
     processes,
     protocols,
@@ -32,11 +32,17 @@ from toco_jax import (
 )
 from toco_jax.console import say
 from toco_jax.data import open_configured
+from toco_jax.data.classes import VOC_CLASSES
+from toco_jax.data.fingerprint import fingerprint
+from toco_jax.data.renumbered import Renumbered
 from toco_jax.errors import UserError
+from toco_jax.outputs import make_folder, write_atomically
 from toco_jax.protocols import CRF, NATIVE
 from toco_jax.stopwatch import Stopwatch
 
 RESULTS_FILE = "evaluation.json"
+# The exit code of a command that SIGINT has ended.
+_INTERRUPTED = 130
 
 
 class EvaluationError(UserError):
@@ -71,11 +77,15 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line; a user's mistake is one sentence and exit code 1."""
     options = parse_arguments(arguments)
     with processes.ends_all(), commands.reported(debug=options.debug):
-        processes.join(distributed=options.distributed)
-        if options.submission:
-            submit(options)
-        else:
-            evaluate(options)
+        try:
+            processes.join(distributed=options.distributed)
+            if options.submission:
+                submit(options)
+            else:
+                evaluate(options)
+        except KeyboardInterrupt:
+            say("stopped; the same command goes on where it was", error=True)
+            sys.exit(_INTERRUPTED)
 
 
 def parse_protocols(text: str | None, crop_size: int) -> tuple[str, ...]:
@@ -101,7 +111,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         EvaluationError: an option that cannot work.
         CheckpointError: there is no run.
-        DataError: a broken data set.
+        DataError: a broken data set, or classes that the run does not know.
+        OutputError: results cannot be written where they should go.
     """
     run = runs.load(options.checkpoint)
     names = parse_protocols(options.protocol, run.config.crop_size)
@@ -111,15 +122,12 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     changed = {"split": split} | ({"root": options.root} if options.root else {})
     if options.mask_foreground is not None:
         changed["mask_foreground"] = options.mask_foreground
-    source = open_configured(run.config, part="val", masks=True, **changed)
-    if len(source.class_names) != run.config.num_classes:
-        raise EvaluationError(
-            f"the run knows {run.config.num_classes} classes, but split {split!r} has "
-            f"{len(source.class_names)}: give the data set it was trained on as --root"
-        )
+    source = run.numbered(open_configured(run.config, part="val", masks=True, **changed))
     out = output_folder(options, run, split)
+    if options.pseudo_labels:
+        make_folder(options.pseudo_labels, "--pseudo_labels")
     count = min(options.limit, len(source)) if options.limit else len(source)
-    about = [run.fingerprint, run.step, split, str(options.root), count, *names]
+    about = [run.fingerprint, run.step, fingerprint(source, count), str(options.root), *names]
     about += [str(options.pseudo_labels), options.refine, options.save_probs, crf_settings(options)]
     watch = Stopwatch()
     counts = shares.count_split(
@@ -128,23 +136,24 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
         count=count,
         about=json.dumps(about),
     )
-    if not processes.is_first():
-        return {}
-    say(watch.report(len(shares.places_of_process(count))))
     results = summarize(counts, names, run, source, crf_settings(options))
+    path = out / RESULTS_FILE
+    # Written before anything else can go wrong, and the counts are kept until it is.
+    if processes.is_first():
+        write_atomically(path, json.dumps(results, indent=1) + "\n")
+    processes.barrier("evaluation")
+    shares.forget(out)
+    say(watch.report(len(shares.places_of_process(count))))
     title = f"step {run.step}, {split}, {count} images"
     scoring.print_rows(results["rows"], title=title, bkg_thre=run.config.bkg_thre)
-    path = out / RESULTS_FILE
-    checkpoints.write_atomically(path, json.dumps(results, indent=1) + "\n")
     say(path)
     return results
 
 
 def output_folder(options: argparse.Namespace, run: runs.Run, split: str) -> pathlib.Path:
-    """Where results go; made if missing."""
+    """Where results go, made if missing; raises `OutputError` if it cannot be written to."""
     out = options.out or run.folder / ("" if split == run.config.data.val_split else split)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
+    return make_folder(out, "--out")
 
 
 def crf_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -183,6 +192,7 @@ def summarize(
         "cls_f1": scoring.mean_f1(counts[f"f1/{protocol}"]),
         "cls_f1_protocol": protocol,
         "step": run.step,
+        "compute_dtype": run.config.compute_dtype,
         "split": source.split,
         "bkg_thre": run.config.bkg_thre,
         "rows": rows,
@@ -244,6 +254,8 @@ def native_pass(
                 high_thre=run.config.high_thre,
                 low_thre=run.config.low_thre,
                 max_classes=source.max_classes + 1,
+                # As the data set numbers them, for which the second network is.
+                labels=source.own_labels() if isinstance(source, Renumbered) else None,
             )
         count = protocols.NativeCounts(
             num_labels=run.config.num_classes + 1,
@@ -276,6 +288,11 @@ def submit(options: argparse.Namespace) -> None:
     """
     run = runs.load(options.checkpoint)
     names = parse_protocols(options.protocol or "crf", run.config.crop_size)
+    if run.class_names != VOC_CLASSES and (run.names_known or len(run.class_names) != 20):
+        raise EvaluationError(
+            f"--submission is for VOC's classes, and {run.folder} has others "
+            f"({', '.join(run.class_names)}): give a run on VOC"
+        )
     root = pathlib.Path(options.root or run.config.data.root)
     split = options.split or "test"
     out = output_folder(options, run, split)

@@ -1,6 +1,6 @@
 """A trained network as one serialised function, to be run with nothing of ours installed.
 
-python -m toco_jax.export runs/x model.stablehlo --size 448 [--multiscale]
+python -m toco_jax.export runs/x model.stablehlo [--size 448] [--multiscale]
 
 The function takes uint8 RGB images `[b, size, size, 3]` for any b, on cpu, cuda or tpu. Beside it a
 JSON of the same name holds the classes and their colours. `jax.export.deserialize` reads it back.
@@ -14,11 +14,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import export as jax_export
-from ml_collections import ConfigDict
 
 from toco_jax import cams, commands
+from toco_jax.config import with_values
 from toco_jax.console import say
-from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, palette
+from toco_jax.data.classes import palette
 from toco_jax.errors import UserError
 from toco_jax.inference import SEG_SCALES
 from toco_jax.models.toco import ToCo, normalize
@@ -28,12 +28,16 @@ from toco_jax.outputs import check_file, write_atomically
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
+class ExportError(UserError):
+    """An option that cannot work; the message names it and the remedy."""
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = commands.make_parser("python -m toco_jax.export", __doc__)
     parser.add_argument("run", type=pathlib.Path, help="a run's folder or one checkpoint in it")
     parser.add_argument("out", type=pathlib.Path, help="the file to write, such as model.stablehlo")
-    parser.add_argument("--size", type=int, default=448, help="side of the images in pixels")
+    parser.add_argument("--size", type=int, help="side of the images; the training's if unset")
     parser.add_argument(
         "--multiscale", action="store_true", help="several scales and mirror images, as published"
     )
@@ -46,34 +50,45 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def export_run(
-    run: pathlib.Path, out: pathlib.Path, *, size: int = 448, multiscale: bool = False
+    run: pathlib.Path, out: pathlib.Path, *, size: int | None = None, multiscale: bool = False
 ) -> list[str]:
     """Writes the function of a run and its JSON; returns lines that say so.
 
-    Raises:
-        UserError: there is no run, `size` is no multiple of the patch, or `out` cannot be written.
-    """
-    check_file(out, "OUT")
-    # Imported late: orbax is slow to import, and only reading a run needs it.
-    from toco_jax import checkpoints, step
+    Args:
+        run: a run's folder or one checkpoint in it.
+        out: the file of the function; the JSON has the same name but for the ending.
+        size: side of the images in pixels; the run's `crop_size` by default.
+        multiscale: see `make_predictor`.
 
+    Raises:
+        ExportError: `size` is no multiple of the patch.
+        CheckpointError: there is no run.
+        OutputError: the folder of `out` cannot be written to.
+    """
+    from toco_jax import checkpoints, step, workdir
+
+    check_file(out, "OUT")
     config, state = checkpoints.load_run(run)
+    size = config.crop_size if size is None else size
+    folder, _ = checkpoints.run_folder(run)
+    names = workdir.class_names(folder, config)
+    notes = [] if names else [workdir.missing_names(folder, config.num_classes)]
     # One program for every platform: nothing in it may depend on the devices at hand.
-    config.attention = "xla"
-    if config.compute_dtype == "auto":
-        config.compute_dtype = "float32"
+    dtype = "float32" if config.compute_dtype == "auto" else config.compute_dtype
+    config = with_values(config, attention="xla", low_memory="off", compute_dtype=dtype)
     grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
     model = step.make_model(config, grid=grid)
     scales = tuple(config.cam_scales) if multiscale else None
     predict = make_predictor(model, state["params"], cam_scales=scales)
     patch = model.backbone.patch
     if size < patch or size % patch:
-        raise UserError(f"--size={size} must be a positive multiple of the patch side {patch}")
+        raise ExportError(f"--size={size} must be a positive multiple of the patch side {patch}")
     data = serialize(predict, size=size)
-    names = class_names(config, run)
     write_atomically(out, data)
+    names_known, names = names is not None, names or workdir.numbered(config.num_classes)
     about = {
         "classes": ["background", *names],
+        "names_known": names_known,
         "palette": palette(len(names) + 1).tolist(),
         "input": {"dtype": "uint8", "shape": ["b", size, size, 3], "channels": "RGB"},
         "outputs": {
@@ -87,18 +102,11 @@ def export_run(
     }
     sidecar = out.with_suffix(".json")
     write_atomically(sidecar, json.dumps(about, indent=1) + "\n")
-    return [f"{out}: {len(data):,} bytes for {', '.join(PLATFORMS)}", f"{sidecar}: the classes"]
-
-
-def class_names(config: ConfigDict, run: pathlib.Path) -> tuple[str, ...]:
-    """Names of the foreground classes of a run, in label order."""
-    listed = run / "classes.json"
-    if listed.is_file():
-        return tuple(json.loads(listed.read_text()))
-    for names in (VOC_CLASSES, COCO_CLASSES):
-        if config.num_classes == len(names):
-            return names
-    return tuple(f"class {k + 1}" for k in range(config.num_classes))
+    return [
+        *notes,
+        f"{out}: {len(data):,} bytes for {', '.join(PLATFORMS)}",
+        f"{sidecar}: the classes",
+    ]
 
 
 def make_predictor(

@@ -251,6 +251,7 @@ def pseudo_label_writer(
     *,
     crf: Crf | None,
     frame_of: Callable[[Size], Size],
+    labels: np.ndarray | None = None,
     **settings: float,
 ) -> Callable[[dict[str, Any], np.ndarray], None]:
     """Writes refined CAM labels as `<name>.png`, 255 where uncertain.
@@ -259,6 +260,7 @@ def pseudo_label_writer(
         folder: where the files go.
         crf: refines in place of PAR, where it is given.
         frame_of: size of an image to the size it is padded to.
+        labels: value that is written for each label, background first; the label itself if None.
         **settings: `high_thre`, `low_thre`, `max_classes` of `par_labels`.
 
     Returns:
@@ -273,7 +275,8 @@ def pseudo_label_writer(
         else:
             channel = par_labels(image, cam, frame_of(image.shape[:2]), **settings)
         class_of = np.full(256, 255, np.uint8)
-        class_of[: len(classes) + 1] = (0, *(classes + 1))
+        own = np.array([0, *(classes + 1)])
+        class_of[: len(own)] = own if labels is None else labels[own]
         write_mask(folder / f"{record['name']}.png", class_of[channel])
 
     return write

@@ -28,7 +28,7 @@ def count_split(
     about: str,
 ) -> scoring.Counts:
     """Counts of all images, of all processes together; the counts of a process that is stopped
-    wait in a file for its next start.
+    wait in a file for its next start; `forget` removes it.
 
     Args:
         out: folder of that file.
@@ -39,9 +39,15 @@ def count_split(
     Raises:
         RuntimeError: an image was not counted exactly once.
     """
-    index, processes = jax.process_index(), jax.process_count()
-    path = out / f".evaluation-{index}-of-{processes}.npz"
-    counts = scoring.load(path, about) or {"seconds": np.zeros(())}
+    path = _counts_file(out)
+    counts = scoring.load(path, about)
+    if counts is None:
+        if path.exists():
+            say(
+                f"{path} is of an evaluation that was stopped, with other images, labels, masks, "
+                "weights or options: all images are counted anew"
+            )
+        counts = {"seconds": np.zeros(())}
     began = time.perf_counter() - float(counts["seconds"])
     saved = time.perf_counter()
 
@@ -67,7 +73,6 @@ def count_split(
     finally:
         save()
     total = _merge(counts)
-    path.unlink()
     for name, done in total.items():
         if name.startswith("done/") and not (done == 1).all():
             raise RuntimeError(
@@ -75,6 +80,15 @@ def count_split(
                 "never or twice: do all processes see the same split?"
             )
     return total
+
+
+def forget(out: pathlib.Path) -> None:
+    """Removes the counts of this process, once what was made of them is on the disk."""
+    _counts_file(out).unlink()
+
+
+def _counts_file(out: pathlib.Path) -> pathlib.Path:
+    return out / f".evaluation-{jax.process_index()}-of-{jax.process_count()}.npz"
 
 
 def _merge(counts: scoring.Counts) -> scoring.Counts:

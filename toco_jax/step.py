@@ -10,17 +10,13 @@ from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from toco_jax import optim
-from toco_jax.config import ConfigError, Phase
+from toco_jax.config import Phase, resolve
 from toco_jax.models.toco import ToCo
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.objective import make_loss_fn
 from toco_jax.parts import mean_over_parts
-from toco_jax.platform import compiler_options, platform
+from toco_jax.platform import compiler_options
 from toco_jax.sharding import AXIS, data_parallel, replicated, split_over
-
-# Bytes that a block's linear layers make of an image, from which on the blocks go into a loop on a
-# CPU: 1.4 MB (deit_tiny at 224 pixels) are faster without it, 5.4 MB (vit_base at 224) with it.
-_LARGE_BLOCK = 4 * 2**20
 
 # Purpose of a random stream, folded into the run's key before the step.
 _CROPS = 1
@@ -40,41 +36,21 @@ class TrainState:
 def make_model(config: ConfigDict, *, grid: int) -> ToCo:
     """The network of a configuration; `grid` is the side of the stored positions in patches.
 
-    What `"auto"` means depends on the devices at hand: bfloat16 on a GPU or TPU and float32 on a
-    CPU, cuDNN's attention for bfloat16 on a GPU, and low memory for large encoders on a CPU, where
-    it also is fastest.
-
     Raises:
         ConfigError: cuDNN's attention is asked for where there is none.
     """
-    dtype = config.compute_dtype
-    if dtype == "auto":
-        dtype = "float32" if platform() == "cpu" else "bfloat16"
-    # Older runs have neither key.
-    attention, low_memory = config.get("attention", "auto"), config.get("low_memory", "auto")
-    has_cudnn = platform() == "gpu" and dtype == "bfloat16"
-    if attention == "auto":
-        attention = "cudnn" if has_cudnn else "xla"
-    if attention == "cudnn" and not has_cudnn:
-        raise ConfigError(
-            f"attention='cudnn' needs a GPU and compute_dtype='bfloat16', and this is {dtype} on a "
-            f"{platform()}: use attention='auto'"
-        )
-    in_parts = low_memory == "on" or (low_memory == "auto" and platform() == "cpu")
-    backbone = backbone_from_name(config.backbone)
-    num_tokens = 1 + (config.crop_size // backbone.patch) ** 2
-    is_large = 4 * 9 * backbone.width * num_tokens >= _LARGE_BLOCK  # qkv 3, proj 1, fc1 4, fc2 1
+    config = resolve(config)
     return ToCo(
-        backbone,
+        backbone_from_name(config.backbone),
         num_classes=config.num_classes,
         aux_layer=config.aux_layer,
         grid=grid,
         decoder_width=config.decoder_width,
         decoder_dilation=config.decoder_dilation,
-        dtype=jnp.dtype(dtype),
-        flash=attention == "cudnn",
-        in_parts=in_parts,
-        low_memory=in_parts and (low_memory == "on" or is_large),
+        dtype=jnp.dtype(config.compute_dtype),
+        flash=config.attention == "cudnn",
+        in_parts=config.low_memory in ("on", "parts"),
+        low_memory=config.low_memory == "on",
     )
 
 

@@ -4,6 +4,7 @@ Nothing here reads a label: the test split has none.
 """
 
 import collections
+import json
 import pathlib
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,14 @@ from toco_jax.errors import UserError
 from toco_jax.image_files import image_of_each
 from toco_jax.inference import Maps, softmax
 from toco_jax.mask_files import write_mask
+from toco_jax.outputs import write_atomically
 from toco_jax.runs import Run
 from toco_jax.stopwatch import Progress
 from toco_jax.streaming import finished, stream
 
 FOLDER = pathlib.PurePath("results", "VOC2012", "Segmentation", "comp6_test_cls")
 TAR_FILE = "submission.tar"
+STAMP_FILE = ".submission.json"
 
 
 class SubmissionError(UserError):
@@ -67,8 +70,8 @@ def submit(
     batch_size: int,
     num_threads: int,
 ) -> pathlib.Path:
-    """Writes the masks of a split, checks and packs them; returns the tar's path. Masks that are
-    there already are kept, so that an interrupted run goes on.
+    """Writes the masks of a split, checks and packs them; returns the tar's path. Masks of the same
+    network and settings that are there already are kept, so that an interrupted run goes on.
 
     Args:
         run: the network.
@@ -83,6 +86,8 @@ def submit(
     """
     folder = out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
+    masks = [folder / f"{name}.png" for name in images.names]
+    _remove_others(masks, out / STAMP_FILE, json.dumps([run.fingerprint, crf_settings]))
     left = [i for i, name in enumerate(images.names) if not (folder / f"{name}.png").exists()]
     say(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
     network = run.network(batch_size=batch_size)
@@ -106,6 +111,18 @@ def submit(
     path = pack(out, images.names)
     say(f"{len(images.names)} masks pass the server's checks: {path}")
     return path
+
+
+def _remove_others(masks: list[pathlib.Path], stamp: pathlib.Path, about: str) -> None:
+    """Removes those of the masks that are there unless the stamp says that they are `about` what is
+    now to be written.
+    """
+    there = [path for path in masks if path.exists()]
+    if there and not (stamp.is_file() and stamp.read_text() == about):
+        say(f"{len(there)} masks of another network or of other settings are written anew")
+        for path in there:
+            path.unlink()
+    write_atomically(stamp, about)
 
 
 def check(folder: pathlib.Path, images: ListedImages, num_labels: int) -> None:

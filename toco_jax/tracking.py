@@ -4,11 +4,14 @@ import json
 import math
 import pathlib
 import time
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from toco_jax.config import LOSS_TERMS
 from toco_jax.console import say
 from toco_jax.errors import UserError
 from toco_jax.outputs import write_atomically
@@ -90,12 +93,28 @@ class Tracker:
             self._board.close()
 
 
+def broken_weights(params: Any) -> list[str]:
+    """Names of the arrays in a tree of parameters that hold a NaN or an infinity."""
+    flags = jax.tree_util.tree_leaves_with_path(jax.device_get(_jitted_is_broken(params)))
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, is_broken in flags
+            if is_broken]  # fmt: skip
+
+
+@jax.jit
+def _jitted_is_broken(params: Any) -> Any:
+    return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), params)
+
+
 class StepLog:
-    """Loss terms that are still on the device, fetched and checked a few steps at a time."""
+    """Loss terms that are still on the device, fetched and checked a few steps at a time.
+
+    The first of its steps is taken to begin with weights that are finite.
+    """
 
     def __init__(self, tracker: Tracker, batch_size: int):
         self._tracker = tracker
         self._batch_size = batch_size
+        self._last_step: int | None = None
         self._pending: list[tuple[int, list[str], dict[str, jax.Array]]] = []
         self._since_shown: list[dict[str, float]] = []
 
@@ -104,29 +123,56 @@ class StepLog:
         self._pending.append((step, names, terms))
 
     def flush(self, *, show: bool) -> None:
-        """Writes all noted steps; with `show`, prints their mean since the last line.
+        """Writes all noted steps; with `show`, prints the mean of each term over the steps since
+        the last line that computed it.
 
         Raises:
             TrainingError: a term is not finite.
         """
         for step, names, terms in self._pending:
             values = {name: float(value) for name, value in jax.device_get(terms).items()}
-            broken = [
-                f"{name}={value}" for name, value in values.items() if not math.isfinite(value)
-            ]
-            if broken:
-                raise TrainingError(
-                    f"step {step}: {', '.join(broken)} is not finite, for the images "
-                    f"{', '.join(names)}; the last checkpoint is whole. Lower learning_rate or set "
-                    "max_grad_norm, and start a new --workdir"
-                )
+            self._check(step, names, values)
+            self._last_step = step
             self._tracker.write(step, values)
             self._since_shown.append(values)
         self._pending.clear()
         if show and self._since_shown:
-            latest = self._since_shown[-1]
+            # In the order of a step that computes all of them, as most do.
+            fullest = sorted(self._since_shown, key=len, reverse=True)
+            names = dict.fromkeys(name for values in fullest for name in values)
             means = {
-                k: float(np.mean([v.get(k, math.nan) for v in self._since_shown])) for k in latest
+                name: float(np.mean([v[name] for v in self._since_shown if name in v]))
+                for name in names
             }
             self._tracker.progress(step, means, self._batch_size)
             self._since_shown.clear()
+
+    def _check(self, step: int, names: list[str], values: dict[str, float]) -> None:
+        """Raises `TrainingError` with the place a value that is not finite came from."""
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if not broken:
+            return
+        shown = ", ".join(f"{name}={values[name]}" for name in broken)
+        whole = [name for name in LOSS_TERMS if name in values and name not in broken]
+        if whole:
+            terms = " and ".join(name for name in broken if name != "total")
+            origin = (
+                f"{', '.join(whole)} {'is' if len(whole) == 1 else 'are'} finite, so it comes from "
+                f"{terms} or from weights that nothing else uses; look at these images, and set "
+                "its loss_weights to 0 to see"
+            )
+        elif self._last_step is None:
+            origin = (
+                "this is the first step and the weights it began with are finite, so the network's "
+                "own values overflow; try compute_dtype='float32' or other weights as init"
+            )
+        else:
+            origin = (
+                f"all terms of the step before are finite, so the update of step {self._last_step} "
+                "made the weights too large or not finite. Lower learning_rate or set "
+                "max_grad_norm, and start a new --workdir"
+            )
+        raise TrainingError(
+            f"step {step}: {shown} is not finite, for the images {', '.join(names)}; {origin}. "
+            "Checkpoints saved before are whole"
+        )

@@ -4,14 +4,15 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from toco_jax import checkpoints, pretrained, processes, samples, scoring, validation
+from toco_jax import checkpoints, class_rows, pretrained, processes, samples, scoring, validation
 from toco_jax import workdir as folder
 from toco_jax.config import ConfigError, phase_at, validate
 from toco_jax.console import say
@@ -28,7 +29,7 @@ from toco_jax.step import (
     make_train_step,
     place_state,
 )
-from toco_jax.tracking import StepLog, Tracker, format_seconds
+from toco_jax.tracking import StepLog, Tracker, TrainingError, broken_weights, format_seconds
 
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.png"
@@ -65,19 +66,12 @@ def train_until_stopped(
 ) -> dict[str, Any]:
     """`train` for a validated configuration of a run that is not finished."""
     began = time.perf_counter()
+    config = folder.resolve(workdir, config)
     source, val_source = open_sources(config)
     folder.claim(workdir, config, source.class_names)
 
-    mesh = make_mesh()
-    start = load_start(config)
-    model, state = start_state(config, start)
-    state = place_state(config, state, mesh)
-    store = checkpoints.Checkpoints(workdir)
-    folder.note_start(workdir, start["origin"], goes_on=store.latest_step is not None)
-    meta = {"seconds": 0.0, "evaluation": None}
-    if store.latest_step is not None:
-        state, meta = store.restore(state)
-        say(f"going on from step {int(state.step)} in {workdir}")
+    mesh, store = make_mesh(), checkpoints.Checkpoints(workdir)
+    model, state, meta = begin(config, workdir, store, mesh, source.class_names)
     began -= meta["seconds"]
 
     @functools.lru_cache
@@ -113,12 +107,35 @@ def train_until_stopped(
                 meta["evaluation"] = evaluator(state, tracker)
                 tracker.restart_clock(step)
             if saving:
+                check_update(state)
                 meta["seconds"] = time.perf_counter() - began
                 seg_miou = meta["evaluation"]["seg_miou"] if evaluating else None
                 store.save(state, meta=meta, seg_miou=seg_miou)
             if stopping and not last:
                 raise processes.Preempted(f"stopped and saved at step {step} of {workdir}")
     return finish(config, workdir, evaluator, state, meta)
+
+
+def begin(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    store: checkpoints.Checkpoints,
+    mesh: Mesh,
+    class_names: Sequence[str],
+) -> tuple[Any, TrainState, dict[str, Any]]:
+    """The network, its state on the devices and what was noted beside that: of the newest
+    checkpoint, or before the first step.
+    """
+    start = load_start(config)
+    model, state = start_state(config, start, class_names)
+    state = place_state(config, state, mesh)
+    folder.note_start(workdir, start["origin"], goes_on=store.latest_step is not None)
+    meta = {"seconds": 0.0, "evaluation": None}
+    if store.latest_step is not None:
+        state, meta = store.restore(state)
+        say(f"going on from step {int(state.step)} in {workdir}")
+    check_start(config, state, workdir)
+    return model, state, meta
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -152,7 +169,8 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
 
 
 def load_start(config: ConfigDict) -> dict[str, Any]:
-    """The weights that `config.init` names, as `pretrained.load` gives them; prints what they are.
+    """The weights that `config.init` names, as `pretrained.load` gives them, and under
+    `class_names` those of their classifiers, None where they are not known; prints what they are.
 
     Raises:
         ConfigError: there are none, or they do not fit.
@@ -160,31 +178,66 @@ def load_start(config: ConfigDict) -> dict[str, Any]:
     if config.init == "random":
         grid = config.crop_size // backbone_from_name(config.backbone).patch
         origin = {"init": "random", "sha256": None}
-        return {"params": {}, "teacher_params": None, "grid": grid, "origin": origin}
+        nothing = {"params": {}, "teacher_params": None, "class_names": None}
+        return nothing | {"grid": grid, "origin": origin}
     try:
+        theirs = class_rows.names_of(config.init)
         weights = pretrained.load(
             config.init,
             backbone=config.backbone,
-            num_classes=config.num_classes,
+            num_classes=len(theirs or ()) or config.num_classes,
             decoder_width=config.decoder_width,
         )
     except UserError as error:
         raise ConfigError(str(error)) from error
     for note in weights["notes"]:
         say(note)
-    return weights
+    return weights | {"class_names": theirs}
 
 
 def start_state(
-    config: ConfigDict, weights: dict[str, Any] | None = None
+    config: ConfigDict,
+    weights: dict[str, Any] | None = None,
+    class_names: Sequence[str] = (),
 ) -> tuple[Any, TrainState]:
     """The network and its state before the first step, from `weights` as `load_start` gives them,
-    those of `config.init` by default.
+    those of `config.init` by default; of a network of other classes than `class_names` it takes
+    the outputs of those that both have.
     """
     weights = load_start(config) if weights is None else weights
+    loaded = weights["params"]
     model = make_model(config, grid=weights["grid"])
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
-    return model, init_state(config, params | weights["params"], weights["teacher_params"])
+    if class_names and "classifier" in loaded:
+        loaded, lines = class_rows.take(loaded, params, weights["class_names"], tuple(class_names))
+        for line in lines:
+            say(line)
+    return model, init_state(config, params | loaded, weights["teacher_params"])
+
+
+def check_start(config: ConfigDict, state: TrainState, workdir: pathlib.Path) -> None:
+    """Raises `CheckpointError` or `ConfigError` for weights that no step could learn from."""
+    if not (broken := broken_weights((state.params, state.teacher_params))):
+        return
+    what = f"NaN or infinity in {len(broken)} arrays, the first {broken[0]}"
+    if step := int(state.step):
+        raise checkpoints.CheckpointError(
+            f"the checkpoint of step {step} in {workdir} has {what}: remove "
+            f"{workdir / 'checkpoints' / str(step)} to go on from the one before, or use another "
+            "--workdir"
+        )
+    raise ConfigError(f"init={config.init!r} has {what}: use other weights")
+
+
+def check_update(state: TrainState) -> None:
+    """Raises `TrainingError` for weights that the last update has spoilt, so that none is saved."""
+    if broken := broken_weights((state.params, state.teacher_params)):
+        raise TrainingError(
+            f"step {int(state.step)}: all loss terms are finite, but its gradients are not: the "
+            f"update left NaN or infinity in {len(broken)} arrays, the first {broken[0]}. It is "
+            "not saved, and checkpoints saved before are whole. Lower learning_rate or set "
+            "max_grad_norm, and start a new --workdir"
+        )
 
 
 class Evaluator:

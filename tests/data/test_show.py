@@ -1,4 +1,5 @@
 import functools
+import json
 import pathlib
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 from data.conftest import small_config
 
 from toco_jax.data import open_configured, show
+
+NAMES = ("ant", "bee", "cat")
 
 
 class Halves:
@@ -136,10 +139,13 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
     shapes = jax.eval_shape(functools.partial(step.init_params, model), jax.random.key(0))
     params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
     with pytest.raises(checkpoints.CheckpointError, match=r"is not a run: it has no config\.json"):
-        show.regions_of(str(tmp_path), Halves.records())
-    monkeypatch.setattr(checkpoints, "load_run", lambda run: (config, {"params": params}))
+        show.regions_of(str(tmp_path), Halves.records(), NAMES)
+    state = {"params": params, "step": 1}
+    monkeypatch.setattr(checkpoints, "load_run", lambda run: (config, state))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "classes.json").write_text(json.dumps(NAMES))
     records = Halves.records()
-    regions = show.regions_of(str(tmp_path / "run"), records)
+    regions = show.regions_of(str(tmp_path / "run"), records, NAMES)
     assert regions.shape == (2, 32, 32) and set(np.unique(regions)) == {0, 1, 2}
 
     @jax.jit
@@ -154,5 +160,14 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
 
     expected = expected(records["image"], records["cls_label"])
     assert (regions != np.asarray(expected)).mean() < 0.005
-    with pytest.raises(DataError, match="was trained on 3 classes, the data has 2; give a run"):
-        show.regions_of(str(tmp_path / "run"), records | {"cls_label": records["cls_label"][:, :2]})
+    # The classes go by their names, whatever their order in the data.
+    label = np.tile(np.float32([1, 1, 0]), (2, 1))
+    straight = show.regions_of(str(tmp_path / "run"), records | {"cls_label": label}, NAMES)
+    turned = records | {"cls_label": label[:, ::-1]}
+    again = show.regions_of(str(tmp_path / "run"), turned, NAMES[::-1])
+    np.testing.assert_array_equal(again, straight)
+    fewer = records | {"cls_label": label[:, 1::-1]}
+    again = show.regions_of(str(tmp_path / "run"), fewer, NAMES[1::-1])
+    np.testing.assert_array_equal(again, straight)
+    with pytest.raises(DataError, match=r"not trained on \(yak; it knows ant, bee, cat\)"):
+        show.regions_of(str(tmp_path / "run"), records, ("ant", "bee", "yak"))

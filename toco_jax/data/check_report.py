@@ -6,25 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
+
+from toco_jax.console import say, say_table
 
 _SHOWN = 10  # problems of a kind, and pairs of classes, that are printed
 
 
 def print_splits(splits: dict[str, Any]) -> None:
     """Counts, sizes, class frequencies and the most frequent pairs of classes."""
-    table = Table(title="images")
-    for heading in ("", "split", "listed", "readable", "classes an image", "smallest", "largest"):
-        table.add_column(heading)
+    headings = ("", "split", "listed", "readable", "classes an image", "smallest", "largest")
+    rows = []
     for part, split in splits.items():
         labels = split.labels.sum(axis=1)
         spread = f"{labels.mean():.2f}, at most {labels.max()}" if labels.size else ""
         sizes = sorted((image.size for image in split.images.values()), key=np.prod)
         ends = [f"{sizes[k][1]} x {sizes[k][0]}" for k in (0, -1)] if sizes else ["", ""]
         counts = (str(len(split.source)), str(len(split.images)))
-        table.add_row(part, split.source.split, *counts, spread, *ends)
-    Console().print(table)
+        rows.append((part, split.source.split, *counts, spread, *ends))
+    say_table("images", headings, rows, num_names=len(headings))
     if splits:
         _print_classes(splits)
 
@@ -32,21 +31,19 @@ def print_splits(splits: dict[str, Any]) -> None:
 def _print_classes(splits: dict[str, Any]) -> None:
     names = next(iter(splits.values())).source.class_names
     counts = {part: split.labels.sum(axis=0) for part, split in splits.items()}
-    table = Table(title="images with a class")
-    table.add_column("class")
-    for part in counts:
-        table.add_column(part, justify="right")
-    for c, name in enumerate(names):
-        # Splits may differ in their classes, which is reported as a problem.
-        table.add_row(name, *(str(n[c]) if c < len(n) else "" for n in counts.values()))
-    Console().print(table)
+    # Splits may differ in their classes, which is reported as a problem.
+    rows = [
+        (name, *(str(n[c]) if c < len(n) else "" for n in counts.values()))
+        for c, name in enumerate(names)
+    ]
+    say_table("images with a class", ("class", *counts), rows)
     for part, split in splits.items():
         found = pairs(split.labels)
         shown = ", ".join(
             f"{split.source.class_names[a]} + {split.source.class_names[b]} {count}"
             for count, a, b in found[:_SHOWN]
         )
-        print(f"{part}, classes that occur together: {shown or 'none'}")
+        say(f"{part}, classes that occur together: {shown or 'none'}")
 
 
 def pairs(labels: np.ndarray) -> list[tuple[int, int, int]]:
@@ -66,13 +63,13 @@ def print_problems(problems: Sequence[Any]) -> None:
     for remark, kind, split in sorted(kinds):
         those = [p for p in problems if (not p.fatal, p.kind, p.split) == (remark, kind, split)]
         where = f" in {split!r}" if split else ""
-        print(f"\n{'remark' if remark else 'ERROR'}: {kind}{where}, {len(those)}")
+        say(f"\n{'remark' if remark else 'ERROR'}: {kind}{where}, {len(those)}")
         for problem in those[:_SHOWN]:
-            print(f"  {problem.message}")
+            say(f"  {problem.message}")
         if len(those) > _SHOWN:
-            print(f"  ... and {len(those) - _SHOWN} more; --report=FILE lists all")
+            say(f"  ... and {len(those) - _SHOWN} more; --report=FILE lists all")
     if problems:
-        print()
+        say()
 
 
 def report(splits: dict[str, Any], problems: Sequence[Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from toco_jax import cams, command_line, crops, drawing
-from toco_jax.data import DataError, open_configured
+from toco_jax.data import open_configured
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.models.toco import normalize
 from toco_jax.outputs import OutputError, check_file
@@ -46,25 +46,25 @@ def first_records(source: Any, config: ConfigDict, *, count: int, start_step: in
     }
 
 
-def regions_of(run: str, records: dict) -> np.ndarray:
+def regions_of(checkpoint: str, records: dict, class_names: tuple[str, ...]) -> np.ndarray:
     """Region maps [N, S, S] in {0, 1, 2} of view 1, from the auxiliary CAM of a trained network.
+
+    Args:
+        checkpoint: the network's run, or one of its checkpoints.
+        records: see `first_records`.
+        class_names: of the records' labels; the network may know more, in another order.
 
     Raises:
         CheckpointError: there is no such run.
-        DataError: the run has other classes.
+        DataError: the run does not know these classes.
     """
     # A picture without a checkpoint needs nothing of the network.
-    from toco_jax import checkpoints, step
+    from toco_jax import runs
 
-    config, state = checkpoints.load_run(run)
-    params, num_classes = state["params"], records["cls_label"].shape[1]
-    if config.num_classes != num_classes:
-        raise DataError(
-            f"{run} was trained on {config.num_classes} classes, the data has {num_classes}; give "
-            "a run of this data"
-        )
-    grid = round((params["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
-    model = step.make_model(config, grid=grid)
+    run = runs.load(checkpoint)
+    config, model, params = run.config, run.model, run.params
+    cls_label = np.zeros((len(records["cls_label"]), config.num_classes), np.float32)
+    cls_label[:, run.columns(class_names, where="the data")] = records["cls_label"]
 
     @jax.jit
     def regions(params: dict, image: jax.Array, cls_label: jax.Array) -> jax.Array:
@@ -76,7 +76,7 @@ def regions_of(run: str, records: dict) -> np.ndarray:
         thresholds = {"high_thre": config.high_thre, "low_thre": config.low_thre}
         return cams.cam_to_roi_mask(aux_cam, cls_label[None], **thresholds)[0]
 
-    pairs = zip(records["image"], records["cls_label"], strict=True)
+    pairs = zip(records["image"], cls_label, strict=True)
     return np.stack([regions(params, image, label) for image, label in pairs])
 
 
@@ -200,7 +200,7 @@ def main(_argv: list[str]) -> None:
         source, config, count=flags.FLAGS.images, start_step=flags.FLAGS.start_step
     )
     run = flags.FLAGS.checkpoint
-    roi_mask = regions_of(run, records) if run else undecided(records)
+    roi_mask = regions_of(run, records, source.class_names) if run else undecided(records)
     sheet(config, records, roi_mask, source.class_names).save(out)
     print(f"{out}: {len(records['name'])} images of {source.split!r}")
 
