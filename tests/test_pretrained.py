@@ -13,10 +13,10 @@ from reference_weights import reference_shapes, reference_state_dict
 from safetensors.numpy import save_file
 from weight_formats import original_state, timm_state, transformers_state
 
-from toco_jax import pretrained
+from toco_jax import layouts, pretrained
 from toco_jax.models.heads import ProjectionHead
 from toco_jax.models.toco import ToCo, normalize
-from toco_jax.models.vit import BACKBONES
+from toco_jax.models.vit import BACKBONES, backbone_from_name
 
 SMALL = "width=8,depth=2,heads=2,patch=4"
 HEADS = ("classifier", "aux_classifier", "decoder", "proj_head")
@@ -467,3 +467,27 @@ def test_neither_network_nor_backbone(tmp_path):
     save_file({"conv1.weight": np.ones((2, 3, 3, 3), np.float32)}, tmp_path / "resnet")
     with pytest.raises(ValueError, match=r"neither.*conv1\.weight"):
         pretrained.load(str(tmp_path / "resnet"), backbone=SMALL, num_classes=20)
+
+
+def test_a_decoder_of_another_width(small, tmp_path):
+    generator = np.random.default_rng(3)
+    shapes = {"conv6": (12, 8, 3, 3), "conv7": (12, 12, 3, 3), "conv8": (21, 12, 1, 1)}
+    decoder = {
+        f"decoder.{name}.weight": generator.standard_normal(shape, dtype=np.float32)
+        for name, shape in shapes.items()
+    }
+    save_file(small | decoder, tmp_path / "weights")
+    sizes = {"backbone": SMALL, "num_classes": 20}
+    out = pretrained.load(str(tmp_path / "weights"), decoder_width=12, **sizes)
+    kernel = out["params"]["decoder"]["conv6"]["kernel"]
+    np.testing.assert_array_equal(kernel, decoder["decoder.conv6.weight"].transpose(2, 3, 1, 0))
+    with pytest.raises(ValueError, match=r"decoder.conv6.weight is \(12, 8, 3, 3\)"):
+        pretrained.load(str(tmp_path / "weights"), **sizes)
+
+
+def test_our_own_layout_holds_joined_tensors_whole():
+    sources = layouts.own(layouts.transformers_encoder(backbone_from_name(SMALL), 14))
+    assert sources["encoder/blocks_1/attn/qkv/kernel"].shape == (8, 24)
+    assert sources["encoder/blocks_1/attn/proj/kernel"].shape == (8, 8)
+    assert sources["encoder/blocks_1/attn/qkv/bias"].names == ("encoder/blocks_1/attn/qkv/bias",)
+    assert isinstance(sources["encoder/blocks_1/attn/qkv/kernel"].shape[-1], int)

@@ -83,6 +83,8 @@ def test_two_steps_are_those_taken_by_hand(run, batches):
     moments = None
     for i, batch in enumerate(batches):
         teacher = slow_step.moved(teacher, params["proj_head"])
+        missing = [local for local in batch["local"] if local.tobytes() not in origins_of]
+        assert not missing, "the run saw other images than those of its seed, scales and blurs"
         origins = np.stack([origins_of[local.tobytes()] for local in batch["local"]])
         terms, grads, labels = plain(
             params, teacher, batch, origins, weights=WEIGHTS[i], refined=REFINED[i]
