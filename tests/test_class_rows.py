@@ -5,9 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tiny_run import make_run
 
-from toco_jax import checkpoints, convert, train
+from toco_jax import checkpoints, class_rows, convert, train
 from toco_jax.config import with_values
 from toco_jax.data.classes import VOC_CLASSES
 
@@ -81,3 +82,27 @@ def test_the_same_classes_need_no_line(made, capsys):
     old = outputs(checkpoints.load_run(made)[1]["params"])
     np.testing.assert_array_equal(outputs(started(made, made, VOC_CLASSES))["cam"], old["cam"])
     assert "outputs" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stored", ["cat, dog", "5", '{"cat": 1}', "[1, 2]"])
+def test_a_note_in_a_file_that_is_no_list_of_names_names_no_classes(tmp_path, stored):
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "x.safetensors", {"classes": stored})
+    assert class_rows.names_of(str(tmp_path / "x.safetensors")) is None
+
+
+def test_a_folder_that_is_no_run_is_left_to_the_reader_of_weights(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["Dinov2Model"]}')
+    assert class_rows.names_of(str(tmp_path)) is None
+
+
+def test_training_starts_from_the_outputs_of_the_datas_classes(tiny_config, tmp_path, monkeypatch):
+    seen = []
+
+    def stop(_, names):
+        seen.extend(names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "start_state", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(tiny_config(), tmp_path)
+    assert seen == json.loads((tmp_path / "classes.json").read_text()) and len(seen) == 4

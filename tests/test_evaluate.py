@@ -175,6 +175,22 @@ def test_another_root_is_scored_by_the_runs_names(folder_run, results, capsys):
         assert rows[predictor, "32"]["iou"] == expected[predictor, "32"]["iou"]
 
 
+def test_pseudo_labels_of_another_root_are_numbered_as_it_is(folder_run, tmp_path, capsys):
+    copy, root = folder_run
+    (root / "train.txt").write_text((root / "val.txt").read_text())
+    evaluated(
+        copy,
+        *("--split=train", "--protocol=native", "--batch_size=4"),
+        f"--pseudo_labels={tmp_path / 'labels'}",
+    )
+    own, written = ("cat", "dog", "person"), set()
+    for name, _, classes in PHOTOS:
+        found = set(np.unique(np.asarray(Image.open(tmp_path / "labels" / f"{name}.png"))).tolist())
+        assert found <= {0, 255, *(own.index(c) + 1 for c in classes)}
+        written |= found
+    assert written & {1, 2, 3}
+
+
 def test_classes_that_the_run_does_not_know_are_refused_by_name(folder_run):
     copy, root = folder_run
     text = (root / "labels.csv").read_text().replace("dog", "yak")

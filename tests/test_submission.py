@@ -3,6 +3,7 @@
 import json
 import shutil
 import tarfile
+import types
 
 import numpy as np
 import pytest
@@ -45,6 +46,27 @@ def test_submission_needs_no_labels(tmp_path, voc_config, capsys):
         "6 masks of another network or of other settings are written anew"
         in capsys.readouterr().out
     )
+
+
+def test_masks_of_other_settings_do_not_count_as_done(tmp_path):
+    class Started(Exception):
+        """The network would be asked for masks that are not there."""
+
+    class Network:
+        fingerprint, class_names = "same", ("a",)
+
+        def network(self, **_):
+            raise Started
+
+    out = tmp_path / "out"
+    images = types.SimpleNamespace(names=("a",))
+    mask = out / FOLDER / "a.png"
+    settings = {"batch_size": 1, "num_threads": 1}
+    for crf_settings, kept in ((None, False), (None, True), ({}, False), ({"top_k": 2}, False)):
+        with pytest.raises(Started):
+            submission.submit(Network(), images, out, crf_settings=crf_settings, **settings)
+        assert mask.exists() == kept
+        Image.new("L", (4, 4)).save(mask)
 
 
 @pytest.fixture

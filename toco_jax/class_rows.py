@@ -26,7 +26,8 @@ def names_of(init: str) -> tuple[str, ...] | None:
     path = pretrained.resolve(init)
     if path.is_dir():
         folder, _ = checkpoints.run_folder(path)
-        if not (folder / checkpoints.CONFIG_FILE).is_file():  # `pretrained.load` says what it is
+        # Model folders of others have a config.json too; `pretrained.load` says what they are.
+        if not (folder / "checkpoints").is_dir():
             return None
         return workdir.class_names(folder, checkpoints.load_config(folder))
     return _names_in(path)
@@ -35,10 +36,11 @@ def names_of(init: str) -> tuple[str, ...] | None:
 def _names_in(path: pathlib.Path) -> tuple[str, ...] | None:
     try:
         with safe_open(path, framework="np") as file:
-            stored = (file.metadata() or {}).get("classes")
-    except SafetensorError:  # a file of another format
+            names = json.loads((file.metadata() or {}).get("classes", "null"))
+    except (SafetensorError, json.JSONDecodeError):  # a file of another format, or of others
         return None
-    return None if stored is None else tuple(json.loads(stored))
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None
 
 
 def take(
