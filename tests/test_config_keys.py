@@ -17,7 +17,17 @@ from conftest import load_config, make_tiny
 from eight_devices import make_batch
 from ml_collections import ConfigDict
 
-from toco_jax import checkpoints, data, objective, pretrained, step, tracking, train, validation
+from toco_jax import (
+    checkpoints,
+    class_rows,
+    data,
+    objective,
+    pretrained,
+    step,
+    tracking,
+    train,
+    validation,
+)
 from toco_jax.config import LOSS_TERMS, phase_at
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.data.shapes import ShapesSource
@@ -108,10 +118,19 @@ KEYS = {
     "log_every": (3, {"loop": {"shown"}}),
     "data.source": ("folder", {"sources": {"train.name", "val.name"}}),
     "data.root": ("elsewhere", {"sources": {"train.root", "val.root"}}),
-    "data.train_split": ("more", {"sources": {"train.split"}}),
-    "data.val_split": ("more", {"sources": {"val.split"}}),
+    "data.train_split": ("more", {"sources": {"train.split", "train.splits", "val.splits"}}),
+    "data.val_split": ("more", {"sources": {"val.split", "train.splits", "val.splits"}}),
     "data.labels": ("masks", {"sources": {"train.labels", "val.labels"}}),
+    "data.label_separator": (
+        "|",
+        {"sources": {"train.label_separator", "val.label_separator"}},
+    ),
     "data.masks": ("truth", {"sources": {"train.mask_folder", "val.mask_folder"}}),
+    "data.mask_foreground": (
+        255,
+        {"sources": {"train.mask_foreground", "val.mask_foreground"}},
+    ),
+    "data.split_seed": (5, {"sources": {"train.split_seed", "val.split_seed"}}),
     "data.val_fraction": (0.5, {"sources": {"train.val_fraction", "val.val_fraction"}}),
     "data.on_error": ("skip", {"batches": {"skipped"}}),
     "data.num_threads": (2, {"batches": set()}),
@@ -255,6 +274,7 @@ def start(config):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrained, "load", load)
+        patch.setattr(class_rows, "names_of", lambda init: None)
         patch.setattr(train, "make_model", make_model)
         patch.setattr(train, "init_params", init_params)
         _, state = train.start_state(config)
@@ -395,7 +415,7 @@ def loop(config, workdir):
         def stops(self, step):
             return False
 
-    def start_state(config):
+    def start_state(config, weights, class_names):
         return None, step.init_state(config, {"proj_head": {"w": jnp.zeros(2)}})
 
     with pytest.MonkeyPatch.context() as patch:
