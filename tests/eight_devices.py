@@ -13,9 +13,10 @@ import jax
 import numpy as np
 from conftest import load_config, make_tiny
 
-from toco_jax import checkpoints, step
 from toco_jax.config import phase_at
-from toco_jax.sharding import make_mesh, shard_batch
+from toco_jax.run import checkpoints
+from toco_jax.runtime.sharding import make_mesh, shard_batch
+from toco_jax.training import step
 
 STEPS = 10
 BATCH = 16

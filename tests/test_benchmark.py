@@ -23,9 +23,9 @@ from toco_jax.benchmark import (
 from toco_jax.benchmark.__main__ import main
 from toco_jax.benchmark.__main__ import parse as parse_arguments
 from toco_jax.config import ConfigError
-from toco_jax.models.block import Attention
-from toco_jax.platform import made_for, platform
-from toco_jax.sharding import AXIS, data_parallel, make_mesh
+from toco_jax.models.layers import Attention
+from toco_jax.runtime.devices import made_for, platform
+from toco_jax.runtime.sharding import AXIS, data_parallel, make_mesh
 
 
 @pytest.fixture(scope="module")

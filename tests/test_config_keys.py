@@ -17,22 +17,18 @@ from conftest import load_config, make_tiny
 from eight_devices import make_batch
 from ml_collections import ConfigDict
 
-from toco_jax import (
-    checkpoints,
-    class_rows,
-    data,
-    objective,
-    pretrained,
-    step,
-    tracking,
-    train,
-    validation,
-)
+from toco_jax import data
 from toco_jax.config import LOSS_TERMS, phase_at
 from toco_jax.data.pipeline import configured_batches
-from toco_jax.data.shapes import ShapesSource
-from toco_jax.platform import made_for
-from toco_jax.sharding import make_mesh, shard_batch
+from toco_jax.data.sources.shapes import ShapesSource
+from toco_jax.evaluation import squashed
+from toco_jax.method import toco
+from toco_jax.run import checkpoints
+from toco_jax.runtime.devices import made_for
+from toco_jax.runtime.sharding import make_mesh, shard_batch
+from toco_jax.training import loop as train
+from toco_jax.training import step, tracking
+from toco_jax.weights import class_rows
 
 EARLY, LATE = ({f"{part}@{at}" for part in ("encoder", "heads", "proj_head")} for at in (1, 4))
 VIEWS = {"image", "view2", "local"}
@@ -234,7 +230,7 @@ def model_on_a_gpu(config):
 def losses(params, config):
     """Terms of the fourth step, their weighted sum, and where local crops may come from."""
     model = step.make_model(config, grid=4)
-    loss_fn = objective.make_loss_fn(config, model, phase_at(config, 3), max_classes=5)
+    loss_fn = toco.make_loss_fn(config, model, phase_at(config, 3), max_classes=5)
     batch = make_batch(0, 4) | {"valid_box": np.tile(np.int32([0, 32, 4, 32]), (4, 1))}
     keys = jax.random.split(jax.random.key(1), 4)
     aux = loss_fn(params, params["proj_head"], keys, batch)[1]
@@ -273,7 +269,7 @@ def start(config):
         return {part: {"w": jax.random.normal(key, 3)} for part in ("encoder", "proj_head")}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrained, "load", load)
+        patch.setattr(load, "load", load)
         patch.setattr(class_rows, "names_of", lambda init: None)
         patch.setattr(train, "make_model", make_model)
         patch.setattr(train, "init_params", init_params)
@@ -347,7 +343,7 @@ def evaluation(config):
     rng = np.random.default_rng(0)
     maps = {"cam": rng.random((8, 8, 4), "f"), "aux_cam": rng.random((8, 8, 4), "f")}
     maps |= {"seg_logits": rng.random((8, 8, 5), "f"), "cls_logits": rng.random(4, "f")}
-    sizes, seen, count = [], [], validation.count
+    sizes, seen, count = [], [], squashed.count
 
     def make_eval_step(config, model, mesh):
         def eval_step(params, images):
@@ -365,8 +361,8 @@ def evaluation(config):
             pass
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validation, "make_eval_step", make_eval_step)
-        patch.setattr(validation, "count", watched)
+        patch.setattr(squashed, "make_eval_step", make_eval_step)
+        patch.setattr(squashed, "count", watched)
         evaluator = train.Evaluator(config, None, ShapesSource(split="val", seed=0, masks=True))
         state = step.TrainState(np.int32(6), {}, {}, None, None)
         images = evaluator(state, Tracker())["images"]

@@ -13,7 +13,9 @@ from reference_weights import reference_state_dict
 from safetensors.numpy import load_file, save_file
 from weight_formats import original_state, timm_state, transformers_state
 
-from toco_jax import checkpoints, convert, pretrained
+from toco_jax import convert
+from toco_jax.run import checkpoints
+from toco_jax.weights import load
 
 torch = pytest.importorskip("torch")
 
@@ -80,7 +82,7 @@ def test_what_we_write_is_a_source(small, tmp_path):
     convert.main([str(source), str(tmp_path / "run")])
     config, run = checkpoints.load_run(tmp_path / "run")
     assert config.backbone == SMALL
-    params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
+    params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
     np.testing.assert_array_equal(
         run["params"]["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
         params["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
@@ -92,8 +94,8 @@ def test_what_we_write_is_a_source(small, tmp_path):
 @pytest.mark.parametrize("name", ["released.pth", "run", "out.safetensors"])
 def test_training_starts_from_each(small, name):
     folder, state = small
-    out = pretrained.load(str(folder / name), backbone=SMALL, num_classes=20)
-    params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
+    out = load.load(str(folder / name), backbone=SMALL, num_classes=20)
+    params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
     for ours, expected in ((out["params"], params), (out["teacher_params"], teacher)):
         flat, tree = zip(*(jax.tree.flatten(t) for t in (ours, expected)), strict=True)
         assert tree[0] == tree[1]
@@ -101,10 +103,10 @@ def test_training_starts_from_each(small, name):
             np.testing.assert_array_equal(left, right)
     assert out["grid"] == 14
     with pytest.raises(ValueError, match="21"):
-        pretrained.load(str(folder / name), backbone=SMALL, num_classes=21)
+        load.load(str(folder / name), backbone=SMALL, num_classes=21)
     if name != "released.pth":
         with pytest.raises(ValueError, match=r"set --config\.backbone=width=8"):
-            pretrained.load(
+            load.load(
                 str(folder / name), backbone=SMALL.replace("heads=2", "heads=4"), num_classes=20
             )
 
@@ -248,7 +250,7 @@ def test_inspect_tells_published_files(small, tmp_path, monkeypatch):
     monkeypatch.setitem(convert.weight_files.KNOWN_FILES, digest[:8], "DeiT of the test")
     text = "\n".join(convert.inspect(str(path)))
     assert "published  DeiT of the test" in text
-    notes = pretrained.load(str(path), backbone=SMALL, num_classes=20)["notes"]
+    notes = load.load(str(path), backbone=SMALL, num_classes=20)["notes"]
     assert notes[1] == "these weights are: DeiT of the test"
 
 
@@ -256,9 +258,7 @@ def test_inspect_a_run(small):
     text = "\n".join(convert.inspect(str(small[0] / "run")))
     assert "a run of toco_jax" in text
     assert f"backbone   {SMALL}: width 8, depth 4, heads 2, patch 4" in text
-    digest = pretrained.load(str(small[0] / "run"), backbone=SMALL, num_classes=20)["origin"][
-        "sha256"
-    ]
+    digest = load.load(str(small[0] / "run"), backbone=SMALL, num_classes=20)["origin"]["sha256"]
     assert f"sha256     {digest}" in text
 
 

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 from tiny_run import PHOTOS, compilation_cache, make_devkit, make_run
 
-from toco_jax import evaluate, metrics, scoring, shares
+from toco_jax import evaluate
 from toco_jax.data.classes import VOC_CLASSES, palette
-from toco_jax.segmenter import Segmenter
+from toco_jax.evaluation import metrics, scoring, shares
+from toco_jax.inference.segmenter import Segmenter
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,13 @@ import pytest
 from reference_weights import reference_state_dict
 from safetensors.numpy import save_file
 
-from toco_jax import convert, export, pretrained
-from toco_jax.cams import multi_scale_cams
+from toco_jax import convert, export
 from toco_jax.data.classes import VOC_CLASSES
-from toco_jax.models.toco import ToCo, normalize
+from toco_jax.method.cams import multi_scale_cams
+from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import BACKBONES, backbone_from_name
 from toco_jax.ops.resize import resize
+from toco_jax.weights import load
 
 SMALL = "width=8,depth=3,heads=2,patch=4"
 SIZE = 24
@@ -42,9 +43,9 @@ def network(tmp_path_factory):
     """A run of a small network, and its model and parameters."""
     folder = tmp_path_factory.mktemp("export")
     state = reference_state_dict(8, 3, patch=4, grid=6)
-    params, teacher = pretrained.params_from_reference(state, backbone=SMALL, num_classes=20)
+    params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
     out = folder / "source.safetensors"
-    tensors = pretrained.params_to_reference(params, teacher, backbone=SMALL)
+    tensors = load.params_to_reference(params, teacher, backbone=SMALL)
     metadata = {"format": "pt", "backbone": SMALL, "classes": json.dumps(VOC_CLASSES)}
     save_file(tensors, out, metadata)
     convert.convert(str(out), folder / "run")
@@ -115,7 +116,7 @@ def test_golden_multi_scale_segmentation(golden):
     data = golden("cam_utils")
     spec = BACKBONES["deit_tiny"]
     state = reference_state_dict(spec.width, spec.depth)
-    params, _ = pretrained.params_from_reference(state, backbone="deit_tiny", num_classes=20)
+    params, _ = load.params_from_reference(state, backbone="deit_tiny", num_classes=20)
     model = ToCo(spec, num_classes=20)
     batch = jnp.moveaxis(data["b160x208/image_u8"], 1, -1)
     predict = export.make_predictor(model, params, cam_scales=(1.0,))

@@ -14,10 +14,11 @@ from PIL import Image
 from tiny_run import compilation_cache, make_run, photo
 
 import toco_jax
-from toco_jax import predict, runs
+from toco_jax import predict
 from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.errors import UserError
-from toco_jax.segmenter import Segmentation, Segmenter, best_label
+from toco_jax.inference.segmenter import Segmentation, Segmenter, best_label
+from toco_jax.run import runs
 
 
 @pytest.fixture(scope="module")

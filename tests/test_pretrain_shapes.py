@@ -7,7 +7,7 @@ import pytest
 from flax import traverse_util
 
 from toco_jax import pretrain_shapes as pretraining
-from toco_jax.data.shapes import TEXTURES
+from toco_jax.data.sources.shapes import TEXTURES
 from toco_jax.models.vit import ViT, backbone_from_name
 
 

@@ -9,8 +9,9 @@ from slow_evaluator import SlowEvaluator, confusions
 from slow_step import plain_network
 from tiny_run import make_devkit, make_run
 
-from toco_jax import checkpoints, evaluate
+from toco_jax import evaluate
 from toco_jax.data import open_source
+from toco_jax.run import checkpoints
 
 CAM_SCALES = (1.0, 1.5)
 

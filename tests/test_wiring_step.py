@@ -7,9 +7,10 @@ import pytest
 import slow_step
 from tiny_run import photo
 
-from toco_jax import par, step
 from toco_jax.config import LOSS_TERMS, phase_at
-from toco_jax.sharding import make_mesh, shard_batch
+from toco_jax.method import par
+from toco_jax.runtime.sharding import make_mesh, shard_batch
+from toco_jax.training import step
 
 ORIGINS = np.int32([[[0, 3], [9, 8]], [[15, 15], [2, 11]], [[6, 0], [15, 1]], [[4, 4], [12, 0]]])
 

@@ -11,10 +11,10 @@ from safetensors.numpy import save_file
 from slow_evaluator import SlowEvaluator, confusions, miou
 from weight_formats import timm_state
 
-from toco_jax import checkpoints
-from toco_jax import train as loop
-from toco_jax.data import shapes
 from toco_jax.data.pipeline import train_batches
+from toco_jax.data.sources import shapes
+from toco_jax.run import checkpoints
+from toco_jax.training import loop
 
 WEIGHTS = [slow_step.WEIGHTS | {"ptc": 0.0, "reg": 0.0}, slow_step.WEIGHTS]
 REFINED = ["aux_cam", "cam"]

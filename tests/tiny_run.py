@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from PIL import Image
 
-from toco_jax import checkpoints, step
 from toco_jax.data.classes import VOC_CLASSES
+from toco_jax.run import checkpoints
+from toco_jax.training import step
 
 # Name, size, classes in the annotation, which are bands in the mask. For a network trained at 32
 # pixels all are ordinary lying photos but the last, which is long: two frames mean few programs.

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from toco_jax.data import ON_ERROR
 from toco_jax.errors import UserError
 from toco_jax.models.vit import backbone_from_name
-from toco_jax.platform import platform
+from toco_jax.runtime.devices import platform
 
 LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")

@@ -14,20 +14,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save
 
-from toco_jax import (
-    backbone_files,
-    commands,
-    layouts,
-    outputs,
-    pretrained,
-    recognise,
-    weight_files,
-)
+from toco_jax import commands
 from toco_jax.config import ConfigError
-from toco_jax.console import say
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
 from toco_jax.errors import WeightsError
 from toco_jax.models.vit import backbone_from_name
+from toco_jax.runtime import outputs
+from toco_jax.runtime.console import say
+from toco_jax.weights import backbone_files, files, layouts, load, recognise
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
 DROPPED_FILE = "dropped.safetensors"
@@ -90,7 +84,7 @@ def convert(
     if target.exists():
         raise outputs.OutputError(f"{target} exists already: choose another target or remove it")
     outputs.make_folder(target.parent, "TARGET")
-    path = pretrained.resolve(source)
+    path = load.resolve(source)
     if path.is_dir():
         network, config = _network_of_run(path)
     else:
@@ -104,7 +98,7 @@ def convert(
 
 def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
     # Imported late, here and below: orbax is slow to import, and only runs need it.
-    from toco_jax import checkpoints, workdir
+    from toco_jax.run import checkpoints, workdir
 
     config, state = checkpoints.load_run(path)
     folder, _ = checkpoints.run_folder(path)
@@ -114,14 +108,14 @@ def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
         "params": state["params"],
         "teacher_params": state["teacher_params"],
         "backbone": config.backbone,
-        "dropped": weight_files.read(kept).tensors if kept.exists() else {},
+        "dropped": files.read(kept).tensors if kept.exists() else {},
         "notes": [f"{path}: step {state['step']}, {config.backbone}, {config.num_classes} classes"],
-        "origin": pretrained.origin_of_run(path, state),
+        "origin": load.origin_of_run(path, state),
     }, config
 
 
 def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> dict:
-    file = weight_files.read(path)
+    file = files.read(path)
     tensors = backbone_files.without_module(file.tensors)
     layout = backbone_files.layout_of(tensors)
     if layout != "toco":
@@ -132,7 +126,7 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
     sizes = _sizes_of_network(tensors)
     backbone = backbone or file.metadata.get("backbone") or _backbone(tensors, path)
     try:
-        params, teacher = pretrained.params_from_reference(
+        params, teacher = load.params_from_reference(
             tensors, backbone=backbone, num_classes=sizes[0], decoder_width=sizes[1]
         )
     except WeightsError as error:
@@ -147,7 +141,7 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
         "backbone": backbone,
         "dropped": {name: np.float32(tensors[name]) for name in names if name in tensors},
         "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names), *note],
-        "origin": pretrained.origin_of_file(source, path, file, layout),
+        "origin": load.origin_of_file(source, path, file, layout),
     }
 
 
@@ -177,7 +171,7 @@ def _class_names_of_file(
     ]
 
 
-def _sizes_of_network(tensors: pretrained.Tensors) -> tuple[int, int]:
+def _sizes_of_network(tensors: load.Tensors) -> tuple[int, int]:
     """Number of classes and the decoder's width of a network in the published layout."""
     names = ("classifier.weight", "decoder.conv6.weight")
     for name in names:
@@ -186,7 +180,7 @@ def _sizes_of_network(tensors: pretrained.Tensors) -> tuple[int, int]:
     return tensors[names[0]].shape[0], tensors[names[1]].shape[0]
 
 
-def _backbone(tensors: pretrained.Tensors, path: pathlib.Path) -> str:
+def _backbone(tensors: load.Tensors, path: pathlib.Path) -> str:
     sizes = backbone_files.sizes_of(tensors, backbone_files.layout_of(tensors))
     name = backbone_files.backbone_of(sizes)
     if name is None:
@@ -220,7 +214,8 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
 
 
 def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[str]:
-    from toco_jax import checkpoints, step, workdir
+    from toco_jax.run import checkpoints, workdir
+    from toco_jax.training import step
 
     state = step.init_state(config, network["params"], network["teacher_params"])
     checkpoints.save_run(target, config, state)
@@ -238,7 +233,7 @@ def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[
 
 
 def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
-    tensors = pretrained.params_to_reference(
+    tensors = load.params_to_reference(
         network["params"], network["teacher_params"], backbone=network["backbone"]
     )
     tensors |= network["dropped"]
@@ -266,19 +261,19 @@ def inspect(source: str) -> list[str]:
         WeightsError: there is no such file, or it is damaged or of no known format.
         CheckpointError: there is no such run.
     """
-    path = pretrained.resolve(source)
+    path = load.resolve(source)
     if path.is_dir():
         return _inspect_run(path)
-    file = weight_files.read(path)
+    file = files.read(path)
     tensors = backbone_files.without_module(file.tensors)
-    digest = weight_files.sha256(path)
+    digest = files.sha256(path)
     dtypes = Counter(str(value.dtype) for value in tensors.values())
     numbers = sum(value.size for value in tensors.values())
     about, notes = _inspect_tensors(tensors)
     rows = {
         "file": f"{path} ({path.stat().st_size:,} bytes)",
         "format": file.format,
-        "published": weight_files.known_file(digest) or "no known file",
+        "published": files.known_file(digest) or "no known file",
         "sha256": digest,
         **about,
         "tensors": f"{len(tensors)} with {numbers:,} numbers",
@@ -289,7 +284,7 @@ def inspect(source: str) -> list[str]:
     return [*(f"{key:<10} {value}" for key, value in rows.items()), *file.notes, *notes]
 
 
-def _inspect_tensors(tensors: pretrained.Tensors) -> tuple[dict[str, str], list[str]]:
+def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
     """What a file's tensors are, by headings, and lines on what else there is to say."""
     broken = [
         name
@@ -342,7 +337,7 @@ def _inspect_run(path: pathlib.Path) -> list[str]:
         f"{'backbone':<10} {config.backbone}: width {spec.width}, depth {spec.depth}, "
         f"heads {spec.heads}, patch {spec.patch}",
         f"{'classes':<10} {config.num_classes}",
-        f"{'sha256':<10} {pretrained.digest_of(network['params'], network['teacher_params'])}",
+        f"{'sha256':<10} {load.digest_of(network['params'], network['teacher_params'])}",
         *network["notes"],
     ]
 

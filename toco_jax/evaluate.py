@@ -20,25 +20,20 @@ import pathlib
 import sys
 from typing import Any
 
-from toco_jax import (
-    commands,
-    processes,
-    protocols,
-    refinement,
-    runs,
-    scoring,
-    shares,
-    submission,
-)
-from toco_jax.console import say
+from toco_jax import commands
 from toco_jax.data import open_configured
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.fingerprint import fingerprint
 from toco_jax.data.renumbered import Renumbered
 from toco_jax.errors import UserError
-from toco_jax.outputs import make_folder, write_atomically
-from toco_jax.protocols import CRF, NATIVE
-from toco_jax.stopwatch import Stopwatch
+from toco_jax.evaluation import native, scoring, shares, submission
+from toco_jax.evaluation.native import CRF, NATIVE
+from toco_jax.inference import refinement
+from toco_jax.run import runs
+from toco_jax.runtime import processes
+from toco_jax.runtime.console import say
+from toco_jax.runtime.outputs import make_folder, write_atomically
+from toco_jax.runtime.stopwatch import Stopwatch
 
 RESULTS_FILE = "evaluation.json"
 # The exit code of a command that SIGINT has ended.
@@ -175,7 +170,7 @@ def summarize(
             counts,
             predictor,
             name,
-            description=protocols.describe(name, tuple(run.config.cam_scales), crf),
+            description=native.describe(name, tuple(run.config.cam_scales), crf),
             names=("background", *source.class_names),
         )
         for name in names
@@ -214,7 +209,7 @@ def passes(
             yield (
                 name,
                 functools.partial(
-                    protocols.squashed_pass,
+                    native.squashed_pass,
                     run.config,
                     run.model,
                     run.params,
@@ -240,7 +235,7 @@ def native_pass(
     options: argparse.Namespace,
     watch: Stopwatch,
     batch_size: int,
-) -> protocols.Results:
+) -> native.Results:
     """The pass at native size with everything that was asked for on top."""
     network = run.network(batch_size=batch_size)
     threads = options.num_threads or os.cpu_count() or 1
@@ -257,7 +252,7 @@ def native_pass(
                 # As the data set numbers them, for which the second network is.
                 labels=source.own_labels() if isinstance(source, Renumbered) else None,
             )
-        count = protocols.NativeCounts(
+        count = native.NativeCounts(
             num_labels=run.config.num_classes + 1,
             bkg_thre=run.config.bkg_thre,
             protocols=names,
@@ -268,7 +263,7 @@ def native_pass(
             write_pseudo_label=write_pseudo_label,
             probs_dir=out / "probs" if options.save_probs else None,
         )
-        yield from protocols.native_pass(
+        yield from native.native_pass(
             network, source, places, count, num_threads=threads, num_finishers=threads + 1
         )
     print_shapes(network)

@@ -15,15 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from toco_jax import cams, commands
+from toco_jax import commands
 from toco_jax.config import with_values
-from toco_jax.console import say
 from toco_jax.data.classes import palette
 from toco_jax.errors import UserError
-from toco_jax.inference import SEG_SCALES
-from toco_jax.models.toco import ToCo, normalize
+from toco_jax.inference.native import SEG_SCALES
+from toco_jax.method import cams
+from toco_jax.models.network import ToCo, normalize
 from toco_jax.ops.resize import resize
-from toco_jax.outputs import check_file, write_atomically
+from toco_jax.runtime.console import say
+from toco_jax.runtime.outputs import check_file, write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -65,7 +66,8 @@ def export_run(
         CheckpointError: there is no run.
         OutputError: the folder of `out` cannot be written to.
     """
-    from toco_jax import checkpoints, step, workdir
+    from toco_jax.run import checkpoints, workdir
+    from toco_jax.training import step
 
     check_file(out, "OUT")
     config, state = checkpoints.load_run(run)

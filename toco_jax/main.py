@@ -16,10 +16,11 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from toco_jax import command_line, commands, processes
-from toco_jax.console import say
-from toco_jax.host_memory import keep_memory
-from toco_jax.train import train
+from toco_jax import command_line, commands
+from toco_jax.runtime import processes
+from toco_jax.runtime.console import say
+from toco_jax.runtime.host_memory import keep_memory
+from toco_jax.training.loop import train
 
 command_line.define_config()
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; runs/<config name> if unset.")

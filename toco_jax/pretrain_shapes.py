@@ -27,17 +27,17 @@ import optax
 from flax import traverse_util
 
 from toco_jax import commands
-from toco_jax.data.shapes import SHAPES, TEXTURES, Thing, background, draw, finish
-from toco_jax.models.toco import normalize
+from toco_jax.data.sources.shapes import SHAPES, TEXTURES, Thing, background, draw, finish
+from toco_jax.models.network import normalize
 from toco_jax.models.vit import ViT, backbone_from_name
-from toco_jax.outputs import check_file
+from toco_jax.runtime.outputs import check_file
 
 BACKBONE = "width=96,depth=6,heads=3,patch=8"
 GRID = 10  # patches along a side of the demo's 80 pixel images
 AUX_BLOCK = 3  # the block that the demo's auxiliary classifier reads
 STEPS = (700, 800, 300)
 LEARNING_RATE = 1.5e-3
-OUT = pathlib.Path(__file__).parent / "assets" / "shapes_encoder.npz"
+OUT = pathlib.Path(__file__).parent / "demo" / "assets" / "shapes_encoder.npz"
 
 
 def single(size: int, rng: np.random.Generator, *, zoom: float) -> tuple[np.ndarray, int]:

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from data.conftest import small_config, write_mask
 
-from toco_jax import data, train, workdir
-from toco_jax.checkpoints import CheckpointError
+from toco_jax import data
 from toco_jax.config import ConfigError, phase_at, validate
 from toco_jax.data import DataError
+from toco_jax.run import workdir
+from toco_jax.run.checkpoints import CheckpointError
+from toco_jax.training import loop
 
 
 @pytest.mark.parametrize("name", ["voc", "coco", "folder"])
@@ -69,7 +71,7 @@ def config(photos):
 
 
 def test_the_number_of_classes_is_found_out(config):
-    source, val_source = train.open_sources(config)
+    source, val_source = loop.open_sources(config)
     assert config.num_classes == 2
     assert source.class_names == val_source.class_names == ("cat", "dog")
     assert "mask" not in source[0] and "mask" in val_source[0]
@@ -77,7 +79,7 @@ def test_the_number_of_classes_is_found_out(config):
     with pytest.raises(
         ConfigError, match=r"num_classes=3, but .* has 2 classes: use num_classes=2"
     ):
-        train.open_sources(config)
+        loop.open_sources(config)
 
 
 def test_the_classes_are_written_to_the_run(tmp_path):
@@ -96,7 +98,7 @@ def test_the_separator_of_labels_reaches_the_source_and_may_be_new(config, photo
     with config.unlocked():  # a run made before there was the key
         del config.data.label_separator
     workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
-    assert train.open_sources(config)[0].class_names == ("cat", "red/cat")
+    assert loop.open_sources(config)[0].class_names == ("cat", "red/cat")
     config.num_classes = 0
     with config.unlocked():
         config.data.label_separator = ""
@@ -104,7 +106,7 @@ def test_the_separator_of_labels_reaches_the_source_and_may_be_new(config, photo
     config.data.label_separator = "/"
     with pytest.raises(CheckpointError, match=r"data\.label_separator \( there, / now\)"):
         workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
-    assert train.open_sources(config)[0].class_names == ("cat", "red")
+    assert loop.open_sources(config)[0].class_names == ("cat", "red")
 
 
 def test_configured_keys_reach_the_source(config, photos):
@@ -112,11 +114,11 @@ def test_configured_keys_reach_the_source(config, photos):
     (photos / "val.txt").unlink()
     (photos / "masks").rename(photos / "truth")
     config.data.masks, config.data.labels, config.data.val_fraction = "truth", "labels.csv", 0.5
-    train_source, val_source = train.open_sources(config)
+    train_source, val_source = loop.open_sources(config)
     assert (len(train_source), len(val_source)) == (3, 3)
     assert (val_source[0]["mask"] != 255).all()
     config.data.split_seed = 5
-    assert train.open_sources(config)[0].names != train_source.names
+    assert loop.open_sources(config)[0].names != train_source.names
     with config.unlocked():  # a run made before these keys were there
         for key in ("masks", "mask_foreground", "labels", "val_fraction", "on_error", "split_seed"):
             del config.data[key]
@@ -134,7 +136,7 @@ def test_three_seeds_are_three_runs_on_one_data_set(config, photos):
     splits = set()
     for seed in (0, 1, 2):
         config.seed = seed
-        splits.add(tuple(source.names for source in train.open_sources(config)))
+        splits.add(tuple(source.names for source in loop.open_sources(config)))
     assert len(splits) == 1
 
 
@@ -175,7 +177,7 @@ def test_training_says_what_was_found_before_it_starts(config, photos, capsys):
     (photos / "labels.csv").write_text(f"{rows}6.png,cat\ngone.png,yak\n")
     (photos / "val.txt").write_text("3\n4\n6\n")
     write_mask(photos / "masks" / "6.png", np.full((16, 24), 1, np.uint8))
-    train.open_sources(config)
+    loop.open_sources(config)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("4 training images of 'train', 3 validation images of 'val', 3 class")
     starts = (
@@ -195,4 +197,4 @@ def test_training_says_what_was_found_before_it_starts(config, photos, capsys):
 def test_training_does_not_start_without_the_masks_that_score_it(config, photos):
     (photos / "masks" / "5.png").unlink()
     with pytest.raises(DataError, match=r"masks/5\.png is missing .*1 of the 2 images of 'val' ha"):
-        train.open_sources(config)
+        loop.open_sources(config)

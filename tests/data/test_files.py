@@ -6,7 +6,7 @@ import pytest
 from data.conftest import small_config, write_mask
 
 from toco_jax.data import DataError, check, files, open_source, prepare
-from toco_jax.photos import turned
+from toco_jax.data.photos import turned
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from toco_jax import photos
-from toco_jax.data import DataError, labels
+from toco_jax.data import DataError, labels, photos
 
 
 def _picture(mode: str, size=(7, 5)) -> PIL.Image.Image:

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from reference_weights import reference_state_dict
 
-from toco_jax.models.toco import ToCo, normalize
+from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import BACKBONES
-from toco_jax.pretrained import params_from_reference
+from toco_jax.weights.load import params_from_reference
 
 
 def channels_last(x):

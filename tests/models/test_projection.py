@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from reference_weights import probe, reference_state_dict
 
-from toco_jax import pretrained, step
 from toco_jax.models.heads import ProjectionHead
-from toco_jax.models.toco import ToCo, normalize
+from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import BACKBONES
+from toco_jax.training import step
+from toco_jax.weights import load
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +18,7 @@ def calls(golden):
     """Teacher parameters and outputs of two calls, the student's head scaled in between."""
     data = golden("proj")
     model = ToCo(BACKBONES["deit_tiny"], num_classes=20)
-    params, teacher = pretrained.params_from_reference(
+    params, teacher = load.params_from_reference(
         reference_state_dict(192, 12), backbone="deit_tiny", num_classes=20
     )
 
@@ -53,7 +54,7 @@ def test_outputs_golden(calls, call, suffix):
 
 def test_teacher_after_the_first_call_golden(calls):
     data, params, results = calls
-    named = pretrained.params_to_reference(params, results[0][0], backbone="deit_tiny")
+    named = load.params_to_reference(params, results[0][0], backbone="deit_tiny")
     for i, name in enumerate(data["ema_names"].tolist()):
         value = named[name].astype(np.float64)
         found = {

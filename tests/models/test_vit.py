@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toco_jax.models.heads import Classifier, ProjectionHead
-from toco_jax.models.toco import ToCo, normalize
+from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import Backbone, ViT, sincos_positions
 
 TINY = Backbone(width=16, depth=3, heads=2, patch=8)

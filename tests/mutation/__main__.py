@@ -1,7 +1,7 @@
 """Changes the code in one place at a time and counts the changes that no test sees.
 
     python tests/mutation                                  some hours on 2 cores
-    python tests/mutation --only toco_jax/optim.py         minutes
+    python tests/mutation --only toco_jax/training/optim.py         minutes
 
 Goes on where it was stopped, as long as the folder is the same. Results are kept by the text of the
 changed module: whoever changes a test runs the survivors again with `--again`.

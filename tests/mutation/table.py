@@ -7,38 +7,42 @@ Where code moves, this is the file to change.
 
 # Module: the tests that concern it, the quickest first.
 MODULES = {
-    "toco_jax/metrics.py": ("tests/test_metrics.py",),
-    "toco_jax/scoring.py": ("tests/test_scoring.py",),
+    "toco_jax/evaluation/metrics.py": ("tests/evaluation/test_metrics.py",),
+    "toco_jax/evaluation/scoring.py": ("tests/evaluation/test_scoring.py",),
     "toco_jax/config.py": ("tests/test_config.py", "tests/data/test_configs.py"),
-    "toco_jax/optim.py": ("tests/test_optim.py",),
-    "toco_jax/crops.py": ("tests/test_crops.py",),
-    "toco_jax/cams.py": ("tests/test_cams.py",),
+    "toco_jax/training/optim.py": ("tests/training/test_optim.py",),
+    "toco_jax/method/crops.py": ("tests/method/test_crops.py",),
+    "toco_jax/method/cams.py": ("tests/method/test_cams.py",),
     "toco_jax/data/pipeline.py": (
         *("tests/data/test_pipeline.py", "tests/test_config_keys.py"),
         *("-k", "pipeline or batches"),
     ),
-    "toco_jax/par.py": ("tests/test_par.py",),
-    "toco_jax/losses.py": ("tests/test_losses.py",),
-    "toco_jax/layouts.py": ("tests/test_pretrained.py", "-k", "not golden"),
-    "toco_jax/pretrained.py": (
-        *("tests/test_pretrained.py", "tests/test_convert.py"),
+    "toco_jax/method/par.py": ("tests/method/test_par.py",),
+    "toco_jax/method/losses.py": ("tests/method/test_losses.py",),
+    "toco_jax/weights/layouts.py": ("tests/weights/test_load.py", "-k", "not golden"),
+    "toco_jax/weights/load.py": (
+        *("tests/weights/test_load.py", "tests/test_convert.py"),
         *("-k", "not golden and not without_torch and not starts_from_each"),
     ),
-    "toco_jax/segmenter.py": ("tests/test_predict.py",),
-    "toco_jax/protocols.py": (
-        *("tests/test_protocols.py", "tests/test_wiring_evaluate.py", "tests/test_evaluate.py"),
+    "toco_jax/inference/segmenter.py": ("tests/test_predict.py",),
+    "toco_jax/evaluation/native.py": (
+        *(
+            "tests/evaluation/test_native.py",
+            "tests/test_wiring_evaluate.py",
+            "tests/test_evaluate.py",
+        ),
         *("-k", "not two_processes"),
     ),
-    "toco_jax/validation.py": (
-        *("tests/test_validation.py", "tests/test_config_keys.py"),
+    "toco_jax/evaluation/squashed.py": (
+        *("tests/evaluation/test_squashed.py", "tests/test_config_keys.py"),
         *("tests/test_wiring_evaluate.py", "-k", "evaluat or validation"),
     ),
-    "toco_jax/step.py": (
-        *("tests/test_config_keys.py", "tests/test_step.py", "tests/test_wiring_step.py"),
-        *("tests/test_sharding.py", "-k", "not losses and not golden"),
+    "toco_jax/training/step.py": (
+        *("tests/test_config_keys.py", "tests/training/test_step.py", "tests/test_wiring_step.py"),
+        *("tests/runtime/test_sharding.py", "-k", "not losses and not golden"),
     ),
-    "toco_jax/objective.py": (
-        *("tests/test_wiring_step.py", "tests/test_config_keys.py", "tests/test_step.py"),
+    "toco_jax/method/toco.py": (
+        *("tests/test_wiring_step.py", "tests/test_config_keys.py", "tests/training/test_step.py"),
         *("-k", "not golden and (wiring or losses or class_maps)"),
     ),
 }
@@ -46,14 +50,19 @@ _WIRING_TRAIN = "tests/test_wiring_train.py"
 _KEYS = "tests/test_config_keys.py"
 # Modules of which only mutants made by hand are run.
 ONLY_BY_HAND = {
-    "toco_jax/train.py": (_KEYS, _WIRING_TRAIN, "-k", "start or loop or evaluation or wiring"),
-    "toco_jax/checkpoints.py": (_WIRING_TRAIN, "-k", "best"),
-    "toco_jax/inference.py": ("tests/test_wiring_evaluate.py",),
+    "toco_jax/training/loop.py": (
+        _KEYS,
+        _WIRING_TRAIN,
+        "-k",
+        "start or loop or evaluation or wiring",
+    ),
+    "toco_jax/run/checkpoints.py": (_WIRING_TRAIN, "-k", "best"),
+    "toco_jax/inference/native.py": ("tests/test_wiring_evaluate.py",),
 }
 
 # Module: mutants made by hand, each a name, a text that the module holds once, and its replacement.
 BY_HAND = {
-    "toco_jax/train.py": (
+    "toco_jax/training/loop.py": (
         (
             "the network's own start in place of the loaded one",
             "params | loaded",
@@ -80,7 +89,7 @@ BY_HAND = {
             "bkg_thre=0.5",
         ),
     ),
-    "toco_jax/step.py": (
+    "toco_jax/training/step.py": (
         (
             "teacher frozen",
             "teacher_params = momentum_update(state, config.ema_momentum)",
@@ -119,7 +128,7 @@ BY_HAND = {
         ),
         ("moments not kept", "        opt_state=opt_state,\n    )", "    )"),
     ),
-    "toco_jax/objective.py": (
+    "toco_jax/method/toco.py": (
         (
             "unscaled box by default",
             "valid_box if config.as_published else cams.box_to_tokens(valid_box, patch)",
@@ -156,7 +165,7 @@ BY_HAND = {
             '{"params": teacher_params}, jnp.flip(cls_tokens, 0)',
         ),
     ),
-    "toco_jax/validation.py": (
+    "toco_jax/evaluation/squashed.py": (
         (
             "aux CAM scored from the CAM",
             "resize_map(outputs[name], size)",
@@ -173,7 +182,7 @@ BY_HAND = {
             'unscaled=(out["aux_cam"], out["cam"])',
         ),
     ),
-    "toco_jax/protocols.py": (
+    "toco_jax/evaluation/native.py": (
         (
             "native aux CAM from the CAM",
             "maps.cam_of(name, classes)",
@@ -181,7 +190,7 @@ BY_HAND = {
         ),
         ("pseudo labels from the aux CAM", 'if name == "cam" and', 'if name == "aux_cam" and'),
     ),
-    "toco_jax/inference.py": (
+    "toco_jax/inference/native.py": (
         (
             "native maps swapped",
             'aux_cam=tuple(pair("aux_cam", i, scale)',
@@ -189,7 +198,7 @@ BY_HAND = {
         ),
         ("mirror image not mirrored back", "straight, mirrored[:, ::-1]", "straight, mirrored"),
     ),
-    "toco_jax/checkpoints.py": (
+    "toco_jax/run/checkpoints.py": (
         (
             "best checkpoint not kept",
             "preservation_policy.AnyPreservationPolicy(policies)",
@@ -213,7 +222,7 @@ BY_HAND = {
         ("scale range not passed to the views", "            scale_range=scale_range,\n", ""),
         ("blur not passed to the views", "            blur_sigma=blur_sigma,\n", ""),
     ),
-    "toco_jax/segmenter.py": (
+    "toco_jax/inference/segmenter.py": (
         (
             "background score 0 in masks from CAMs",
             "self._run.config.bkg_thre, np.float32",
@@ -240,7 +249,7 @@ EQUIVALENT = {
             "_LARGE_BLOCK = 4 * 2**20 -> _LARGE_BLOCK = 3 * 2**20",
         ): "between the two measured sizes; how a block is run changes no result",
     },
-    "toco_jax/par.py": {
+    "toco_jax/method/par.py": {
         (
             "affinity",
             "position = np.exp(closeness - closeness.max()) -> position = np.exp(closeness + closeness.max())",
@@ -250,7 +259,7 @@ EQUIVALENT = {
             "return jax.nn.softmax(jnp.concatenate([background, logits], axis=-1), axis=-1) -> return jax.nn.softmax(jnp.concatenate([background, logits], axis=-1),)",
         ): "the last axis is JAX's default",
     },
-    "toco_jax/losses.py": {
+    "toco_jax/method/losses.py": {
         (
             "segmentation",
             "is_target = jax.nn.one_hot(target, log_probs.shape[-1], dtype=bool) -> is_target = jax.nn.one_hot(target, log_probs.shape[-1],)",
@@ -260,19 +269,19 @@ EQUIVALENT = {
             "unit = jnp.where(is_zero, tokens / 1e-8, tokens / norm) -> unit = jnp.where(is_zero, tokens * 1e-8, tokens / norm)",
         ): "a zero token stays zero, and the sign of its cosine, 0, takes the gradient away",
     },
-    "toco_jax/layouts.py": {
+    "toco_jax/weights/layouts.py": {
         (
             "own",
             "zero = np.broadcast_to(np.float32(0), source.shape) -> zero = np.broadcast_to(np.float32( -1), source.shape)",
         ): "only its shape is looked at",
     },
-    "toco_jax/protocols.py": {
+    "toco_jax/evaluation/native.py": {
         (
             "native_pass",
             "for record, counts in finished(results, count, finishers, ahead=2 * num_finishers): -> for record, counts in finished(results, count, finishers, ahead=2 / num_finishers):",
         ): "how many images are finished ahead changes no count",
     },
-    "toco_jax/validation.py": {
+    "toco_jax/evaluation/squashed.py": {
         (
             "make_eval_step",
             "in_shardings=(replicated(mesh), batch_sharded(mesh)), -> ",
@@ -282,43 +291,43 @@ EQUIVALENT = {
             'labels[name] = cam_to_label(cam[None], record["cls_label"][None], bkg_thre=bkg_thre)[0] -> labels[name] = cam_to_label(cam[None], record["cls_label"][None], bkg_thre=bkg_thre)[ -1]',
         ): "there is one entry",
     },
-    "toco_jax/step.py": {
+    "toco_jax/training/step.py": {
         (
             "make_train_step",
             "out_shardings=(placement, copies), -> ",
         ): "the constraint on the state says the same, and the terms are copies already",
     },
-    "toco_jax/objective.py": {
+    "toco_jax/method/toco.py": {
         (
             "make_loss_fn.loss_fn",
             "class_ids, present = cams.present_classes(cls_label, max_classes - 1)  # [B, K] each -> class_ids, present = cams.present_classes(cls_label, max_classes - 0)  # [B, K] each",
         ): "room for a class that no image holds changes no label",
     },
-    "toco_jax/metrics.py": {
+    "toco_jax/evaluation/metrics.py": {
         (
             "multilabel_f1",
             "return np.where(total > 0, 2 * hits / np.maximum(total, 1), 0.0) -> return np.where(total >= 0, 2 * hits / np.maximum(total, 1), 0.0)",
         ): "where the total is 0 so are the hits, and 0 / 1 is 0",
     },
-    "toco_jax/scoring.py": {
+    "toco_jax/evaluation/scoring.py": {
         (
             "sweep_counts",
             'exceeded = np.searchsorted(np.float32(THRESHOLDS), value[counted], side="left") -> exceeded = np.searchsorted(np.float32(THRESHOLDS), value[counted],)',
         ): "left is numpy's default",
     },
-    "toco_jax/optim.py": {
+    "toco_jax/training/optim.py": {
         (
             "poly_warmup_factor",
             "progress = step.astype(jnp.float32) / max(warmup_steps, 1) -> progress = step.astype(jnp.float32) / max(warmup_steps, 0)",
         ): "without warm-up the other branch is taken at every step",
     },
-    "toco_jax/crops.py": {
+    "toco_jax/method/crops.py": {
         (
             "sample_crop_origins",
             "if min(height, width) < 1 or height * width < num: -> if min(height, width) < 0 or height * width < num:",
         ): "a side of 0 leaves 0 positions, which is below any number of crops",
     },
-    "toco_jax/cams.py": {
+    "toco_jax/method/cams.py": {
         (
             "multi_scale_cams",
             "size = images.shape[1:3] -> size = images.shape[1: 4]",

@@ -7,12 +7,7 @@ import pytest
 
 from toco_jax.ops.crf import dense_crf
 from toco_jax.ops.gaussian import gaussian_kernel
-from toco_jax.ops.permutohedral import (
-    bilateral_points,
-    filter_values,
-    spatial_points,
-    with_lattice,
-)
+from toco_jax.ops.permutohedral import bilateral_points, filter_values, spatial_points, with_lattice
 
 HEIGHT, WIDTH, CLASSES = 19, 14, 3
 # Smaller than the defaults, so that the kernels matter on a small image.

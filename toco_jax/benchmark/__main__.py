@@ -10,8 +10,8 @@ import jax
 
 from toco_jax import benchmark, commands
 from toco_jax.benchmark import measure
-from toco_jax.host_memory import keep_memory
-from toco_jax.outputs import check_file
+from toco_jax.runtime.host_memory import keep_memory
+from toco_jax.runtime.outputs import check_file
 
 # Sub-commands and the modules of this package that do them.
 COMMANDS = {

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from toco_jax.benchmark.measure import Tables, matrix_rate, medians
-from toco_jax.models.block import Attention
-from toco_jax.platform import platform
+from toco_jax.models.layers import Attention
+from toco_jax.runtime.devices import platform
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

@@ -17,8 +17,8 @@ from jax.experimental.compilation_cache import compilation_cache
 from toco_jax.benchmark import workload
 from toco_jax.benchmark.flop_count import product_flops
 from toco_jax.benchmark.measure import Row, Tables
-from toco_jax.sharding import make_mesh
-from toco_jax.step import make_train_step
+from toco_jax.runtime.sharding import make_mesh
+from toco_jax.training.step import make_train_step
 
 _ENTRY_LIMITS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,

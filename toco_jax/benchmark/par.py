@@ -12,7 +12,7 @@ import numpy as np
 
 from toco_jax.benchmark.measure import Tables, medians, wall_and_cpu_seconds
 from toco_jax.benchmark.photos import photo
-from toco_jax.par import refine
+from toco_jax.method.par import refine
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

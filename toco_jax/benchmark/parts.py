@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from toco_jax import cams, crops, losses, objective, par, step
 from toco_jax.config import Phase
-from toco_jax.models.toco import ToCo, normalize
+from toco_jax.method import cams, crops, losses, par, toco
+from toco_jax.models.network import ToCo, normalize
 from toco_jax.ops.resize import resize
+from toco_jax.training import step
 
 Parts = dict[str, tuple[Callable, tuple]]
 
@@ -109,7 +110,7 @@ def cam_passes(config: ConfigDict, model: ToCo) -> Callable:
     ) -> tuple[jax.Array, jax.Array]:
         out = model.apply({"params": params}, tokens, grid, method="classify")
         images = normalize(batch["image"])
-        return objective.class_maps(config, model, params, images, out, class_ids)
+        return toco.class_maps(config, model, params, images, out, class_ids)
 
     return function
 
@@ -129,7 +130,7 @@ def patch_contrast(config: ConfigDict, model: ToCo) -> Callable:
             low_thre=config.low_thre,
         )
         pairs = (patch_tokens, cams.label_to_affinity(label))
-        return objective.by_group(config, losses.patch_token_contrast, *pairs)
+        return toco.by_group(config, losses.patch_token_contrast, *pairs)
 
     return jax.grad(loss)
 
@@ -148,7 +149,7 @@ def class_contrast(config: ConfigDict, model: ToCo) -> Callable:
         def apply(method: str, *args, **kwargs):
             return model.apply({"params": params}, *args, method=method, **kwargs)
 
-        pairs = objective.contrast_pairs(apply, teacher_params, cls_tokens, local_crops, positive)
+        pairs = toco.contrast_pairs(apply, teacher_params, cls_tokens, local_crops, positive)
         return losses.class_token_contrast(*pairs, temperature=config.temperature)
 
     return jax.grad(loss, argnums=(0, 2))

@@ -18,9 +18,9 @@ from toco_jax.benchmark.flop_count import product_flops
 from toco_jax.benchmark.measure import Row, Tables, planned_bytes
 from toco_jax.benchmark.scaling import exchanged_bytes
 from toco_jax.config import ConfigError
-from toco_jax.platform import made_for
-from toco_jax.sharding import mesh_of
-from toco_jax.step import make_train_step
+from toco_jax.runtime.devices import made_for
+from toco_jax.runtime.sharding import mesh_of
+from toco_jax.training.step import make_train_step
 
 # What XLA wants to know of a GPU, in its text format; sizes in bytes, bandwidth in bytes/s.
 _GPUS = {

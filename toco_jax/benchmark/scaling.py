@@ -14,8 +14,8 @@ import jax
 from toco_jax.benchmark import workload
 from toco_jax.benchmark.measure import Row, Tables, medians
 from toco_jax.benchmark.step import Runner
-from toco_jax.sharding import make_mesh
-from toco_jax.step import make_train_step
+from toco_jax.runtime.sharding import make_mesh
+from toco_jax.training.step import make_train_step
 
 PLANNED = (8, 16, 32, 64, 128, 256)
 # Of an asynchronous pair the second has the result alone.

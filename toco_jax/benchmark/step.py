@@ -27,10 +27,10 @@ from toco_jax.benchmark.measure import (
 )
 from toco_jax.benchmark.parts import make_parts
 from toco_jax.config import Phase
-from toco_jax.models.toco import ToCo
-from toco_jax.platform import compiler_options
-from toco_jax.sharding import make_mesh
-from toco_jax.step import make_train_step
+from toco_jax.models.network import ToCo
+from toco_jax.runtime.devices import compiler_options
+from toco_jax.runtime.sharding import make_mesh
+from toco_jax.training.step import make_train_step
 
 # Steps under `--profile`.
 _PROFILED = 3

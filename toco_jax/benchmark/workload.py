@@ -9,13 +9,13 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from toco_jax import step
 from toco_jax.benchmark.photos import photo
 from toco_jax.command_line import load_config, place_of
 from toco_jax.config import ConfigError, Phase, phase_at, validate
-from toco_jax.models.toco import ToCo
-from toco_jax.platform import platform
-from toco_jax.sharding import batch_sharded, shard_batch
+from toco_jax.models.network import ToCo
+from toco_jax.runtime.devices import platform
+from toco_jax.runtime.sharding import batch_sharded, shard_batch
+from toco_jax.training import step
 
 # Classes in an image, background included, as many as training on VOC allows for.
 MAX_CLASSES = 7

@@ -75,7 +75,7 @@ def open_source(
         DataError: an unknown name, a missing root, or whatever the source finds broken.
     """
     if name == "shapes":
-        from toco_jax.data.shapes import ShapesSource
+        from toco_jax.data.sources.shapes import ShapesSource
 
         return ShapesSource(split=split, seed=seed, masks=masks)
     if name not in SOURCES:
@@ -83,11 +83,12 @@ def open_source(
     if not root:
         raise DataError(f"data source {name!r} got root={root!r}; give the data set's folder")
     if name == "tfds":
-        from toco_jax.data.tfds_source import TfdsSource
+        from toco_jax.data.sources.tfds import TfdsSource
 
         return TfdsSource(root, split, masks=masks)
 
-    from toco_jax.data import coco, files, folder, voc
+    from toco_jax.data import files
+    from toco_jax.data.sources import coco, folder, voc
 
     chosen = {"labels": labels, "mask_folder": mask_folder, "mask_foreground": mask_foreground}
     chosen["on_problem"] = on_problem or files.raise_problem

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.console import say, say_table
+from toco_jax.runtime.console import say, say_table
 
 _SHOWN = 10  # problems of a kind, and pairs of classes, that are printed
 

@@ -15,7 +15,7 @@ import PIL.ImageOps
 
 from toco_jax.data import DataError
 from toco_jax.data.classes import palette
-from toco_jax.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
+from toco_jax.data.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
 
 _VOC_COLOURS = palette()
 

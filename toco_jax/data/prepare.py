@@ -34,8 +34,8 @@ def progress(title: str, states: Iterable[tuple[int, int]]) -> int:
 
 def coco(args: argparse.Namespace) -> None:
     """COCO 2014 from the official annotation files."""
-    from toco_jax.data.coco import PREPARED
-    from toco_jax.data.coco_masks import parts_to_prepare, prepare_part
+    from toco_jax.data.build.coco_masks import parts_to_prepare, prepare_part
+    from toco_jax.data.sources.coco import PREPARED
 
     out = args.out or args.root / PREPARED
     for part in parts_to_prepare(args.root):
@@ -47,8 +47,8 @@ def coco(args: argparse.Namespace) -> None:
 
 def voc(args: argparse.Namespace) -> None:
     """SegmentationClassAug from VOC's masks and SBD's."""
-    from toco_jax.data.sbd import prepare_sbd
-    from toco_jax.data.voc import derived_train_aug
+    from toco_jax.data.build.sbd import prepare_sbd
+    from toco_jax.data.sources.voc import derived_train_aug
 
     count = progress("SegmentationClassAug", prepare_sbd(args.root, args.sbd))
     train_aug = len(derived_train_aug(args.root))
@@ -58,7 +58,7 @@ def voc(args: argparse.Namespace) -> None:
 def tfds(args: argparse.Namespace) -> None:
     """Any file source as TFDS records."""
     from toco_jax.data import open_source
-    from toco_jax.data.tfds_build import build
+    from toco_jax.data.build.tfds import build
 
     sources = {
         split: open_source(

@@ -20,11 +20,13 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from toco_jax import cams, command_line, crops, drawing
+from toco_jax import command_line
 from toco_jax.data import open_configured
 from toco_jax.data.pipeline import configured_batches
-from toco_jax.models.toco import normalize
-from toco_jax.outputs import OutputError, check_file
+from toco_jax.inference import drawing
+from toco_jax.method import cams, crops
+from toco_jax.models.network import normalize
+from toco_jax.runtime.outputs import OutputError, check_file
 
 BOX, POSITIVE, NEGATIVE = (255, 220, 0), (0, 200, 60), (230, 30, 30)
 REGIONS = np.array([(40, 80, 255), (128, 128, 128), (255, 40, 40)], np.uint8)
@@ -59,7 +61,7 @@ def regions_of(checkpoint: str, records: dict, class_names: tuple[str, ...]) -> 
         DataError: the run does not know these classes.
     """
     # A picture without a checkpoint needs nothing of the network.
-    from toco_jax import runs
+    from toco_jax.run import runs
 
     run = runs.load(checkpoint)
     config, model, params = run.config, run.model, run.params

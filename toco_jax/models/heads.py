@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from toco_jax.models.block import Linear, gelu
+from toco_jax.models.layers import Linear, gelu
 from toco_jax.ops.product import product
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from toco_jax.errors import UserError
-from toco_jax.models.block import KEPT, Block, LayerNorm
+from toco_jax.models.layers import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
 
 

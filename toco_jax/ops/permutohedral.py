@@ -29,7 +29,7 @@ import numpy as np
 from jax import lax
 
 from toco_jax.ops.vertex_table import INSIDE, find_neighbours, insert, number_rows, take
-from toco_jax.platform import platform
+from toco_jax.runtime.devices import platform
 
 # Tables shorter than this cost so little that they are not worth compiling a branch for.
 _SMALLEST_TABLE = 8192

@@ -7,7 +7,7 @@ axes copies one of its factors first. On an accelerator neither is so.
 import jax
 import jax.numpy as jnp
 
-from toco_jax.platform import platform
+from toco_jax.runtime.devices import platform
 
 
 def product(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:

@@ -1,0 +1,89 @@
+"""Parts of a block: attention a few heads at a time, of some tokens, by one product or three."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from toco_jax.models import layers
+from toco_jax.models.layers import Attention, QueriesKeysValues
+
+PLAIN = Attention(heads=4, dtype=jnp.float32)
+FRUGAL = PLAIN.clone(in_parts=True)
+MAP_BYTES = 4 * 9 * 9
+
+
+@pytest.fixture
+def tokens(monkeypatch):
+    """An input of 2 images and the parameters; two heads' maps are as many as are made at once."""
+    monkeypatch.setattr(layers, "_LARGE_MAPS", 0)
+    monkeypatch.setattr(layers, "_MAPS_AT_ONCE", 2 * MAP_BYTES)
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8))
+    return x, PLAIN.init(jax.random.key(1), x)
+
+
+def both(tokens, *args):
+    """Output and gradient of the plain layer and of the frugal one."""
+    x, variables = tokens
+
+    def loss(layer, variables, x):
+        out = layer.apply(variables, x, *args)[0]
+        return jnp.sum(out**3), out
+
+    grad = jax.jit(jax.grad(loss, argnums=(1, 2), has_aux=True), static_argnums=0)
+    return grad(PLAIN, variables, x), grad(FRUGAL, variables, x)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_few_heads_at_a_time_are_the_same_function(tokens, padded):
+    is_key = jnp.arange(9)[None] < jnp.array([[6], [9]]) if padded else None
+    plain, frugal = both(tokens, is_key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), plain, frugal)
+
+
+def test_a_few_heads_at_a_time_never_hold_all_maps(tokens):
+    x, variables = tokens
+
+    def lowered(layer):
+        grad = jax.grad(lambda v, x: jnp.sum(layer.apply(v, x)[0] ** 2))
+        return jax.jit(grad).trace(variables, x).lower().as_text()
+
+    assert "2x4x9x9" in lowered(PLAIN)
+    frugal = lowered(FRUGAL)
+    assert "2x9x9xf32" in frugal
+    assert "4x9x9" not in frugal
+    assert "8x9x9" not in frugal
+
+
+def test_small_maps_are_taken_together(tokens, monkeypatch):
+    x, variables = tokens
+    monkeypatch.setattr(layers, "_LARGE_MAPS", 4 * MAP_BYTES)
+    assert "2x4x9x9" in jax.jit(FRUGAL.apply).trace(variables, x).lower().as_text()
+
+
+@pytest.mark.parametrize("layer", [PLAIN, FRUGAL])
+def test_tokens_that_are_no_keys_change_nothing(tokens, layer):
+    x, variables = tokens
+    attend = jax.jit(layer.apply, static_argnames="num_keys")
+    out, attention = attend(variables, x, num_keys=7)
+    short, short_attention = attend(variables, x[:, :7])
+    assert out.shape == x.shape
+    np.testing.assert_allclose(out[:, :7], short, atol=1e-6)
+    np.testing.assert_allclose(attention[:, :, :7], short_attention, atol=1e-6)
+
+
+def test_three_products_are_one_product_cut_in_three():
+    x = jax.random.normal(jax.random.key(0), (2, 5, 8))
+    whole, apart = (QueriesKeysValues(jnp.float32, apart=apart) for apart in (False, True))
+    variables = whole.init(jax.random.key(1), x)
+    jax.tree.map(np.testing.assert_array_equal, apart.init(jax.random.key(1), x), variables)
+    variables = jax.tree.map(lambda w: w + 0.1, variables)
+
+    def loss(layer, variables, x):
+        q, k, v = layer.apply(variables, x)
+        return jnp.sum(q + 2 * k**2 + 3 * v**3)
+
+    ours, theirs = (
+        jax.value_and_grad(loss, argnums=(1, 2))(layer, variables, x) for layer in (apart, whole)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, theirs)

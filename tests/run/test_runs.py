@@ -1,0 +1,77 @@
+"""A run loaded on another machine than its own, and without its classes' names."""
+
+import json
+import shutil
+
+import pytest
+from tiny_run import make_run
+
+from toco_jax.data.classes import VOC_CLASSES
+from toco_jax.run import runs
+from toco_jax.run.checkpoints import CheckpointError
+from toco_jax.runtime.devices import made_for
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, voc_config):
+    folder = tmp_path_factory.mktemp("runs")
+    return make_run(folder / "run", voc_config, folder)
+
+
+@pytest.fixture
+def run(made, tmp_path):
+    return shutil.copytree(made, tmp_path / "run")
+
+
+def change(run, **values):
+    path = run / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_run_of_a_gpu_is_loaded_on_a_cpu(run, capsys):
+    change(run, compute_dtype="bfloat16", attention="cudnn", low_memory="off")
+    loaded = runs.load(run)
+    assert loaded.model.dtype == "bfloat16" and not loaded.model.flash and loaded.model.in_parts
+    assert "cuDNN's attention, which needs a GPU" in capsys.readouterr().err
+
+
+def test_a_run_of_a_cpu_keeps_its_precision_on_a_gpu(run):
+    change(run, compute_dtype="float32", attention="xla", low_memory="on")
+    with made_for("gpu"):
+        model = runs.load(run).model
+    assert model.dtype == "float32" and not model.flash and not model.low_memory
+
+
+def test_the_fingerprint_sees_every_parameter_and_the_configuration(run):
+    loaded, again = runs.load(run), runs.load(run)
+    assert loaded.fingerprint == again.fingerprint
+    again = runs.load(run)
+    again.params["encoder"]["pos_embed"][0, 0, 0] += 1
+    assert again.fingerprint != loaded.fingerprint
+    change(run, bkg_thre=0.45)
+    assert runs.load(run).fingerprint != loaded.fingerprint
+
+
+def test_names_are_the_folders(run, capsys):
+    names = [f"part {k}" for k in range(20)]
+    (run / "classes.json").write_text(json.dumps(names))
+    for path in (run, run / "checkpoints" / "0"):
+        assert runs.load(path).class_names == tuple(names)
+    assert capsys.readouterr().err == ""
+
+
+def test_names_that_are_not_known_are_not_invented(run, capsys):
+    assert runs.load(run).class_names == VOC_CLASSES  # of a run on VOC, older than classes.json
+    assert capsys.readouterr().err == ""
+    config = json.loads((run / "config.json").read_text())
+    change(run, data=config["data"] | {"source": "folder"})
+    loaded = runs.load(run)
+    assert loaded.class_names[:2] == ("class 1", "class 2") and not loaded.names_known
+    assert "classes.json is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["[", '["a", "b"]', '{"a": 1}', json.dumps(["a"] * 20)])
+def test_a_broken_list_of_names_is_refused(run, content):
+    (run / "classes.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"classes\.json .* 20 "):
+        runs.load(run)

@@ -1,0 +1,47 @@
+"""How XLA compiles the network for each kind of device."""
+
+import platform as machine
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from toco_jax.runtime.devices import compiler_options, made_for, platform
+
+YNN = "xla_cpu_experimental_ynn_fusion_type"
+
+
+@pytest.fixture(autouse=True)
+def on_x86(monkeypatch):
+    monkeypatch.setattr(machine, "machine", lambda: "x86_64")
+    monkeypatch.setenv("XLA_FLAGS", "")
+
+
+def test_options_of_each_kind_of_device(monkeypatch):
+    assert platform() == "cpu" and set(compiler_options()) == {YNN}
+    with made_for("gpu"):
+        assert compiler_options() == {"xla_gpu_dot_merger_threshold_mb": 0}
+    with made_for("tpu"):
+        assert compiler_options() == {}
+    monkeypatch.setattr(machine, "machine", lambda: "arm64")
+    assert compiler_options() == {}
+
+
+def test_flags_of_the_user_stay(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/tmp --{YNN}=")
+    assert compiler_options() == {}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp")
+    assert set(compiler_options()) == {YNN}
+
+
+@pytest.mark.skipif(
+    machine.machine() not in ("x86_64", "AMD64"), reason="set for x86 processors alone"
+)
+def test_products_are_no_calls_of_the_library():
+    tokens, kernel = jnp.zeros((788, 192)), jnp.zeros((192, 768))
+
+    def compiled(options):
+        return jax.jit(jnp.matmul, compiler_options=options).lower(tokens, kernel).compile()
+
+    assert "__ynn" in compiled({}).as_text()
+    assert "__ynn" not in compiled(compiler_options()).as_text()

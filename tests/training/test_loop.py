@@ -1,0 +1,284 @@
+"""The loop: a run from start to results, killed and resumed, refused and stopped."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import TINY_RUN, XLA_FLAGS
+from flax import traverse_util
+from PIL import Image
+from safetensors.numpy import save_file
+
+from toco_jax.config import ConfigError, resolve
+from toco_jax.run import checkpoints
+from toco_jax.run.workdir import note_start
+from toco_jax.training import loop as train_module
+from toco_jax.training.loop import train
+from toco_jax.training.step import TrainState
+from toco_jax.training.tracking import TrainingError, format_seconds
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_config, tmp_path_factory):
+    """A finished run on four devices."""
+    workdir = tmp_path_factory.mktemp("run")
+    return workdir, tiny_config(), train(tiny_config(), workdir)
+
+
+def test_results(finished):
+    workdir, _, results = finished
+    assert json.loads((workdir / "results.json").read_text()) == results
+    for name in ("seg_miou", "cam_miou", "aux_cam_miou", "cls_f1"):
+        assert 0 <= results[name] <= 100
+    assert results["step"] == 6
+    assert results["protocol"].startswith("32, single scale")
+    assert len(results["seg_iou"]) == 5
+    assert results["images"] == 8
+    assert results["seconds"] > 0
+    assert set(results["baselines"])
+
+
+def test_metrics_have_every_step_and_only_the_terms_in_force(finished):
+    lines = [json.loads(line) for line in (finished[0] / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "total" in line]
+    assert [line["step"] for line in steps] == [1, 2, 3, 4, 5, 6]
+    assert set(steps[1]) == {"step", "cls", "cls_aux", "ptc", "ctc", "total"}
+    assert set(steps[2]) == {"step", "cls", "cls_aux", "ptc", "ctc", "seg", "reg", "total"}
+    assert lines[-1]["val/seg_miou"] == finished[2]["seg_miou"]
+
+
+def test_picture(finished):
+    picture = np.asarray(Image.open(finished[0] / "samples.png"))
+    assert picture.ndim == 3
+    assert min(picture.shape[:2]) > 400
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+
+
+def test_checkpoints_kept(finished):
+    steps = sorted(int(p.name) for p in (finished[0] / "checkpoints").iterdir())
+    assert steps == [4, 6]
+
+
+def test_trained_network_can_be_loaded(finished):
+    workdir, config, _ = finished
+    loaded_config, run = checkpoints.load_run(workdir)
+    assert loaded_config.to_dict() == resolve(config).to_dict()
+    assert run["step"] == 6
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(run["params"]))
+    assert set(run["params"]) == {"encoder", "classifier", "aux_classifier", "decoder", "proj_head"}
+    _, earlier = checkpoints.load_run(workdir / "checkpoints" / "4")
+    assert earlier["step"] == 4
+
+
+def test_finished_run_says_so(finished, capsys):
+    workdir, config, results = finished
+    assert train(config, workdir) == results
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_other_values_are_refused(finished, tiny_config):
+    (finished[0] / "results.json").rename(finished[0] / "kept.json")
+    with pytest.raises(checkpoints.CheckpointError, match=r"temperature \(0.5 there, 0.7 now\)"):
+        train(tiny_config(temperature=0.7), finished[0])
+    (finished[0] / "kept.json").rename(finished[0] / "results.json")
+
+
+def raiser(error):
+    def fail(*_args, **_options):
+        raise error
+
+    return fail
+
+
+def test_load_run_errors(tmp_path, finished, monkeypatch):
+    with pytest.raises(checkpoints.CheckpointError, match="is not a run"):
+        checkpoints.load_run(tmp_path)
+    with pytest.raises(checkpoints.CheckpointError, match=r"no checkpoint 5.*\[4, 6\]"):
+        checkpoints.load_run(finished[0] / "checkpoints" / "5")
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    for error in (FileNotFoundError("no manifest"), ValueError("cut short"), KeyError("params")):
+        # Not by real damage, after which orbax leaves tasks behind that later tests would see.
+        monkeypatch.setattr(checkpoints, "_numpy_restore", raiser(error))
+        with pytest.raises(
+            checkpoints.CheckpointError, match=r"checkpoints/6 is damaged .*\(there are 4\)"
+        ):
+            checkpoints.load_run(copy)
+    for content, message in (("{", "cannot be read"), ('{"model_type": "vit"}', "Hugging Face")):
+        (copy / "config.json").write_text(content)
+        with pytest.raises(checkpoints.CheckpointError, match=rf"config\.json .*{message}"):
+            checkpoints.load_run(copy)
+
+
+def test_non_finite_loss_stops_with_names(tiny_config, tmp_path):
+    config = tiny_config(learning_rate=1e30, save_every=100, log_every=1)
+    with pytest.raises(
+        TrainingError, match=r"step \d+: .*=nan.* is not finite, for the images"
+    ) as caught:
+        train(config, tmp_path)
+    assert "train" in str(caught.value)
+    assert not (tmp_path / "results.json").exists()
+
+
+def started(config, workdir):
+    """What `init.json` holds after a run that ends before its first step."""
+
+    class Stopped(Exception):
+        pass
+
+    def stop(*_args, **_options):
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("toco_jax.training.loop.configured_batches", stop)
+        with pytest.raises(Stopped):
+            train(config, workdir)
+    return json.loads((workdir / "init.json").read_text())
+
+
+def test_a_run_notes_which_weights_it_started_from(finished, tiny_config, tmp_path, capsys):
+    assert json.loads((finished[0] / "init.json").read_text()) == {"init": "random", "sha256": None}
+    noted = started(tiny_config(init=str(finished[0])), tmp_path / "from_run")
+    assert noted["step"] == 6 and noted["format"] == "a run" and noted["path"] == str(finished[0])
+    assert f"its parameters' SHA-256 {noted['sha256']}" in capsys.readouterr().out
+
+    weights = tmp_path / "weights.safetensors"
+    _, run = checkpoints.load_run(finished[0])
+    encoder = traverse_util.flatten_dict({"encoder": run["params"]["encoder"]}, sep="/")
+    save_file(encoder, weights)
+    config = tiny_config(init=str(weights))
+    noted = started(config, tmp_path / "from_file")
+    assert noted["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert noted["layout"] == "toco_jax encoder" and noted["path"] == str(weights)
+    assert f"SHA-256 {noted['sha256']}" in capsys.readouterr().out
+
+    # A run that has no step yet starts anew, from what is there now.
+    save_file({name: 2 * value for name, value in encoder.items()}, weights)
+    again = started(config, tmp_path / "from_file")
+    assert again["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest() != noted["sha256"]
+
+
+def test_a_run_that_goes_on_keeps_what_it_started_from(tmp_path, capsys):
+    first, other = {"init": "x", "sha256": "1" * 64}, {"init": "x", "sha256": "2" * 64}
+    note_start(tmp_path, first, goes_on=False)
+    note_start(tmp_path, first, goes_on=True)
+    assert capsys.readouterr().out == ""
+    note_start(tmp_path, other, goes_on=True)
+    assert json.loads((tmp_path / "init.json").read_text()) == first
+    out = capsys.readouterr().out
+    assert "init='x' now is of the SHA-256 222" in out and "this run started from 111" in out
+
+
+def test_wrong_number_of_classes(tiny_config, tmp_path):
+    with pytest.raises(ValueError, match="num_classes=20, but data source 'shapes' has 4"):
+        train(tiny_config(num_classes=20), tmp_path)
+
+
+def command(workdir, **overrides):
+    """The command line of a tiny run on one device."""
+    values = TINY_RUN | {"total_steps": 10, "batch_size": 2} | overrides
+    flags = [f"--config.{key}={value}" for key, value in values.items()]
+    return [
+        *(sys.executable, "-m", "toco_jax.main", "--config=configs/voc.py"),
+        *(f"--workdir={workdir}", *flags),
+    ]
+
+
+@pytest.fixture(scope="module")
+def environment():
+    return os.environ | {"XLA_FLAGS": XLA_FLAGS}
+
+
+def loss_lines(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [line for line in lines if '"total"' in line]
+
+
+def test_killed_run_goes_on_to_the_same_bits(environment, tmp_path):
+    runs = {name: tmp_path / name for name in ("undisturbed", "killed")}
+    options = {"cwd": REPOSITORY, "env": environment}
+    whole = subprocess.run(
+        command(runs["undisturbed"]), capture_output=True, text=True, check=True, **options
+    )
+    assert "step 10/10" in whole.stdout
+
+    process = subprocess.Popen(command(runs["killed"]), stdout=subprocess.DEVNULL, **options)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        metrics = runs["killed"] / "metrics.jsonl"
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 4:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (runs["killed"] / "results.json").exists()
+
+    again = subprocess.run(
+        command(runs["killed"]), capture_output=True, text=True, check=True, **options
+    )
+    assert "going on from step" in again.stdout
+    assert loss_lines(runs["killed"]) == loss_lines(runs["undisturbed"])
+    final = [checkpoints.load_run(path)[1] for path in runs.values()]
+    assert final[0]["step"] == final[1]["step"] == 10
+    for name in ("params", "teacher_params"):
+        jax.tree.map(np.testing.assert_array_equal, final[0][name], final[1][name])
+
+
+def test_mistakes_are_one_sentence(environment, tmp_path):
+    broken = subprocess.run(
+        command(tmp_path, **{"data.source": "voc", "data.root": "/nowhere"}),
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert broken.returncode == 1
+    assert broken.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "/nowhere" in broken.stderr
+    assert "Traceback" not in broken.stderr
+
+
+def test_format_seconds():
+    assert format_seconds(59.9) == "00:00:59"
+    assert format_seconds(93784) == "1d 02:03:04"
+
+
+def state_of(spoil=None, step=0):
+    """A state of two arrays of which `spoil` names one that holds a NaN."""
+    params = {name: np.ones(2, np.float32) for name in ("classifier", "encoder")}
+    if spoil:
+        params[spoil][1] = np.nan
+    return TrainState(jax.numpy.int32(step), params, {"last": np.ones(2)}, (), jax.random.key(0))
+
+
+def test_weights_that_are_not_finite_are_not_blamed_on_the_learning_rate(tiny_config, tmp_path):
+    config = tiny_config(init="mine.npz")
+    train_module.check_start(config, state_of(), tmp_path)
+    broken = state_of("encoder")
+    with pytest.raises(ConfigError, match=r"init='mine.npz' has NaN or infinity.* 0/encoder"):
+        train_module.check_start(config, broken, tmp_path)
+    broken = state_of("encoder", step=4)
+    with pytest.raises(checkpoints.CheckpointError, match=r"step 4 .* remove .*checkpoints/4 "):
+        train_module.check_start(config, broken, tmp_path)
+
+
+def test_spoilt_weights_are_not_saved(tiny_config, tmp_path, monkeypatch):
+    with pytest.raises(TrainingError, match=r"step 4: all .* gradients are not.*0/classifier"):
+        train_module.check_update(state_of("classifier", step=4))
+    monkeypatch.setattr(train_module, "broken_weights", lambda _: next(answers))
+    answers = iter([[], [], ["encoder"]])
+    with pytest.raises(TrainingError, match="step 4"):
+        train(tiny_config(), tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]

@@ -1,0 +1,220 @@
+"""What weights are, told by content: each look-alike by its name, or all that are possible."""
+
+import json
+
+import numpy as np
+import pytest
+from reference_weights import reference_shapes
+from safetensors.numpy import save_file
+from weight_formats import timm_state, transformers_state
+
+from toco_jax import convert
+from toco_jax.errors import WeightsError
+from toco_jax.weights import load, recognise
+
+WIDTH, DEPTH = 8, 2
+SMALL = f"width={WIDTH},depth={DEPTH},heads=2,patch=14"
+
+
+def vit(*, grid=14, patch=14, head=1000):
+    """A small ViT in timm's layout; no head for `head=0`."""
+    shapes = reference_shapes(WIDTH, DEPTH, patch=patch, grid=grid)
+    generator = np.random.default_rng(0)
+    state = {k: generator.standard_normal(s, dtype=np.float32) for k, s in shapes.items()}
+    state = {k: np.ascontiguousarray(v) for k, v in timm_state(state).items()}
+    state = {k: v for k, v in state.items() if not k.startswith("head.")}
+    if head:
+        state["head.weight"] = np.zeros((head, WIDTH), np.float32)
+        state["head.bias"] = np.zeros(head, np.float32)
+    return state
+
+
+def scales(names=("ls1.gamma", "ls2.gamma")):
+    return {
+        f"blocks.{i}.{name}": np.full(WIDTH, 0.5, np.float32) for i in range(2) for name in names
+    }
+
+
+def zeros(*shape):
+    return np.zeros(shape, np.float32)
+
+
+def without_class_position(state):
+    return state | {"pos_embed": np.ascontiguousarray(state["pos_embed"][:, 1:])}
+
+
+def sine_cosine(state):
+    positions = zeros(1, 14 * 14 + 1, WIDTH)
+    angle = np.arange(14 * 14)[:, None] * np.array([1.0, 0.01])
+    positions[0, 1:] = np.tile(np.concatenate([np.sin(angle), np.cos(angle)], axis=1), 2)
+    return state | {"pos_embed": positions}
+
+
+ALIKE = {
+    "dinov2": (vit(grid=37, head=0) | scales() | {"mask_token": zeros(1, WIDTH)}, "DINOv2"),
+    "dinov2_timm": (vit(grid=37, head=0) | scales(), "DINOv2"),
+    "dinov2_resized": (vit(grid=16, head=0) | scales(), "DINOv2, or an encoder made from it"),
+    "deit_3": (without_class_position(vit(patch=16) | scales(("gamma_1", "gamma_2"))), "DeiT III"),
+    "deit_3_timm": (without_class_position(vit(patch=16) | scales()), "DeiT III"),
+    "deit_3_huge": (without_class_position(vit(grid=16) | scales()), "DeiT III"),
+    "scaled": (vit(patch=16) | scales(), "DeiT III, or another ViT with layer scales"),
+    "scaled_without_head": (
+        vit(patch=16, head=0) | scales(),
+        "a ViT with layer scales and without classes: DINOv2 or DeiT III",
+    ),
+    "mae": (
+        sine_cosine(vit(patch=16, head=0)),
+        "no classes and sine-cosine positions: MAE or MoCo v3, whose files look alike",
+    ),
+    "dino": (
+        vit(patch=16, head=0),
+        "no classes: self-supervision (DINO, iBOT, MSN) or ImageNet-21k without its head, whose "
+        "files look alike",
+    ),
+    "in21k": (
+        vit(patch=16, head=21843),
+        "trained on 21843 classes: ImageNet-21k only (augreg, as they lack the original's "
+        "pre_logits layer)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_look_alikes(tmp_path, name):
+    state, what = ALIKE[name]
+    save_file(state, tmp_path / "weights")
+    said = f"{what}, not the published initialisation"
+    patch = state["patch_embed.proj.weight"].shape[-1]
+    backbone = SMALL.replace("patch=14", f"patch={patch}")
+    out = load.load(str(tmp_path / "weights"), backbone=backbone, num_classes=20)
+    assert out["notes"][1] == f"these weights are: {said}"
+    assert out["origin"]["weights"] == said
+    lines = convert.inspect(str(tmp_path / "weights"))
+    assert f"weights    {said}" in lines
+    assert f"{'layout':<10} ViT backbone (timm layout)" in lines
+    assert f"patch={patch},heads=N" in "\n".join(lines)
+
+
+def test_the_usual_head_names_all_that_have_it(tmp_path):
+    save_file(vit(patch=16), tmp_path / "weights")
+    backbone = SMALL.replace("patch=14", "patch=16")
+    notes = load.load(str(tmp_path / "weights"), backbone=backbone, num_classes=20)["notes"]
+    assert "ImageNet-1k: DeiT, the original ViT or augreg, whose files look alike" in notes[1]
+
+
+def test_transformers_layout_is_told_too(tmp_path):
+    plain = transformers_state(vit(patch=16), "")
+    bare = {k: v for k, v in plain.items() if not k.startswith("classifier.")}
+    assert "no classes: self-supervision" in recognise.pretraining(bare, "transformers")
+    mae = transformers_state(sine_cosine(vit(patch=16)), "")
+    bare = {k: v for k, v in mae.items() if not k.startswith("classifier.")}
+    assert "MAE or MoCo v3" in recognise.pretraining(bare, "transformers")
+
+
+def test_dinov2_is_the_same_function(tmp_path):
+    """Its scales are folded in; its mask token, of the pre-training alone, is dropped by name."""
+    state = vit(grid=37, head=0) | scales() | {"mask_token": zeros(1, WIDTH)}
+    save_file(state, tmp_path / "weights")
+    out = load.load(str(tmp_path / "weights"), backbone=SMALL, num_classes=20)
+    assert out["grid"] == 37 and any("mask_token (1, 8)" in note for note in out["notes"])
+    block = out["params"]["encoder"]["blocks_1"]
+    np.testing.assert_array_equal(
+        block["attn"]["proj"]["kernel"], 0.5 * state["blocks.1.attn.proj.weight"].T
+    )
+    np.testing.assert_array_equal(out["params"]["encoder"]["pos_embed"], state["pos_embed"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "what"),
+    [
+        (
+            "reg_token",
+            "DINOv2 with registers (reg_token), tokens that the network has no place for",
+        ),
+        ("storage_tokens", "DINOv3 (storage_tokens), which has rotary positions"),
+        ("norm_pre.weight", "the image encoder of CLIP (norm_pre.weight), which normalises"),
+        ("blocks.0.attn.q_bias", "BEiT or EVA (blocks.0.attn.q_bias)"),
+        ("blocks.0.mlp.w12.weight", "a ViT with gated layers"),
+        ("blocks.0.attn.rel_pos_h", "the encoder of SAM"),
+        ("fc_norm.weight", "a ViT that pools over its patches"),
+        ("decoder_blocks.0.norm1.weight", "MAE with its decoder"),
+        ("dist_token", "a distilled DeiT (dist_token)"),
+    ],
+)
+def test_what_the_network_has_no_place_for(tmp_path, extra, what):
+    save_file(vit(grid=37, head=0) | scales() | {extra: zeros(1, 4, WIDTH)}, tmp_path / "weights")
+    with pytest.raises(WeightsError) as refused:
+        load.load(str(tmp_path / "weights"), backbone=SMALL, num_classes=20)
+    assert f"these are weights of {what}" in str(refused.value)
+    assert ": take " in str(refused.value)
+    text = "\n".join(convert.inspect(str(tmp_path / "weights")))
+    assert f"these are weights of {what}" in text and "width 8, depth 2, patch 14" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("vision_model.embeddings.class_embedding", "CLIP"),
+        ("visual.class_embedding", "CLIP"),
+        ("layers.0.blocks.0.attn.relative_position_bias_table", "Swin Transformer"),
+        ("layer1.0.conv1.weight", "ResNet"),
+        ("blocks.0.attn.qkv.weight", "a ViT without class token"),
+    ],
+)
+def test_other_networks_are_named(tmp_path, name, what):
+    save_file({name: zeros(3)}, tmp_path / "weights")
+    with pytest.raises(WeightsError, match=f"these look like weights of {what}"):
+        load.load(str(tmp_path / "weights"), backbone=SMALL, num_classes=20)
+    assert f"weights of {what}" in convert.inspect(str(tmp_path / "weights"))[-1]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_none_are_refused_by_tensor_and_file(tmp_path, value):
+    state = vit(patch=16)
+    state["blocks.1.mlp.fc2.bias"][3] = value
+    path = tmp_path / "weights"
+    save_file(state, path)
+    backbone = SMALL.replace("patch=14", "patch=16")
+    with pytest.raises(WeightsError) as refused:
+        load.load(str(path), backbone=backbone, num_classes=20)
+    said = "1 tensors hold NaN or infinite numbers: blocks.1.mlp.fc2.bias (1 values)"
+    assert str(path) in str(refused.value) and said in str(refused.value)
+    assert any("blocks.1.mlp.fc2.bias holds NaN" in line for line in convert.inspect(str(path)))
+
+
+def model_folder(path, state, **about):
+    path.mkdir()
+    save_file(state, path / "model.safetensors")
+    (path / "config.json").write_text(json.dumps({"model_type": "vit"} | about))
+    return path
+
+
+def test_a_model_folder_of_hugging_face_is_read(tmp_path):
+    state = transformers_state(vit(patch=16))
+    folder = model_folder(tmp_path / "vit-base", state, num_attention_heads=2)
+    backbone = SMALL.replace("patch=14", "patch=16")
+    sizes = {"backbone": backbone, "num_classes": 20}
+    out = load.load(str(folder), **sizes)
+    file = load.load(str(folder / "model.safetensors"), **sizes)
+    assert out["notes"] == file["notes"] and out["origin"]["path"].endswith("model.safetensors")
+    np.testing.assert_array_equal(
+        out["params"]["encoder"]["pos_embed"], file["params"]["encoder"]["pos_embed"]
+    )
+    assert "Hugging Face transformers layout" in "\n".join(convert.inspect(str(folder)))
+    with pytest.raises(WeightsError, match=r"config\.json says 2 attention heads, 'width=8"):
+        load.load(str(folder), backbone=backbone.replace("heads=2", "heads=4"), num_classes=20)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("model.safetensors.index.json", "holds its weights as .*index.json, which is not read"),
+        ("tf_model.h5", r"holds its weights as tf_model\.h5, which is not read"),
+        ("README.md", "is a Hugging Face model folder without weights .*: download them too"),
+    ],
+)
+def test_a_model_folder_without_a_file_that_is_read(tmp_path, name, message):
+    folder = model_folder(tmp_path / "vit", vit())
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(WeightsError, match=message):
+        load.load(str(folder), backbone=SMALL, num_classes=20)

@@ -1,0 +1,1 @@
+"""What is made once from the official files of a data set."""

@@ -1,0 +1,1 @@
+"""What a folder of your own images holds."""

@@ -1,0 +1,299 @@
+"""Reads the image-level labels of a folder: from a label file, texts beside images, or folders."""
+
+import dataclasses
+import pathlib
+import unicodedata
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from toco_jax.data import DataError
+from toco_jax.data.files import OnProblem
+from toco_jax.data.folders.class_folders import mask_folders, read_class_folders
+from toco_jax.data.folders.folder_splits import split_folder, split_list
+from toco_jax.data.image_files import Listing
+from toco_jax.data.labelling.label_entries import is_names
+from toco_jax.data.labelling.label_files import ENDINGS, read_label_file
+from toco_jax.data.labelling.lists import without_ending
+from toco_jax.data.labelling.sidecars import read_sidecars
+from toco_jax.data.remarks import DataRemark, as_remarks, count, some
+
+LABEL_FILES = ("labels.csv", "labels.json")
+CLASSES_FILE = "classes.txt"
+
+
+@dataclasses.dataclass
+class Labels:
+    """What labels a folder has.
+
+    Attributes:
+        entries: of an image or of a name without a file, what its label says, as in a label file,
+            or what is wrong with it.
+        missing: what to raise for an image that has none.
+        joined: whether files of the same content are labelled with all of their labels together.
+        remarks: on what was found.
+    """
+
+    entries: dict[str, Any]
+    missing: Callable[[str], DataError]
+    joined: bool = False
+    remarks: list[DataRemark] = dataclasses.field(default_factory=list)
+
+    def names(self) -> tuple[str, ...]:
+        """The names of all classes that the entries name, in no order."""
+        found = {}
+        for entry in self.entries.values():
+            if is_names(entry):
+                found |= dict.fromkeys(entry)
+        return tuple(found)
+
+
+def read_labels(
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    listing: Listing,
+    kind: str,
+    *,
+    label_separator: str,
+    listed: Sequence[str],
+    splits: Collection[str],
+    masks: pathlib.Path | None,
+    on_problem: OnProblem,
+) -> Labels:
+    """The labels of all images.
+
+    Args:
+        root: the folder.
+        files: the image files by name.
+        listing: all files of the folder.
+        kind: "" for what is there, "sidecars", "folders", or a label file.
+        label_separator: what separates several labels in one text, "" to find it out.
+        listed: the classes where they are known.
+        splits: the names of splits.
+        masks: the masks' folder.
+        on_problem: called with "" and what is wrong with the folder as a whole.
+
+    Raises:
+        DataError: labels of an unknown kind, or a label file that cannot be read.
+    """
+    with_text = _with_text(root, files, listing, splits)
+    kind = kind or _labels_there(root, files, with_text, on_problem)
+    if kind == "folders":
+        found = _labels_of_folders(root, files, listed, splits, on_problem)
+    elif kind == "sidecars":
+        found = _labels_of_texts(root, files, with_text, listed, label_separator)
+    elif pathlib.PurePath(kind).suffix.lower() in ENDINGS:
+        path = root / kind
+        found = _labels_of_file(path, root, files, listed, label_separator, on_problem)
+    else:
+        raise DataError(
+            f"data.labels={kind!r} is none of sidecars, folders or a label file "
+            f"({', '.join(ENDINGS)}); correct it"
+        )
+    if with_text and kind != "sidecars":
+        message = (
+            f"{count(len(with_text), 'text file')} beside images passed over ({some(with_text)}), "
+            f"as labels come from {kind}; set data.labels=sidecars if they are the labels"
+        )
+        found.remarks.append(DataRemark("files passed over", message, tuple(with_text)))
+    if not found.joined:
+        found.remarks += _mask_remarks(root, files, found.entries, masks)
+    return found
+
+
+def _with_text(
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    listing: Listing,
+    splits: Collection[str],
+) -> list[str]:
+    """The images that have a text file beside them; lists of the root are none."""
+    lists = {f"{split}.txt".casefold() for split in splits} | {CLASSES_FILE}
+    texts = {
+        path.relative_to(root).with_suffix("").as_posix()
+        for path in listing.others
+        if path.suffix.lower() == ".txt"
+        and not (path.parent == root and path.name.casefold() in lists)
+    }
+    return [name for name in files if name in texts]
+
+
+def _labels_of_folders(
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    listed: Sequence[str],
+    splits: Collection[str],
+    on_problem: OnProblem,
+) -> Labels:
+    lists = {split: split_list(root, split) for split in splits}
+    entries, remarks = read_class_folders(
+        root,
+        files,
+        listed=listed,
+        splits=splits,
+        in_folders=any(split_folder(root, split) for split in splits if not lists[split]),
+        in_lists=any(lists.values()),
+        on_problem=on_problem,
+    )
+
+    def missing(name: str) -> DataError:
+        return DataError(
+            f"image {files.get(name, root / name)} lies in no class folder; move it into one or "
+            "take it out of the split"
+        )
+
+    return Labels(entries, missing, joined=True, remarks=remarks)
+
+
+def _labels_of_texts(
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    with_text: Sequence[str],
+    listed: Sequence[str],
+    label_separator: str,
+) -> Labels:
+    entries, messages = read_sidecars(root, with_text, known=listed, separator=label_separator)
+
+    def missing(name: str) -> DataError:
+        return DataError(
+            f"label file {root / name}.txt is missing; add the file or take {name!r} out of the "
+            "split"
+        )
+
+    remarks = _without_label(files, entries, "text file of the same name", "an empty one")
+    return Labels(entries, missing, remarks=[*as_remarks(messages), *remarks])
+
+
+def _labels_there(
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    with_text: Sequence[str],
+    on_problem: OnProblem,
+) -> str:
+    for name in LABEL_FILES:
+        if (root / name).is_file():
+            return name
+    if not with_text:
+        return "folders"
+    if len(with_text) < len(files) and all("/" in name for name in files):
+        message = (
+            f"only {len(with_text)} of {len(files)} images have a text file of the same name "
+            f"({some(with_text)}), and all lie in sub-folders; set data.labels to sidecars or "
+            "folders, whichever holds the labels"
+        )
+        on_problem("", DataError(message))
+        return "folders"
+    return "sidecars"
+
+
+def _labels_of_file(
+    path: pathlib.Path,
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    listed: Sequence[str],
+    label_separator: str,
+    on_problem: OnProblem,
+) -> Labels:
+    read = read_label_file(
+        path,
+        known=listed,
+        separator=label_separator,
+        names=files,
+        name_of=finder(root, files),
+        on_problem=on_problem,
+    )
+    entries = dict(read.entries)
+
+    def missing(name: str) -> DataError:
+        return DataError(
+            f"label file {path} has no entry for image {name!r} (its first one is "
+            f"{next(iter(entries))!r}); add it or take the image out of the split"
+        )
+
+    absent = tuple(str(read.written[name]) for name in entries if name not in files)
+    remarks = _without_label(files, entries, f"entry in {path.name}", "one with no label")
+    if len(absent) == len(entries):
+        message = (
+            f"none of the {len(entries)} entries of label file {path} names an image below {root} "
+            f"(its first one is {absent[0]!r}, the first image {next(iter(files))!r}); write paths "
+            "from data.root on"
+        )
+        on_problem("", DataError(message))
+    elif absent:
+        names = "names" if len(absent) == 1 else "name"
+        message = (
+            f"{len(absent)} of {len(entries)} entries in {path.name} {names} no image "
+            f"({some(absent)}); correct the name or restore the file"
+        )
+        remarks.append(DataRemark("labels without an image", message, absent))
+    return Labels(
+        dict(sorted(entries.items())), missing, remarks=[*as_remarks(read.remarks), *remarks]
+    )
+
+
+def _without_label(
+    files: Mapping[str, pathlib.Path], entries: Mapping[str, Any], what: str, empty: str
+) -> list[DataRemark]:
+    unlabelled = _unlabelled(files, entries)
+    masks = {name for names in mask_folders(unlabelled).values() for name in names}
+    names = tuple(name for name in unlabelled if name not in masks)
+    if not names:
+        return []
+    have = "has" if len(names) == 1 else "have"
+    message = (
+        f"{len(names)} of {len(files)} images {have} no {what} ({some(names)}); add it, or {empty} "
+        "for an image without any class"
+    )
+    return [DataRemark("images without a label", message, names)]
+
+
+def _mask_remarks(
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    entries: Mapping[str, Any],
+    masks: pathlib.Path | None,
+) -> list[DataRemark]:
+    """Remarks on folders of masks that nobody named."""
+    use = f"the masks are those in {masks.name}" if masks else "set data.masks to use them"
+    return [
+        DataRemark(
+            "masks passed over",
+            f"folder {root / folder} ({count(len(names), 'picture')}) looks like masks; {use}",
+            tuple(names),
+        )
+        for folder, names in mask_folders(_unlabelled(files, entries)).items()
+    ]
+
+
+def _unlabelled(
+    files: Mapping[str, pathlib.Path], entries: Mapping[str, Any]
+) -> dict[str, pathlib.Path]:
+    return {name: path for name, path in files.items() if name not in entries}
+
+
+def finder(root: pathlib.Path, files: Mapping[str, pathlib.Path]) -> Callable[[str], str]:
+    """What finds the name of the image that a list or a label file means.
+
+    A name that fits no image to the letter may be one with backslashes, in another encoding of its
+    letters, without white space at the end, or a full path.
+    """
+
+    def loosely(name: str) -> str:
+        return unicodedata.normalize("NFC", name).strip()
+
+    meant: dict[str, list[str]] = {}
+    for name in files:
+        meant.setdefault(loosely(name), []).append(name)
+
+    def find(text: str) -> str:
+        name = without_ending(text)
+        for spelling in (text, text.replace("\\", "/")):
+            path = pathlib.PurePosixPath(without_ending(spelling))
+            if path.is_relative_to(root.absolute()):
+                path = path.relative_to(root.absolute())
+            if path.as_posix() in files:
+                return path.as_posix()
+            if len(meant.get(loosely(path.as_posix()), ())) == 1:
+                return meant[loosely(path.as_posix())][0]
+        return name
+
+    return find

@@ -1,0 +1,1 @@
+"""Image-level labels as people write them."""

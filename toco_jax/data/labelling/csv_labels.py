@@ -1,0 +1,233 @@
+"""Tables of labels: CSV files as spreadsheets, scripts and annotation tools write them."""
+
+import csv
+import io
+import pathlib
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from toco_jax.data import DataError
+from toco_jax.data.image_files import IMAGE_ENDINGS
+from toco_jax.data.labelling.text_files import read_text, trimmed
+
+DELIMITERS = (",", ";", "\t")
+
+# Headings, lower case, letters and digits alone; of several the first is taken.
+IMAGE_HEADINGS = (
+    *("filename", "file", "filepath", "fname", "path", "imagename", "imagefile", "imagefilename"),
+    *("imagepath", "image", "images", "img", "imgname", "imgpath", "photo", "picture", "name"),
+    *("imageindex", "imageid", "imgid", "id"),
+)
+LABEL_HEADINGS = frozenset(
+    (
+        *("label", "labels", "class", "classes", "classname", "classnames", "tag", "tags"),
+        *("category", "categories", "target", "targets", "labelid", "classid", "categoryid"),
+        *("imagelabel", "imagelabels", "findinglabels", "species", "breed"),
+    )
+)
+_INDEX_HEADINGS = ("", "index", "unnamed0")
+_TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+
+
+class Written(NamedTuple):
+    """What a label file says of one image: its name, its labels, and where that stands."""
+
+    name: Any
+    value: Any
+    place: str
+
+
+class _Row(NamedTuple):
+    line: int
+    cells: list[str]
+
+
+def heading_word(cell: str) -> str:
+    """A heading as `IMAGE_HEADINGS` and `LABEL_HEADINGS` write it."""
+    return re.sub(r"[\W_]", "", cell.casefold())
+
+
+def read_csv(
+    path: pathlib.Path, is_there: Callable[[str], bool]
+) -> tuple[list[Written], list[str]]:
+    """The rows of a table and remarks on how it was read.
+
+    The table has a column of images and either one of labels or one of 0 and 1 for each class,
+    with a heading that names it. Without headings 0 and 1 are vectors.
+
+    Args:
+        path: the table.
+        is_there: whether a cell names an image that is there.
+
+    Raises:
+        DataError: other columns than these, or a row that does not fit them.
+        csv.Error: quotes that do not match.
+    """
+    where = f"label file {path}"
+    rows = _rows(read_text(path, "label file"))
+    if not rows:
+        return [], []
+
+    def is_image(cell: str) -> bool:
+        return _is_picture(cell) or is_there(cell)
+
+    heading = rows[0].cells if _is_heading(rows, is_image) else []
+    rows = rows[1:] if heading else rows
+    width = max((k + 1 for row in rows for k, cell in enumerate(row.cells) if cell), default=0)
+    width = max(width, 1 + max((k for k, cell in enumerate(heading) if cell), default=0))
+    heading = heading and (heading + [""] * width)[:width]
+    for row in rows:
+        row.cells[width:] = []  # columns without any value
+    image = _image_column(heading, rows, width, is_image)
+    index = heading and image and heading_word(heading[0]) in _INDEX_HEADINGS
+    others = [
+        k
+        for k in range(width)
+        if k != image and not (index and k == 0) and not _most(rows, k, _is_picture)
+    ]
+    if not others:
+        raise DataError(f"{where} has only names of images; add a column of labels")
+    expected = width if heading else len(rows[0].cells)
+    for row in rows:
+        if len(row.cells) != expected or not row.cells[image]:
+            _refuse_row(where, row)
+    if not heading:
+        return _without_heading(where, rows, image, others), []
+    return _with_heading(where, heading, rows, image, others)
+
+
+def _rows(text: str) -> list[_Row]:
+    """The rows that are not blank, by the delimiter that divides most of them."""
+    lines = text.splitlines(keepends=True)
+    delimiters = DELIMITERS
+    for k, line in enumerate(lines):
+        named = re.fullmatch(r'"?sep=([,;\t])"?\s*', line)
+        if named:
+            delimiters = (named.group(1),)
+        elif trimmed(line) and (line[0] != "#" or any(d in line for d in DELIMITERS)):
+            break
+        lines[k] = "\n"  # keeps the numbers of the lines
+    tables, errors = [], []
+    for delimiter in delimiters:
+        try:
+            tables.append(_divided("".join(lines), delimiter))
+        except csv.Error as error:
+            errors.append(error)
+
+    def fitness(table: list[_Row]) -> tuple:
+        widths = [len(row.cells) for row in table]
+        first = len(table[0].cells[0]) if table else 0
+        return sum(width > 1 for width in widths), len(set(widths)) == 1, -first
+
+    best = max(tables, key=fitness, default=[])
+    if errors and (not best or any('"' in cell for row in best for cell in row.cells)):
+        raise errors[0]  # the other delimiters only cut through the quotes
+    return best
+
+
+def _divided(text: str, delimiter: str) -> list[_Row]:
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
+    found = [_Row(reader.line_num, [trimmed(cell) for cell in cells]) for cells in reader]
+    return [row for row in found if any(row.cells)]
+
+
+def _is_picture(cell: str) -> bool:
+    return cell.lower().endswith(IMAGE_ENDINGS)
+
+
+def _most(rows: Sequence[_Row], column: int, is_so: Callable[[str], bool]) -> bool:
+    """Whether more than half of a column's cells are so."""
+    return 2 * sum(len(r.cells) > column and is_so(r.cells[column]) for r in rows) > len(rows)
+
+
+def _is_heading(rows: Sequence[_Row], is_image: Callable[[str], bool]) -> bool:
+    first, *others = rows
+    if any(map(is_image, first.cells)):
+        return False
+    words = [heading_word(cell) for cell in first.cells]
+    if words[0] in IMAGE_HEADINGS:
+        return True
+    if words[0] in (*_INDEX_HEADINGS, *LABEL_HEADINGS) and set(words) & set(IMAGE_HEADINGS):
+        return True
+    return any(_most(others, k, is_image) for k in range(len(first.cells)))
+
+
+def _image_column(
+    heading: Sequence[str], rows: Sequence[_Row], width: int, is_image: Callable[[str], bool]
+) -> int:
+    words = [heading_word(cell) for cell in heading]
+    ranks = [
+        IMAGE_HEADINGS.index(word) if word in IMAGE_HEADINGS else len(IMAGE_HEADINGS)
+        for word in words or [""] * width
+    ]
+    return min(range(width), key=lambda k: (not _most(rows, k, is_image), ranks[k], k))
+
+
+def _without_heading(
+    where: str, rows: Sequence[_Row], image: int, others: Sequence[int]
+) -> list[Written]:
+    written = []
+    for row in rows:
+        cells = [row.cells[k] for k in others]
+        if len(others) == 1:
+            value = cells[0]
+        elif all(cell.casefold() in _TRUTH for cell in cells):
+            value = [_TRUTH[cell.casefold()] for cell in cells]
+        else:
+            _refuse_row(where, row)
+        written.append(Written(row.cells[image], value, f"line {row.line}"))
+    return written
+
+
+def _with_heading(
+    where: str, heading: list[str], rows: Sequence[_Row], image: int, others: list[int]
+) -> tuple[list[Written], list[str]]:
+    named = [k for k in others if heading_word(heading[k]) in LABEL_HEADINGS]
+    truths = bool(rows) and all(rows[0].cells[k].casefold() in _TRUTH for k in others)
+    if len(named) != 1 and not truths and len(others) == 1:
+        named = others
+    if len(named) == 1:
+        rest = [heading[k] or f"number {k + 1}" for k in others if k not in named]
+        remarks = [f"{where}: not read are the columns {', '.join(rest)}"] if rest else []
+        column = named[0]
+        return [Written(r.cells[image], r.cells[column], f"line {r.line}") for r in rows], remarks
+    if not truths:
+        raise DataError(
+            f"{where} has the columns {', '.join(heading[k] for k in others)} beside "
+            f"{heading[image]!r}; keep either one of labels or one of 0 and 1 for each class"
+        )
+    for k in others:
+        if not heading[k]:
+            raise DataError(f"{where}: column {k + 1} has no heading; name its class there")
+        if heading.count(heading[k]) > 1:
+            raise DataError(f"{where}: column {heading[k]!r} is there twice; keep one of them")
+    remarks = []
+    if len(others) == 1:
+        remarks.append(
+            f"{where}: column {heading[others[0]]!r} holds 0 and 1, so it is the one class"
+        )
+    return [
+        Written(row.cells[image], _marked(where, heading, row, others), f"line {row.line}")
+        for row in rows
+    ], remarks
+
+
+def _marked(where: str, heading: list[str], row: _Row, columns: list[int]) -> list[str]:
+    """The headings of the columns that hold a 1."""
+    for k in columns:
+        if row.cells[k].casefold() not in _TRUTH:
+            raise DataError(
+                f"{where}, line {row.line}, column {heading[k]!r}: {row.cells[k]!r} is neither 0 "
+                "nor 1; correct it"
+            )
+    return [heading[k] for k in columns if _TRUTH[row.cells[k].casefold()]]
+
+
+def _refuse_row(where: str, row: _Row) -> None:
+    raise DataError(
+        f"{where}, line {row.line}: {','.join(row.cells)!r} is not `file,label;label`; write two "
+        "columns and quote names that hold a comma"
+    )

@@ -1,0 +1,281 @@
+"""Image-level labels out of label files and out of masks.
+
+A label file gives every image name its classes:
+
+    .npy    a pickled dictionary {name: vector of C zeros and ones}, as the community shares it
+    .npz    one such vector a name, or the arrays `names` [N] and `labels` [N, C]
+    .json   {name: vector}, {name: [class names]} or {name: [numbers of classes]}
+    .csv    a line `name,class;class` an image, or a column of 0 and 1 for each class
+
+The pickle of a `.npy` is read without running anything in it.
+"""
+
+import csv
+import dataclasses
+import functools
+import json
+import pathlib
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from toco_jax.data import DataError
+from toco_jax.data.files import OnProblem, raise_problem
+from toco_jax.data.labelling import npy_object
+from toco_jax.data.labelling.csv_labels import (
+    IMAGE_HEADINGS,
+    LABEL_HEADINGS,
+    Written,
+    heading_word,
+    read_csv,
+)
+from toco_jax.data.labelling.label_entries import is_names, understand
+from toco_jax.data.labelling.lists import image_name
+from toco_jax.data.labelling.text_files import read_text
+from toco_jax.data.labels import INDICES, MaskFormat, read_mask
+from toco_jax.data.remarks import count
+
+ENDINGS = (".npy", ".npz", ".json", ".csv")
+
+
+def classes_in_mask(
+    path: pathlib.Path, num_classes: int, mask_format: MaskFormat = INDICES
+) -> np.ndarray:
+    """uint8 [C], 1 for every class with a pixel in the mask file."""
+    mask = read_mask(path, num_classes, mask_format)
+    return (np.bincount(mask.ravel(), minlength=256)[1 : num_classes + 1] > 0).astype(np.uint8)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFile:
+    """What a label file says.
+
+    Attributes:
+        path: the file.
+        entries: the labels of each image: a list of class names, `Positions`, or a vector whose
+            values are unchecked.
+        written: each image's name as the file writes it.
+        remarks: what a user should know of how the file was read.
+    """
+
+    path: pathlib.Path
+    entries: Mapping[str, Any]
+    written: Mapping[str, Any]
+    remarks: Sequence[str]
+
+    def entry(self, name: str) -> Any:
+        """The labels of an image; raises `DataError` for one that has none."""
+        if name not in self.entries:
+            raise DataError(
+                f"label file {self.path} has no entry for image {name!r} (its first one is "
+                f"{next(iter(self.entries))!r}); add it or take the image out of the split"
+            )
+        return self.entries[name]
+
+
+def read_label_file(
+    path: pathlib.Path,
+    *,
+    known: Collection[str] = (),
+    separator: str = "",
+    names: Collection[str] = (),
+    name_of: Callable[[str], str] = image_name,
+    on_problem: OnProblem = raise_problem,
+) -> LabelFile:
+    """Reads a label file.
+
+    Args:
+        path: the file.
+        known: all classes, empty if the file is to tell them.
+        separator: what separates labels in a text, "" to find it out (see `split_texts`).
+        names: the images there are, which tell what a number in place of a name means.
+        name_of: the image's name for what the file writes.
+        on_problem: called with "" and what contradicts itself in the file.
+
+    Raises:
+        DataError: the file is missing, damaged or no label file, contradicts itself, or has labels
+            that may be read in two ways.
+    """
+    where = f"label file {path}"
+    images = frozenset(names)
+    written, remarks = _written(path, lambda text: name_of(text) in images)
+    if not written:
+        raise DataError(f"{where} is empty; give every image its labels")
+    found, renamed = _names(where, written, images, name_of)
+    values = [item.value for item in written]
+    entries, more = understand(values, found, known=known, separator=separator, where=where)
+    entries, first, repeated = _joined(where, written, found, entries, on_problem)
+    spelling = {name: item.name for name, item in first.items()}
+    return LabelFile(path, entries, spelling, [*remarks, *renamed, *more, *repeated])
+
+
+def _written(
+    path: pathlib.Path, is_there: Callable[[str], bool]
+) -> tuple[list[Written], list[str]]:
+    """What a label file says of each image, as it stands there, and remarks."""
+    readers = {
+        ".npy": _read_npy,
+        ".npz": _read_npz,
+        ".json": _read_json,
+        ".csv": functools.partial(read_csv, is_there=is_there),
+    }
+    ending = path.suffix.lower()
+    if ending not in readers:
+        raise DataError(f"label file {path} ends in none of {', '.join(ENDINGS)}; convert it")
+    if not path.exists():
+        raise DataError(
+            f"label file {path} is missing; give data.labels as a full path or one within data.root"
+        )
+    try:
+        return readers[ending](path)
+    except DataError:
+        raise
+    except (OSError, ValueError, csv.Error, RecursionError) as error:
+        raise DataError(
+            f"label file {path} cannot be read ({error}); replace it or make it anew"
+        ) from error
+
+
+def _names(
+    where: str,
+    written: Sequence[Written],
+    images: frozenset[str],
+    name_of: Callable[[str], str],
+) -> tuple[list[str], list[str]]:
+    """The image names of a file and a remark on those that it gives as numbers.
+
+    A known tool takes the line out of VOC's names, so that 2007_000032 is the number 2007000032,
+    and a spreadsheet the zeros off the front of others.
+    """
+    by_number = {}
+    for image in sorted(images):
+        if re.fullmatch(r"\d+|\d{4}_\d{6}", image):
+            by_number.setdefault(int(image.replace("_", "")), []).append(image)
+    names, renamed = [], []
+    for item in written:
+        name = item.name.decode("latin1") if isinstance(item.name, bytes) else item.name
+        if isinstance(name, int) and not isinstance(name, bool):
+            name = str(name)
+        if not isinstance(name, str):
+            raise DataError(
+                f"{where} has the key {name!r}, which is no name of an image; save {{name: label}}"
+            )
+        name = name_of(name)
+        if name not in images and name.isdecimal():
+            meant = by_number.get(int(name), [name])
+            if len(meant) > 1:
+                raise DataError(
+                    f"{where} has the number {name}, which may be {meant[0]!r} or {meant[1]!r}; "
+                    "write the names of images"
+                )
+            if meant != [name]:
+                renamed.append(f"{name} as {meant[0]!r}")
+                name = meant[0]
+        names.append(name)
+    if not renamed:
+        return names, []
+    return names, [
+        f"{where}: {len(renamed)} names are numbers, read as images that are there: {renamed[0]}"
+    ]
+
+
+def _joined(
+    where: str,
+    written: Sequence[Written],
+    names: Sequence[str],
+    entries: Sequence[Any],
+    on_problem: OnProblem,
+) -> tuple[dict[str, Any], dict[str, Written], list[str]]:
+    """Entries and what was written first, by name, and remarks; those of one image must agree."""
+    joined, first, contradictions = {}, {}, []
+    for item, name, entry in zip(written, names, entries, strict=True):
+        if name in joined and not _agree(joined[name], entry):
+            place = f", {item.place}" if item.place else ""
+            before = f" ({first[name].place})" if first[name].place else ""
+            contradictions.append(
+                f"{where}{place}: {item.name!r} is there twice with other labels, first as "
+                f"{first[name].name!r}{before}; join the labels of one image in one entry"
+            )
+        joined.setdefault(name, entry)
+        first.setdefault(name, item)
+    if contradictions:
+        others = len(contradictions) - 1
+        more = f" ({count(others, 'other image')} likewise)" if others else ""
+        on_problem("", DataError(contradictions[0] + more))
+    extra = len(names) - len(joined)
+    if not extra:
+        return joined, first, []
+    return joined, first, [f"{where}: {extra} image{'s are' if extra > 1 else ' is'} there twice"]
+
+
+def _agree(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list) and is_names(one) and is_names(other):
+        return set(one) == set(other)
+    return type(one) is type(other) and np.array_equal(one, other)
+
+
+def _read_npy(path: pathlib.Path) -> tuple[list[Written], list[str]]:
+    content = npy_object.load(path)
+    if not isinstance(content, dict):
+        _refuse_content(path, content)
+    return [Written(name, value, "") for name, value in content.items()], []
+
+
+def _read_npz(path: pathlib.Path) -> tuple[list[Written], list[str]]:
+    arrays = load_arrays(path)
+    if set(arrays) == {"names", "labels"}:
+        names, labels = arrays["names"], arrays["labels"]
+        if names.ndim != 1 or len(names) != len(labels):
+            raise ValueError(f"names of shape {names.shape}, labels of shape {labels.shape}")
+        return [Written(*pair, "") for pair in zip(names.tolist(), labels, strict=True)], []
+    return [Written(name, array, "") for name, array in arrays.items()], []
+
+
+def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz` file; `ValueError` or `OSError` if it is damaged."""
+    try:
+        # A file of our own is closed in every case; numpy leaves a damaged one open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
+        raise ValueError(f"damaged or no .npz file: {error}") from error
+
+
+class _Pairs(list):
+    """The items of a JSON object, which may name one key twice."""
+
+
+def _read_json(path: pathlib.Path) -> tuple[list[Written], list[str]]:
+    content = json.loads(read_text(path, "label file"), object_pairs_hook=_Pairs)
+    if isinstance(content, _Pairs):
+        return [
+            Written(name, dict(value) if isinstance(value, _Pairs) else value, "")
+            for name, value in content
+        ], []
+    if not content or not isinstance(content, list) or not isinstance(content[0], _Pairs):
+        _refuse_content(path, content)
+    return [_record(path, number, item) for number, item in enumerate(content, start=1)], []
+
+
+def _record(path: pathlib.Path, number: int, item: Any) -> Written:
+    """An item {"file": name, "label": labels} of a list."""
+    fields = item if isinstance(item, _Pairs) else []
+    names = [value for key, value in fields if heading_word(key) in IMAGE_HEADINGS]
+    labels = [value for key, value in fields if heading_word(key) in LABEL_HEADINGS]
+    if len(names) != 1 or len(labels) != 1:
+        raise DataError(
+            f"label file {path}: entry {number} has not one name of an image and one label; write "
+            '{"file": name, "label": label}'
+        )
+    return Written(names[0], labels[0], f"entry {number}")
+
+
+def _refuse_content(path: pathlib.Path, content: Any) -> None:
+    raise DataError(
+        f"label file {path} holds {type(content).__name__}, not a dictionary from image names to "
+        "labels; save {name: label}"
+    )

@@ -1,0 +1,148 @@
+"""Which classes a piece of text names: one, several with a separator between, or none."""
+
+import collections
+import dataclasses
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from toco_jax.data import DataError
+from toco_jax.data.labelling.text_files import trimmed
+
+# What programs write where there is no value; never a class.
+MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>"))
+
+_ALWAYS_APART = re.compile(r"[;|\r\n]")
+_KEY = "data.label_separator"
+
+
+@dataclasses.dataclass(frozen=True)
+class Positions:
+    """Classes given by their numbers, counted from 0 in the list of classes."""
+
+    numbers: tuple[int, ...]
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value says that there is none: `None`, NaN, empty or one of `MISSING`."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or (isinstance(value, str) and trimmed(value).casefold() in MISSING)
+
+
+def split_texts(
+    texts: Mapping[Any, str], known: Collection[str], separator: str, where: str
+) -> tuple[dict[Any, list[str]], list[str]]:
+    """Class names in the label texts of a data set, which are looked at together.
+
+    `;`, `|` and line ends separate. A comma separates if it always stands between labels that also
+    occur in other company. Blanks belong to names. Where that may be wrong the text is refused,
+    unless the classes are known, which decides, or the user names a separator.
+
+    Args:
+        texts: the text of each image.
+        known: all classes, empty if the labels are to tell them.
+        separator: the only separator there is, "" to find it out.
+        where: begins the message of a `DataError`.
+
+    Returns:
+        The names of each image, and remarks on what was decided.
+
+    Raises:
+        DataError: a text may be one label or several.
+    """
+    if separator:
+        apart = re.compile(rf"{re.escape(separator)}|[\r\n]")
+        return {name: labels_among(apart.split(text)) for name, text in texts.items()}, []
+    split = {name: labels_among(_ALWAYS_APART.split(text)) for name, text in texts.items()}
+    if known:
+        return {
+            name: [label for part in parts for label in _known_labels(part, known)]
+            for name, parts in split.items()
+        }, []
+    remarks = []
+    several = any(len(parts) > 1 for parts in split.values())
+    if _commas_separate(split, several=several, where=where):
+        split = {
+            name: [label for part in parts for label in labels_among(part.split(","))]
+            for name, parts in split.items()
+        }
+        several = True
+        remarks.append(
+            f"{where}: labels are split at commas; set {_KEY} to ';' if a comma is part of a name"
+        )
+    if not several:
+        remarks += _blanks_in_names({part for parts in split.values() for part in parts}, where)
+    return split, remarks
+
+
+def labels_among(pieces: Sequence[str]) -> list[str]:
+    """The labels among the pieces of a text."""
+    return [trimmed(piece) for piece in pieces if not is_missing(piece)]
+
+
+def _known_labels(part: str, known: Collection[str]) -> list[str]:
+    """A part itself, unless it falls apart into classes that are known."""
+    if part not in known:
+        for pieces in (labels_among(part.split(",")), part.split()):
+            if all(piece in known for piece in pieces):
+                return pieces
+    return [part]
+
+
+def _commas_separate(split: Mapping[Any, list[str]], *, several: bool, where: str) -> bool:
+    """Whether commas stand between labels; `several`: other separators are there."""
+    texts = {
+        tuple(labels_among(part.split(","))): part for parts in split.values() for part in parts
+    }
+    uses = collections.Counter(label for labels in texts for label in set(labels))
+    # A comma shows itself a separator where a label beside it also occurs in other company.
+    separates = {
+        texts[labels]: any(uses[label] > 1 for label in labels)
+        for labels in sorted(texts)
+        if "," in texts[labels]
+    }
+    for text, separating in separates.items():
+        if separating == several:
+            raise DataError(
+                f"{where}: {text!r} may be one class or several; set {_KEY} to ',' if commas "
+                "separate labels, to ';' if they are part of a name"
+            )
+    return bool(separates) and not several
+
+
+def _blanks_in_names(labels: Collection[str], where: str) -> list[str]:
+    """A remark on names of several words that share some, refused if they look like tags.
+
+    Tags stand in any order and combine, so that words are fewer than their combinations, or one
+    word is the last of some labels and not of others.
+    """
+    combined = [label.split() for label in sorted(labels) if " " in label]
+    uses = collections.Counter(word for label in labels for word in set(label.split()))
+    shared = [" ".join(words) for words in combined if any(uses[word] > 1 for word in words)]
+    if not shared:
+        return []
+    last = {words[-1] for words in combined}
+    inner = {word for words in combined for word in words[:-1]}
+    if len(last | inner) <= len(combined) or last & inner:
+        raise DataError(
+            f"{where}: {shared[0]!r} may be one class or several; set {_KEY} to ' ' if blanks "
+            "separate labels, to ';' if they are part of a name"
+        )
+    return [
+        f"{where}: {len(shared)} labels of several words, such as {shared[0]!r}, are one class "
+        f"each; set {_KEY} to ' ' if blanks separate labels"
+    ]
+
+
+def none_of(class_names: Sequence[str], name: str) -> str:
+    """What to say after a name that is no class."""
+    shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
+    alike = [known for known in class_names if _folded(known) == _folded(name)]
+    remedy = f"did you mean {alike[0]!r}? Correct the name" if alike else "correct the name"
+    return f"none of the {len(class_names)} classes ({shown}); {remedy}"
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\W_]", "", name.casefold())

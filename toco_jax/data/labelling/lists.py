@@ -1,0 +1,62 @@
+"""How lists and label files write the names of images."""
+
+import pathlib
+import re
+import unicodedata
+from collections.abc import Callable
+
+from toco_jax.data import DataError
+from toco_jax.data.files import read_list, refuse_repeats
+from toco_jax.data.image_files import IMAGE_ENDINGS
+
+
+def image_name(written: str, root: pathlib.Path | None = None) -> str:
+    """A file's name as images are named: `./a/b.jpg`, `a\\b.JPG` and `<root>/a/b.jpg` are `a/b`.
+
+    Letters with accents are in their composed form.
+    """
+    path = pathlib.PurePosixPath(unicodedata.normalize("NFC", written.replace("\\", "/")))
+    if root is not None and path.is_absolute():
+        for folder in (root.absolute(), root.resolve()):
+            if path.is_relative_to(folder.as_posix()):
+                path = path.relative_to(folder.as_posix())
+                break
+    return without_ending(path.as_posix())
+
+
+def without_ending(name: str) -> str:
+    """A name without the ending of a picture: `./a/b.jpg` to `a/b`."""
+    path = pathlib.PurePosixPath(name)
+    if path.suffix.lower() in IMAGE_ENDINGS:
+        path = path.with_suffix("")
+    return path.as_posix()
+
+
+def read_names(path: pathlib.Path, name_of: Callable[[str], str] = image_name) -> tuple[str, ...]:
+    """The images in a list, one a line.
+
+    Args:
+        path: the list.
+        name_of: the image's name for what a line has.
+
+    Raises:
+        DataError: no list, a line of several columns or with a path that is not below the data
+            set's folder, or an image that comes twice.
+    """
+    names = []
+    for line in read_list(path):
+        columns = re.split(r"[\s,;]+", line)
+        if any(column.lower().endswith(IMAGE_ENDINGS) for column in columns[:-1]):
+            raise DataError(
+                f"list {path} has the line {line!r}, which is more than the name of an image; "
+                "write one image name a line, without a second column"
+            )
+        name = name_of(line)
+        if pathlib.PurePosixPath(name).is_absolute():
+            raise DataError(
+                f"list {path} has the line {line!r}, which is not below the data set's folder; "
+                "write names relative to it"
+            )
+        names.append(name)
+    refuse_repeats(names, f"list {path}")
+    return tuple(names)

@@ -1,0 +1,1 @@
+"""Record sources, one module for each kind of data set."""

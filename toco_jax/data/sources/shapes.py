@@ -1,0 +1,304 @@
+"""Procedural scenes that need no download: textured objects in random colours amid clutter.
+
+A class is a texture together with a shape ("striped disc"). Colours are drawn from one
+distribution for objects, distractors and background alike, so that no pixel's colour tells its
+class. Distractors are plain and may carry a class's shape, or carry a texture of no class, so that
+neither a shape nor being textured tells an object.
+"""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+
+from toco_jax.data import DataError
+from toco_jax.evaluation.metrics import confusion_matrix, scores
+
+TEXTURES = ("striped", "checkered", "dotted", "meshed", "speckled")
+SHAPES = ("disc", "square", "triangle", "hexagon", "star", "cross")
+NUM_CLASSES = 4  # class c has the texture and the shape of index c; later ones are distractors
+MAX_OBJECTS = 3
+
+_LENGTHS = {"train": 20_000, "val": 200}
+_SUPERSAMPLE = 2  # drawn at twice the size and averaged, against jagged edges
+_PERIOD = (6.0, 8.0)  # of a texture, in pixels
+_MIN_VISIBLE = 0.02  # of the image's area, for each class that is present
+
+
+def texture(name: str, height: int, width: int, period: float, rng: np.random.Generator):
+    """A black and white pattern `[height, width]` float32 of 0 and 1, turned by a random angle.
+
+    Args:
+        name: one of `TEXTURES`.
+        height: rows.
+        width: columns.
+        period: distance after which the pattern repeats, in pixels.
+        rng: source of the angle and the phase.
+    """
+    if name == "speckled":
+        noise = rng.standard_normal((height, width)).astype(np.float32)
+        return (cv2.GaussianBlur(noise, (0, 0), period / 6) > 0).astype(np.float32)
+    angle = rng.uniform(0, math.pi)
+    phase_u, phase_v = rng.uniform(0, 1, 2)
+    y, x = np.mgrid[:height, :width].astype(np.float32) / np.float32(period)
+    u = x * np.float32(math.cos(angle)) + y * np.float32(math.sin(angle)) + np.float32(phase_u)
+    v = y * np.float32(math.cos(angle)) - x * np.float32(math.sin(angle)) + np.float32(phase_v)
+    return _PATTERNS[name](u, v).astype(np.float32)
+
+
+def _radius_in_cell(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Distance to the middle of the unit cell; every other column of cells is shifted by half."""
+    v = v + 0.5 * (np.floor(u) % 2)
+    return np.hypot(u % 1 - 0.5, v % 1 - 0.5)
+
+
+_PATTERNS = {
+    "striped": lambda u, v: u % 1 < 0.5,
+    "checkered": lambda u, v: (np.floor(1.6 * u) + np.floor(1.6 * v)) % 2,
+    "dotted": lambda u, v: _radius_in_cell(u, v) < 0.3,
+    "meshed": lambda u, v: (u % 1 < 0.25) | (v % 1 < 0.25),
+}  # fmt: skip
+
+
+def outline(shape: str, radius: float, angle: float) -> np.ndarray:
+    """Corners `[n, 2]` (x, y) float64 of one of `SHAPES` around the origin.
+
+    The radii are scaled so that shapes of equal `radius` look equally large.
+    """
+    corners, scale, dent = {
+        "disc": (40, 0.95, 1.0),
+        "square": (4, 1.15, 1.0),
+        "triangle": (3, 1.3, 1.0),
+        "hexagon": (6, 1.0, 1.0),
+        "star": (10, 1.2, 0.6),
+        "cross": (12, 1.1, 1.0),
+    }[shape]
+    if shape == "cross":
+        arm = np.array([[0.38, 1], [0.38, 0.38], [1, 0.38]])
+        turns = [np.array([[c, -s], [s, c]]) for c, s in ((1, 0), (0, -1), (-1, 0), (0, 1))]
+        points = np.concatenate([arm @ turn.T for turn in turns])
+        turned = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return radius * scale * points @ turned.T
+    steps = angle + np.arange(corners) * 2 * math.pi / corners
+    radii = radius * scale * np.where(np.arange(corners) % 2, dent, 1.0)
+    return np.stack([np.cos(steps) * radii, np.sin(steps) * radii], axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Thing:
+    """What is drawn: a texture (or None: plain) on a shape, where and how large, in pixels."""
+
+    texture: str | None
+    shape: str
+    center: tuple[float, float]  # x, y
+    radius: float
+    period: float = 7.0
+
+
+def _colour(rng: np.random.Generator) -> np.ndarray:
+    """A random colour `[3]` float32 in 0..1; every colour of the scenes is drawn here."""
+    hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.1, 0.9), rng.uniform(0.15, 1)
+    pixel = np.array([[[hue, saturation, value]]], np.float32)
+    return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
+
+
+def _two_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two colours that differ enough in brightness for a pattern to be seen."""
+    while True:
+        first, second = _colour(rng), _colour(rng)
+        if abs(float(first.mean() - second.mean())) > 0.35:
+            return first, second
+
+
+def background(size: int, rng: np.random.Generator) -> np.ndarray:
+    """A canvas `[s, s, 3]` float32 in 0..1 at the drawing size: gradient, blots and strokes."""
+    side = size * _SUPERSAMPLE
+    corners = np.stack([_colour(rng) for _ in range(4)]).reshape(2, 2, 3)  # [2, 2, 3]
+    canvas = cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR)
+    for _ in range(rng.integers(3, 8)):
+        colour = tuple(float(c) for c in _colour(rng))
+        start, end = rng.integers(0, side, (2, 2)).tolist()
+        if rng.random() < 0.5:
+            cv2.line(canvas, start, end, colour, int(rng.integers(2, 8)), cv2.LINE_AA)
+        else:
+            axes = rng.integers(4, side // 8, 2).tolist()
+            turn = float(rng.uniform(0, 180))
+            cv2.ellipse(canvas, start, axes, turn, 0, 360, colour, -1, cv2.LINE_AA)
+    return canvas
+
+
+def draw(canvas: np.ndarray, thing: Thing, rng: np.random.Generator) -> np.ndarray:
+    """Paints `thing` on `canvas` in random colours; its coverage `[s, s]` uint8, 0 or 1."""
+    side = canvas.shape[0]
+    points = outline(thing.shape, thing.radius, rng.uniform(0, 2 * math.pi)) + thing.center
+    points = np.round(points * _SUPERSAMPLE).astype(np.int32)
+    covered = np.zeros((side, side), np.uint8)
+    cv2.fillPoly(covered, [points], 1)
+    (x0, y0), (x1, y1) = np.clip(points.min(0), 0, side), np.clip(points.max(0) + 1, 0, side)
+    if x1 <= x0 or y1 <= y0:
+        return covered
+    if thing.texture is None:
+        paint = np.tile(_colour(rng), (y1 - y0, x1 - x0, 1))
+    else:
+        first, second = _two_colours(rng)
+        period = thing.period * _SUPERSAMPLE
+        mix = texture(thing.texture, int(y1 - y0), int(x1 - x0), period, rng)[..., None]
+        paint = first * mix + second * (1 - mix)
+    box = np.s_[y0:y1, x0:x1]
+    canvas[box] = cv2.copyTo(paint, covered[box], canvas[box].copy())
+    return covered
+
+
+def finish(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The drawing as an image `[size, size, 3]` uint8: averaged down, unevenly lit, with noise."""
+    size = canvas.shape[0] // _SUPERSAMPLE
+    image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
+    light = rng.uniform(0.75, 1.15, (3, 3)).astype(np.float32)
+    image *= cv2.resize(light, (size, size), interpolation=cv2.INTER_CUBIC)[..., None]
+    image += 0.02 * rng.standard_normal(image.shape, np.float32)
+    return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+
+
+def _place(size: int, radius: float, taken: list[Thing], rng: np.random.Generator):
+    """A centre inside the image, away from what is `taken` where 20 draws find such a place."""
+    for _ in range(20):
+        center = tuple(rng.uniform(0.6 * radius, size - 0.6 * radius, 2).tolist())
+        if all(math.dist(center, t.center) > 0.85 * (radius + t.radius) for t in taken):
+            break
+    return center
+
+
+def scene(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One scene: image `[size, size, 3]` uint8 and its mask `[size, size]` uint8 in 0..4.
+
+    One to three objects with a radius of 17 to 27 pixels at 80, in front of one or two smaller
+    plain distractors and, in half of the scenes, a textured one. An image whose classes are not
+    each well visible is drawn again.
+    """
+    unit = size / 80
+    while True:
+        canvas = background(size, rng)
+        objects = []
+        for _ in range(rng.choice([1, 2, 3], p=[0.3, 0.45, 0.25])):
+            c, radius = int(rng.integers(NUM_CLASSES)), unit * rng.uniform(17, 27)
+            center = _place(size, radius, objects, rng)
+            objects.append(Thing(TEXTURES[c], SHAPES[c], center, radius, rng.uniform(*_PERIOD)))
+        textures = [None] * rng.integers(1, 3) + [TEXTURES[-1]] * rng.integers(2)
+        for name in textures:
+            radius = unit * rng.uniform(6, 13)
+            center = _place(size, radius, objects, rng)
+            thing = Thing(name, str(rng.choice(SHAPES)), center, radius, rng.uniform(*_PERIOD))
+            draw(canvas, thing, rng)
+        mask = np.zeros((size, size), np.uint8)
+        for thing in objects:
+            covered = draw(canvas, thing, rng) * np.float32(1)
+            covered = cv2.resize(covered, (size, size), interpolation=cv2.INTER_AREA)
+            mask[covered > 0.5] = TEXTURES.index(thing.texture) + 1
+        image = finish(canvas, rng)
+        areas = np.bincount(mask.ravel(), minlength=NUM_CLASSES + 1)[1:]
+        wanted = {TEXTURES.index(thing.texture) for thing in objects}
+        if all(areas[c] >= _MIN_VISIBLE * size**2 for c in wanted):
+            return image, mask
+
+
+class ShapesSource:
+    """Random-access records of procedural scenes, a pure function of (seed, split, index).
+
+    Args:
+        split: "train" or "val".
+        seed: which endless family of training scenes; the validation scenes are always the same.
+        masks: whether records carry the true mask.
+        size: side of the images in pixels.
+        length: how many scenes; 20,000 for training and 200 for validation unless told.
+
+    Raises:
+        ValueError: the split is unknown.
+
+    Attributes:
+        class_names: the 4 classes in words.
+        names: one name a record.
+        max_classes: the most classes that one image can hold.
+    """
+
+    class_names = tuple(f"{TEXTURES[c]} {SHAPES[c]}" for c in range(NUM_CLASSES))
+    max_classes = MAX_OBJECTS
+
+    def __init__(
+        self, split: str, *, masks: bool, seed: int = 0, size: int = 80, length: int | None = None
+    ):
+        if split not in _LENGTHS:
+            raise DataError(f"unknown split {split!r} of the procedural scenes: use train or val")
+        self.split, self.masks, self.size = split, masks, size
+        self.seed = seed if split == "train" else 0
+        self.names = tuple(f"{split}_{i:05d}" for i in range(length or _LENGTHS[split]))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict:
+        """`{"name", "image" uint8 [H, W, 3] RGB, "cls_label" float32 [4]}`, and `"mask"` uint8
+        `[H, W]` in 0..4 when the source was made with masks.
+        """
+        name = self.names[index]
+        rng = np.random.default_rng([self.seed, list(_LENGTHS).index(self.split), int(index)])
+        image, mask = scene(self.size, rng)
+        present = np.bincount(mask.ravel(), minlength=NUM_CLASSES + 1)[1:] > 0
+        record = {"name": name, "image": image, "cls_label": present.astype(np.float32)}
+        return record | {"mask": mask} if self.masks else record
+
+
+def baselines(source, fit=None) -> dict[str, float]:
+    """What can be had without learning features, in percent mIoU.
+
+    Args:
+        source: the source with masks that is scored.
+        fit: a source with masks whose *true* masks the colour rule may see; 500 training scenes of
+            the same seed and size unless told.
+
+    Returns:
+        `all_background`; `colour`, the best rule that knows an image's labels and one pixel's
+        colour (a histogram of the colours of every class in `fit`; per pixel the likeliest of the
+        background and the image's classes); and `colour_memorised`, the same rule fitted with the
+        true masks of the very images it is scored on, a bound that no rule of colours can pass by
+        honest means. Both take the best of 4, 8 and 16 cells a channel and 8 weights of the
+        background, chosen on `source` itself.
+    """
+    if fit is None:
+        fit = ShapesSource("train", masks=True, seed=source.seed, size=source.size, length=500)
+    num_labels = len(source.class_names) + 1
+    scored, fitted = ([s[i] for i in range(len(s))] for s in (source, fit))
+    zeros = [np.zeros_like(record["mask"]) for record in scored]
+    return {
+        "all_background": _miou(scored, zeros, num_labels),
+        "colour": _best_colour_rule(scored, fitted, num_labels),
+        "colour_memorised": _best_colour_rule(scored, scored, num_labels),
+    }
+
+
+def _miou(records: list[dict], predictions: list[np.ndarray], num_labels: int) -> float:
+    masks = np.stack([record["mask"] for record in records])
+    return 100 * scores(confusion_matrix(masks, np.stack(predictions), num_labels))["miou"]
+
+
+def _best_colour_rule(scored: list[dict], fitted: list[dict], num_labels: int) -> float:
+    """Percent mIoU on `scored` of the best histogram of the colours and masks of `fitted`."""
+    best = 0.0
+    for bits in (2, 3, 4):
+        place = np.array([1 << 2 * bits, 1 << bits, 1])
+        counts = np.zeros((num_labels, 1 << 3 * bits))
+        for record in fitted:
+            cell = (record["image"] >> (8 - bits)) @ place  # [H, W]
+            for label in np.unique(record["mask"]):
+                inside = cell[record["mask"] == label]
+                counts[label] += np.bincount(inside, minlength=counts.shape[1])
+        likelihood = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).T
+        cells = [(record["image"] >> (8 - bits)) @ place for record in scored]
+        for weight in np.geomspace(0.5, 4, 8):
+            allowed = [np.append(weight, record["cls_label"]) for record in scored]
+            guesses = [
+                (likelihood[cell] * ok).argmax(axis=-1)
+                for cell, ok in zip(cells, allowed, strict=True)
+            ]
+            best = max(best, _miou(scored, guesses, num_labels))
+    return best

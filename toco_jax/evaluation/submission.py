@@ -1,0 +1,178 @@
+"""The test server's folder of masks: written, packed and checked as the server would.
+
+Nothing here reads a label: the test split has none.
+"""
+
+import collections
+import json
+import pathlib
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from toco_jax.data.classes import palette
+from toco_jax.data.image_files import image_of_each
+from toco_jax.data.labels import read_image
+from toco_jax.data.mask_files import write_mask
+from toco_jax.errors import UserError
+from toco_jax.inference import refinement
+from toco_jax.inference.native import Maps, softmax
+from toco_jax.inference.stream import finished, stream
+from toco_jax.run.runs import Run
+from toco_jax.runtime.console import say
+from toco_jax.runtime.outputs import write_atomically
+from toco_jax.runtime.stopwatch import Progress
+
+FOLDER = pathlib.PurePath("results", "VOC2012", "Segmentation", "comp6_test_cls")
+TAR_FILE = "submission.tar"
+STAMP_FILE = ".submission.json"
+
+
+class SubmissionError(UserError):
+    """The server would refuse the submission; the message lists what is wrong."""
+
+
+class ListedImages:
+    """The images of a devkit's split without anything else; raises `SubmissionError` without list.
+
+    Attributes:
+        names: the ids in the list's order.
+    """
+
+    def __init__(self, root: pathlib.Path, split: str, limit: int = 0):
+        path = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+        if not path.is_file():
+            raise SubmissionError(
+                f"{path} is missing: give the devkit's .../VOCdevkit/VOC2012 as --root and one of "
+                "its lists as --split"
+            )
+        self.names = path.read_text().split()[: limit or None]
+        paths = image_of_each(root / "JPEGImages", self.names)
+        self._paths = dict(zip(self.names, paths, strict=True))
+
+    def path(self, i: int) -> pathlib.Path:
+        """The file of an image."""
+        return self._paths[self.names[i]]
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {"name": self.names[i], "image": read_image(self.path(i)), "place": i}
+
+
+def submit(
+    run: Run,
+    images: ListedImages,
+    out: pathlib.Path,
+    *,
+    crf_settings: dict[str, Any] | None,
+    batch_size: int,
+    num_threads: int,
+) -> pathlib.Path:
+    """Writes the masks of a split, checks and packs them; returns the tar's path. Masks of the same
+    network and settings that are there already are kept, so that an interrupted run goes on.
+
+    Args:
+        run: the network.
+        images: the split.
+        out: folder that receives the server's folders and the tar.
+        crf_settings: of `ops.crf.dense_crf`; None for no CRF.
+        batch_size: images a batch.
+        num_threads: threads, and CRF processes.
+
+    Raises:
+        SubmissionError: the server would refuse the masks.
+    """
+    folder = out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    masks = [folder / f"{name}.png" for name in images.names]
+    _remove_others(masks, out / STAMP_FILE, json.dumps([run.fingerprint, crf_settings]))
+    left = [i for i, name in enumerate(images.names) if not (folder / f"{name}.png").exists()]
+    say(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
+    network = run.network(batch_size=batch_size)
+    progress = Progress("submission", len(left))
+
+    def write(record: dict, maps: Maps) -> None:
+        scores = maps.seg_logits()
+        if crf_settings is not None:
+            scores = crf(record["image"], softmax(scores), **crf_settings)
+        write_mask(folder / f"{record['name']}.png", scores.argmax(axis=-1))
+
+    with (
+        refinement.crf_workers(num_threads, network.buckets.frame) as crf,
+        ThreadPoolExecutor(num_threads) as readers,
+        ThreadPoolExecutor(num_threads + 1) as writers,
+    ):
+        results = stream(network, left, images.__getitem__, readers)
+        for _ in finished(results, write, writers, ahead=2 * num_threads):
+            progress()
+    check(folder, images, run.config.num_classes + 1)
+    path = pack(out, images.names)
+    say(f"{len(images.names)} masks pass the server's checks: {path}")
+    return path
+
+
+def _remove_others(masks: list[pathlib.Path], stamp: pathlib.Path, about: str) -> None:
+    """Removes those of the masks that are there unless the stamp says that they are `about` what is
+    now to be written.
+    """
+    there = [path for path in masks if path.exists()]
+    if there and not (stamp.is_file() and stamp.read_text() == about):
+        say(f"{len(there)} masks of another network or of other settings are written anew")
+        for path in there:
+            path.unlink()
+    write_atomically(stamp, about)
+
+
+def check(folder: pathlib.Path, images: ListedImages, num_labels: int) -> None:
+    """Checks a folder of masks as the server would: every id once, sizes equal, indices in range.
+
+    Args:
+        folder: the masks, `<id>.png`.
+        images: the split.
+        num_labels: K, background included.
+
+    Raises:
+        SubmissionError: what is wrong, ten findings at most.
+    """
+    expected = collections.Counter(images.names)
+    problems = [f"{name} is listed twice" for name, times in expected.items() if times > 1]
+    there = {path.stem for path in folder.glob("*.png")}
+    foreign = [path.name for path in folder.iterdir() if path.suffix != ".png"]
+    problems += [f"{name}.png is missing" for name in images.names if name not in there]
+    problems += [f"{name}.png is not in the split" for name in sorted(there - set(expected))]
+    problems += [f"{name} is no mask" for name in sorted(foreign)]
+    for i, name in enumerate(images.names):
+        if name in there:
+            problems += _mask_problems(folder / f"{name}.png", images.path(i), num_labels)
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise SubmissionError(f"{folder} would be refused: {'; '.join(problems[:10])}{more}")
+
+
+def _mask_problems(path: pathlib.Path, image_path: pathlib.Path, num_labels: int) -> list[str]:
+    with Image.open(image_path) as image, Image.open(path) as mask:
+        if mask.mode != "P":
+            return [f"{path.name} is stored as {mask.mode}, not with a palette"]
+        colours = np.array(mask.getpalette(), np.uint8)
+        problems = []
+        size = ImageOps.exif_transpose(image).size
+        if mask.size != size:
+            problems.append(f"{path.name} is {mask.size}, its image {size}")
+        if not np.array_equal(colours, palette().reshape(-1)[: len(colours)]):
+            problems.append(f"{path.name} has another palette than VOC's")
+        highest = int(np.asarray(mask).max())
+        if highest >= num_labels:
+            problems.append(f"{path.name} holds {highest}, above {num_labels - 1}")
+        return problems
+
+
+def pack(out: pathlib.Path, names: list[str]) -> pathlib.Path:
+    """Packs the masks of `names` into a tar with the server's folders; returns its path."""
+    path = out / TAR_FILE
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            member = FOLDER / f"{name}.png"
+            archive.add(out / member, arcname=str(member))
+    return path

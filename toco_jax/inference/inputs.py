@@ -1,0 +1,203 @@
+"""The pictures and videos that the words of a command line name."""
+
+import dataclasses
+import glob
+import os
+import pathlib
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+
+from toco_jax.data.image_files import IMAGE_ENDINGS, image_files
+from toco_jax.data.photos import PhotoError
+
+VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+# Containers that count their frames; the others give a length in time, of the longest of picture
+# and sound, from which a number of frames is guessed.
+_COUNTED = (".mp4", ".avi", ".mov", ".m4v")
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What the words of a command line name.
+
+    Attributes:
+        files: each picture and video with a name for its results, which no other has.
+        problems: words that name nothing, and why.
+        remarks: sentences on files in the folders that are passed over.
+    """
+
+    files: list[tuple[pathlib.Path, str]]
+    problems: list[tuple[str, PhotoError]]
+    remarks: list[str]
+
+
+def find_files(
+    words: Iterable[str | os.PathLike], *, results: Sequence[pathlib.Path] = ()
+) -> Found:
+    """Pictures and videos under files, folders and patterns; a path that exists is no pattern.
+
+    Args:
+        words: of a command line.
+        results: folders of earlier results, which are left out of a folder that holds them.
+    """
+    relatives: dict[pathlib.Path, pathlib.PurePath] = {}
+    problems: list[tuple[str, PhotoError]] = []
+    remarks: list[str] = []
+    for word in map(str, words):
+        try:
+            paths = _paths(word)
+        except PhotoError as error:
+            problems.append((word, error))
+            continue
+        holds_any = False
+        for path in paths:
+            if not path.is_dir():
+                relatives.setdefault(path, pathlib.PurePath(path.name))
+                holds_any = True
+                continue
+            listing = image_files(path, endings=IMAGE_ENDINGS + VIDEO_ENDINGS, leave_out=results)
+            for file in listing.files:
+                relatives.setdefault(file, file.relative_to(path))
+            remarks += [*listing.remarks(), *_results_within(path, results)]
+            holds_any = holds_any or bool(listing.files)
+        if not holds_any:
+            problems.append((word, PhotoError(f"{word}: no picture or video found there")))
+    names = result_names(list(relatives.values()))
+    return Found(list(zip(relatives, names, strict=True)), problems, remarks)
+
+
+def _results_within(path: pathlib.Path, results: Sequence[pathlib.Path]) -> list[str]:
+    return [
+        f"the results in {folder} are left out"
+        for folder in results
+        if folder.is_dir() and path.resolve() in folder.resolve().parents
+    ]
+
+
+def _paths(word: str) -> list[pathlib.Path]:
+    """The paths that a word names."""
+    if os.path.lexists(word):
+        return [pathlib.Path(word)]
+    if not glob.has_magic(word):
+        raise PhotoError(f"{word} does not exist")
+    matches = sorted(glob.glob(word, recursive=True))
+    if not matches:
+        raise PhotoError(f"the pattern {word} matches no file")
+    return [pathlib.Path(match) for match in matches]
+
+
+def result_names(relatives: Sequence[pathlib.PurePath]) -> list[str]:
+    """A name for the results of each file, which no other has; a video's is that of a folder.
+
+    It is the path without its ending, as `deep/a` of `deep/a.jpg`. Pictures that would share one,
+    and a video whose folder would hold other results, keep the ending: `a.jpg` and `a.png`. What
+    is still the same, such as `x.jpg` of two folders, is numbered: `x`, `x~2`. Upper and lower case
+    count as the same, as some file systems have it.
+    """
+    relatives = [_without_picture_folders(relative) for relative in relatives]
+    pictures = [k for k, relative in enumerate(relatives) if not is_video(relative)]
+    videos = [k for k, relative in enumerate(relatives) if is_video(relative)]
+    folders = {_key(parent) for relative in relatives for parent in relative.parents}
+    names: dict[int, str] = {}
+    for places, taken in ((pictures, set()), (videos, folders)):
+        # Files of one path in several folders count as one: an ending would not part them.
+        alike = Counter(_key(path.with_suffix("")) for path in {relatives[k] for k in places})
+        for k in places:
+            stem = relatives[k].with_suffix("")
+            shared = alike[_key(stem)] > 1 or (is_video(relatives[k]) and _key(stem) in folders)
+            base = str(relatives[k] if shared else stem)
+            base = name = _as_folder(base) if is_video(relatives[k]) else base
+            number = 2
+            while _key(name) in taken:
+                name, number = f"{base}~{number}", number + 1
+            taken.add(_key(name))
+            names[k] = name
+    return [names[k] for k in range(len(relatives))]
+
+
+def _without_picture_folders(relative: pathlib.PurePath) -> pathlib.PurePath:
+    """The path with `_` after folders that end as a result's file does, such as `a.png/`."""
+    return pathlib.PurePath(*map(_as_folder, relative.parts[:-1]), relative.name)
+
+
+def _as_folder(name: str) -> str:
+    return f"{name}_" if name.lower().endswith((".png", ".jpg")) else name
+
+
+def _key(name: str | pathlib.PurePath) -> str:
+    """What two names share that a file system may take for one."""
+    return unicodedata.normalize("NFC", str(name)).casefold()
+
+
+def is_video(path: pathlib.PurePath) -> bool:
+    """Whether a file is a video, by its ending."""
+    return path.suffix.lower() in VIDEO_ENDINGS
+
+
+def video_frames(path: pathlib.Path, *, every: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and uint8 `[H, W, 3]` of every so many frames of a video.
+
+    The number is the frame's place in the video; where some are lost, its time says which it is.
+
+    Raises:
+        PhotoError: the file is missing or no video, or, after all frames that could be read, they
+            are fewer than it announces.
+    """
+    numbers, announced = _frame_numbers(path)
+    following = 0
+    with _opened(path) as video:
+        for number in numbers:
+            if not video.grab():
+                break
+            if number < following:
+                continue
+            is_whole, frame = video.retrieve()
+            if not is_whole:
+                raise PhotoError(f"{path}: frame {number} cannot be decoded")
+            following = (number // every + 1) * every
+            yield number, cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+    uncertain = 0 if path.suffix.lower() in _COUNTED else max(2, announced // 10)
+    if len(numbers) < announced - uncertain:
+        raise PhotoError(
+            f"{path} is damaged: {len(numbers)} of the {announced} frames that it announces could "
+            "be read; get a whole copy of it"
+        )
+
+
+def _frame_numbers(path: pathlib.Path) -> tuple[Sequence[int], int]:
+    """Numbers of the frames that can be read, and how many the file announces."""
+    times = []  # in frames
+    with _opened(path) as video:
+        announced = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        rate = video.get(cv2.CAP_PROP_FPS) / 1000
+        while video.grab():
+            times.append(video.get(cv2.CAP_PROP_POS_MSEC) * rate)
+    if not times:
+        raise PhotoError(f"{path} cannot be read as a video")
+    # The time of a frame is less certain than its place in a whole video.
+    if len(times) >= announced:
+        return range(len(times)), announced
+    numbers = [-1]
+    for time in times:
+        numbers.append(max(round(time), numbers[-1] + 1))
+    return numbers[1:], announced
+
+
+@contextmanager
+def _opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
+    if not path.is_file():
+        raise PhotoError(f"{path} does not exist")
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise PhotoError(f"{path}: a video's name must be valid UTF-8: rename it") from None
+    video = cv2.VideoCapture(str(path))
+    try:
+        yield video
+    finally:
+        video.release()

@@ -1,0 +1,270 @@
+"""Images of any size through the network at several scales, with a handful of compilations.
+
+Every image is scaled, mirrored and padded on the grid of patches to one of a few fixed shapes, and
+encoded as if it were alone (paper, section 4.1: scales 1, 1.25 and 1.5 with mirror images). What
+comes back stays at the patch stride until a caller asks for it at the image's own size.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+
+import cv2
+import jax
+import numpy as np
+
+from toco_jax.models.network import ToCo, normalize
+from toco_jax.models.vit import Padding
+from toco_jax.ops.resize import interpolation_matrix
+from toco_jax.runtime.devices import compiler_options
+from toco_jax.runtime.sharding import batch_sharded, mesh_of, replicated
+
+SEG_SCALES = (1.0, 1.25, 1.5)
+# The longer and the shorter side of most photos in VOC, for a network trained at 448 pixels.
+_LONG, _SHORT, _TRAINED_AT = 500, 375, 448
+# Images beyond that are padded to multiples of this many patches.
+_COARSE = 8
+# OpenCV's images have at most this many channels.
+_CV_CHANNELS = 128
+
+Size = tuple[int, int]
+
+
+class Buckets:
+    """The few shapes, in patches, that images are padded to.
+
+    Photos fall into three frames: lying, standing and square. An image that fits none of them has
+    a frame of its own, each side rounded up to `_COARSE` patches.
+
+    Args:
+        crop_size: side of the images the network was trained with, in pixels.
+        patch: side of a patch in pixels.
+        scales: all scales that will be asked for.
+    """
+
+    def __init__(self, crop_size: int, patch: int, scales: Iterable[float]):
+        long, short = (round(side * crop_size / _TRAINED_AT) for side in (_LONG, _SHORT))
+        self.longest = max(long, patch)
+        self._patch = patch
+        self._frames = [(short, long), (long, short), (long, long)]
+        shapes = set()
+        for scale in sorted(set(scales)):
+            lying, standing, square = (self.grid(frame, scale) for frame in self._frames)
+            # Small inputs are cheap enough to share one shape, and square photos are too rare for
+            # a shape at every scale: they take the next larger square.
+            shapes |= {square} if scale < 1 else {lying, standing}
+            shapes |= {square} if scale > 1 or scale == max(scales) else set()
+        self._shapes = sorted(shapes, key=lambda shape: shape[0] * shape[1])
+
+    def frame(self, size: Size) -> Size:
+        """The frame of an image, in pixels; images of one frame share their shape at any scale."""
+        for frame in self._frames:
+            if size[0] <= frame[0] and size[1] <= frame[1]:
+                return frame
+        step = _COARSE * self._patch
+        return -(-size[0] // step) * step, -(-size[1] // step) * step
+
+    def grid(self, size: Size, scale: float) -> Size:
+        """Whole patches in an image of `size` pixels at a scale, at least one each way."""
+        height, width = (side // self._patch for side in self.scaled(size, scale))
+        return height, width
+
+    def scaled(self, size: Size, scale: float) -> Size:
+        """Pixels of the scaled image: rounded down, and a patch at least."""
+        height, width = (max(int(scale * side), self._patch) for side in size)
+        return height, width
+
+    def shape(self, frame: Size, scale: float) -> Size:
+        """Patches that images of a frame are padded to at a scale."""
+        height, width = self.grid(frame, scale)
+        if frame in self._frames:
+            return next(s for s in self._shapes if height <= s[0] and width <= s[1])
+        return -(-height // _COARSE) * _COARSE, -(-width // _COARSE) * _COARSE
+
+
+@dataclasses.dataclass(frozen=True)
+class Maps:
+    """What the network says about one image, at the patch stride of every scale.
+
+    Attributes:
+        size: height and width of the image.
+        cls_logits: `[C]` at scale 1, of the image as it is.
+        seg: logits `[h, w, C + 1]` of each of `SEG_SCALES`, the image's plus its mirror image's.
+        cam: for each CAM scale a pair of maps `[h, w, C]`, of the image and of its mirror image,
+            mirrored back.
+        aux_cam: the same of the auxiliary classifier.
+    """
+
+    size: Size
+    cls_logits: np.ndarray
+    seg: tuple[np.ndarray, ...]
+    cam: tuple[tuple[np.ndarray, np.ndarray], ...]
+    aux_cam: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+    def seg_logits(self) -> np.ndarray:
+        """`[H, W, C + 1]` float32: the maximum over scales at the image's size."""
+        return functools.reduce(np.maximum, (resize_map(logits, self.size) for logits in self.seg))
+
+    def cam_of(self, name: str, classes: np.ndarray) -> np.ndarray:
+        """CAMs `[H, W, len(classes)]` float32 in [0, 1) of some classes (paper, section 3.3).
+
+        Args:
+            name: `"cam"` or `"aux_cam"`.
+            classes: ids in 0..C-1; the others cost nothing.
+        """
+        total = np.zeros((*self.size, len(classes)), np.float32)
+        for pair in getattr(self, name):
+            full = [resize_map(np.ascontiguousarray(m[..., classes]), self.size) for m in pair]
+            total += np.maximum(np.maximum(*full), 0)
+        total -= total.min(axis=(0, 1))
+        return total / (total.max(axis=(0, 1)) + np.float32(1e-5))
+
+
+def resize_map(values: np.ndarray, size: Size) -> np.ndarray:
+    """Bilinear `[h, w, C]` to `[H, W, C]`; on the host, because images come in every size."""
+    parts = [
+        cv2.resize(values[..., c : c + _CV_CHANNELS], size[::-1], interpolation=cv2.INTER_LINEAR)
+        for c in range(0, values.shape[-1], _CV_CHANNELS)
+    ]
+    parts = [part.reshape(*size, -1) for part in parts]  # [H, W, <= 128]
+    if not parts:
+        return np.zeros((*size, 0), values.dtype)
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, float32."""
+    exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """An image at every scale: `[2, h * patch, w * patch, 3]` with its mirror image, padded."""
+
+    size: Size
+    frame: Size
+    views: dict[float, np.ndarray]
+
+
+class NativeNetwork:
+    """The network on images of any size, on the devices of this process.
+
+    Attributes:
+        shapes: the padded shapes that were used; each is one compilation.
+
+    Args:
+        model: the network.
+        params: its parameters.
+        crop_size: side of the images it was trained with, in pixels.
+        cam_scales: scales of the CAMs; none for no CAMs.
+        seg_scales: scales of the segmentation; none for no segmentation.
+        batch_size: images a batch, rounded up to the number of devices.
+        devices: where to run; all of this process by default.
+    """
+
+    def __init__(
+        self,
+        model: ToCo,
+        params: dict,
+        *,
+        crop_size: int,
+        cam_scales: tuple[float, ...],
+        seg_scales: tuple[float, ...] = SEG_SCALES,
+        batch_size: int = 1,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        devices = jax.local_devices() if devices is None else devices
+        self._mesh = mesh_of(devices)
+        self.batch_size = -(-batch_size // len(devices)) * len(devices)
+        self._model = model
+        self._params = jax.device_put(params, replicated(self._mesh))
+        self._cam_scales, self._seg_scales = cam_scales, seg_scales
+        # Image logits come from scale 1.
+        self._scales = sorted({1.0, *cam_scales, *seg_scales})
+        self.buckets = Buckets(crop_size, model.backbone.patch, self._scales)
+        self.shapes: set[Size] = set()
+
+        def forward(params: dict, images: jax.Array, padding: Padding) -> dict[str, jax.Array]:
+            out = model.apply({"params": params}, normalize(images), padding)
+            return {name: out[name] for name in ("cls_logits", "seg_logits", "cam", "aux_cam")}
+
+        self.forward = jax.jit(
+            forward,
+            in_shardings=(replicated(self._mesh), *(batch_sharded(self._mesh),) * 2),
+            out_shardings=batch_sharded(self._mesh),
+            compiler_options=compiler_options(),
+        )
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """Scales, mirrors and pads one uint8 image `[H, W, 3]`; any thread may do it."""
+        size = image.shape[:2]
+        frame, patch = self.buckets.frame(size), self._model.backbone.patch
+        views = {}
+        for scale in self._scales:
+            # The resize must not round to 8 bits.
+            scaled = resize_map(image.astype(np.float32), self.buckets.scaled(size, scale))
+            height, width = (patch * n for n in self.buckets.grid(size, scale))
+            shape = self.buckets.shape(frame, scale)
+            padded = np.zeros((2, shape[0] * patch, shape[1] * patch, 3), np.float32)
+            padded[0, :height, :width] = scaled[:height, :width]
+            padded[1, :height, :width] = scaled[:, ::-1][:height, :width]
+            views[scale] = padded
+        return Prepared(size, frame, views)
+
+    def start(self, images: list[Prepared]) -> Callable[[], list[Maps]]:
+        """Starts the passes of prepared images of one frame, `batch_size` at most; the function
+        that it returns waits for them.
+        """
+        sizes = [image.size for image in images]
+        outputs = {}
+        for scale in self._scales:
+            shape = self.buckets.shape(images[0].frame, scale)
+            self.shapes.add(shape)
+            grids = [self.buckets.grid(size, scale) for size in sizes]
+            filler = self.batch_size - len(images)
+            views = [image.views[scale] for image in images]
+            views += [np.zeros_like(views[0])] * filler
+            padding = make_padding(grids + [(1, 1)] * filler, shape, grid=self._model.grid)
+            batch = jax.device_put((np.concatenate(views), padding), batch_sharded(self._mesh))
+            outputs[scale] = self.forward(self._params, *batch)
+        return functools.partial(self._finish, sizes, outputs)
+
+    def _finish(self, sizes: list[Size], outputs: dict[float, dict]) -> list[Maps]:
+        outputs = jax.device_get(outputs)
+
+        def pair(name: str, i: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+            height, width = self.buckets.grid(sizes[i], scale)
+            straight, mirrored = outputs[scale][name][2 * i : 2 * i + 2, :height, :width]
+            return straight, mirrored[:, ::-1]
+
+        return [
+            Maps(
+                size=size,
+                cls_logits=outputs[1.0]["cls_logits"][2 * i],
+                seg=tuple(sum(pair("seg_logits", i, scale)) for scale in self._seg_scales),
+                cam=tuple(pair("cam", i, scale) for scale in self._cam_scales),
+                aux_cam=tuple(pair("aux_cam", i, scale) for scale in self._cam_scales),
+            )
+            for i, size in enumerate(sizes)
+        ]
+
+
+def make_padding(grids: list[Size], shape: Size, *, grid: int) -> Padding:
+    """Padding of images and their mirror images, two entries an image.
+
+    Args:
+        grids: whole patches of each image, down and across.
+        shape: patches of the padded batch.
+        grid: side of the stored positional grid.
+    """
+    count = 2 * len(grids)
+    valid = np.zeros((count, *shape), bool)
+    rows = np.zeros((count, shape[0], grid), np.float32)
+    columns = np.zeros((count, shape[1], grid), np.float32)
+    for i, (height, width) in enumerate(grids):
+        both = slice(2 * i, 2 * i + 2)
+        valid[both, :height, :width] = True
+        rows[both, :height] = interpolation_matrix(grid, height, "bicubic")
+        columns[both, :width] = interpolation_matrix(grid, width, "bicubic")
+    return Padding(valid, rows, columns)

@@ -1,0 +1,117 @@
+"""A folder of predictions: each result in a file of its own, and `predictions.json` over them."""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from toco_jax.data import photos
+from toco_jax.inference.segmenter import Segmenter
+from toco_jax.runtime.console import say
+from toco_jax.runtime.outputs import OutputError, make_folder, write_atomically
+
+REPORT_FILE = "predictions.json"
+FOLDERS = ("masks", "overlays", "cams")
+_SAVE_EVERY = 10  # seconds
+_SLUG_LENGTH = 60
+
+
+def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]:
+    """Makes the folder of the results and returns the folders in it.
+
+    Raises:
+        OutputError: it cannot be written, holds folders of other origin, or the pictures are
+            results themselves.
+    """
+    folders = [out / name for name in FOLDERS]
+    for word in words:
+        path = pathlib.Path(word).resolve()
+        if any(folder.resolve() in (path, *path.parents) for folder in folders):
+            raise OutputError(
+                f"{word} lies among the results of --out={out}, which would overwrite it: give "
+                "another folder"
+            )
+    if not (out / REPORT_FILE).exists():
+        for folder in folders:
+            if folder.exists():
+                raise OutputError(
+                    f"{folder} is there already and is not of this command (there is no "
+                    f"{out / REPORT_FILE}): give another folder as --out, or move it"
+                )
+    for folder in (out, *filter(pathlib.Path.exists, folders)):
+        make_folder(folder, "--out")
+    return folders
+
+
+class Report:
+    """`predictions.json`, saved every few seconds so that little is lost whatever happens.
+
+    Attributes:
+        path: the file.
+        entries: the pictures' entries by their order.
+        failed: the files that failed, as `{"file", "error"}`.
+        complete: whether everything was gone through.
+    """
+
+    def __init__(self, options: argparse.Namespace, segmenter: Segmenter):
+        self.path = options.out / REPORT_FILE
+        self.entries: dict[int, dict[str, Any]] = {}
+        self.failed: list[dict[str, str]] = []
+        self.complete = False
+        self._about = {
+            "checkpoint": str(options.checkpoint),
+            "step": segmenter.step,
+            "classes": ["background", *segmenter.class_names],
+            "from": options.source,
+            "threshold": options.threshold,
+            "max_side": segmenter.max_side,
+        }
+
+    def fail(self, path: str | os.PathLike, error: Exception) -> None:
+        """Notes and prints that a file could not be segmented."""
+        say(f"error: {error}", error=True)
+        self.failed.append({"file": str(path), "error": str(error)})
+
+    def read(self, job: dict[str, Any]) -> dict[str, Any] | None:
+        """A job with its image; None for a file that is no picture, which fails."""
+        if "image" in job:
+            return job
+        try:
+            image, notes = photos.read_photo(job["path"])
+        except photos.PhotoError as error:
+            self.fail(job["path"], error)
+            return None
+        return job | {"image": image, "notes": notes}
+
+    def add(self, order: int, entry: dict[str, Any]) -> None:
+        """Notes and prints what a picture shows."""
+        self.entries[order] = entry
+        say("  ".join([entry["file"], ", ".join(entry["predicted"]) or "-", *entry["notes"]]))
+        if time.monotonic() - self._saved > _SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Writes the file as far as it is known."""
+        images = [self.entries[order] for order in sorted(self.entries)]
+        content = {"complete": self.complete, "images": images, "failed": self.failed}
+        write_atomically(self.path, json.dumps(self._about | content, indent=1) + "\n")
+        self._saved = time.monotonic()
+
+
+def class_slugs(names: Sequence[str]) -> list[str]:
+    """The class names as parts of file names, all different: letters, digits, `-` and `_`.
+
+    Without a dot in it, what stands before and after it in a file name can always be told apart.
+    """
+    slugs: list[str] = []
+    for name in names:
+        base = slug = re.sub(r"[^\w-]", "_", name)[:_SLUG_LENGTH]
+        number = 2
+        while slug.casefold() in (other.casefold() for other in slugs):
+            slug, number = f"{base}-{number}", number + 1
+        slugs.append(slug)
+    return slugs

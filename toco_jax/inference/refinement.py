@@ -1,0 +1,282 @@
+"""What refines an evaluation's maps: the dense CRF beside the network, pseudo labels from CAMs."""
+
+import collections
+import functools
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from toco_jax.data.mask_files import write_mask
+from toco_jax.inference.native import Size, softmax
+from toco_jax.method.par import refine_pseudo_label
+from toco_jax.ops.crf import dense_crf
+from toco_jax.ops.gaussian import GaussianKernel, gaussian_kernel
+from toco_jax.runtime import host_memory
+
+Crf = Callable[..., np.ndarray]
+# Calls that a device runs at a time.
+_CRF_BATCH = 4
+# Read by a worker when it starts, unless the user has set them: one thread for XLA, as there is a
+# worker for each core, and how to get memory: half of the time outside the iterations otherwise.
+_WORKER_ENVIRONMENT = {"PJRT_NPROC": "1", host_memory.VARIABLE: host_memory.VALUE}
+# Of CAM seeds: narrower in space and in colour than for segmentation (paper, section 4.1).
+SEED_CRF = {"gaussian_xy": 3.0, "gaussian_weight": 3.0}
+SEED_CRF |= {"bilateral_xy": 36.0, "bilateral_rgb": 3.0, "bilateral_weight": 4.0}
+
+
+def refine_probs(
+    image: np.ndarray, probs: np.ndarray, frame: Size, **settings: float
+) -> np.ndarray:
+    """Probabilities `[H, W, K]` refined by a dense CRF on this process's default device.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        probs: float32 `[H, W, K]`, summing to 1.
+        frame: size that both are padded to, so that few programs are compiled.
+        **settings: of `ops.crf.dense_crf`.
+    """
+    refined = _jitted_crf(_key_of(settings))(*_crf_arrays(image, probs, frame, settings))
+    return np.asarray(refined)[: image.shape[0], : image.shape[1]]
+
+
+def _key_of(settings: dict[str, Any]) -> tuple:
+    return tuple(sorted(settings.items()))
+
+
+def _crf_arrays(
+    image: np.ndarray, probs: np.ndarray, frame: Size, settings: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, GaussianKernel | None]:
+    """Image and probabilities in the frame, their size, the spatial kernel of that size."""
+    height, width = image.shape[:2]
+    pad = ((0, frame[0] - height), (0, frame[1] - width), (0, 0))
+    used = dense_crf.__kwdefaults__ | settings
+    kernel = None
+    if not used["exact_gaussian"]:
+        kernel = gaussian_of_size((height, width), frame, used["gaussian_xy"])
+    return np.pad(image, pad), np.pad(probs, pad), np.int32([height, width]), kernel
+
+
+@functools.lru_cache(maxsize=32)
+def gaussian_of_size(size: Size, frame: Size, sigma: float) -> GaussianKernel:
+    """The CRF's spatial kernel, made once for the images of a size."""
+    return _jitted_gaussian(frame, sigma)(np.int32(size))
+
+
+@functools.cache
+def _jitted_gaussian(frame: Size, sigma: float) -> Callable:
+    return jax.jit(lambda size: gaussian_kernel(frame, size, sigma))
+
+
+@functools.cache
+def _jitted_crf(settings: tuple) -> Callable:
+    def refine(image, probs, size, kernel):
+        return dense_crf(image, probs, size=size, gaussian=kernel, **dict(settings))
+
+    return jax.jit(refine)
+
+
+@functools.cache
+def _jitted_batch(settings: tuple) -> Callable:
+    """Refines the first `count` of the calls whose arrays it gets."""
+
+    def refine(calls: tuple, count: jax.Array) -> tuple[jax.Array, ...]:
+        batch = jax.tree.map(lambda *arrays: jnp.stack(arrays), *calls)
+
+        def refine_one(i: jax.Array, refined: jax.Array) -> jax.Array:
+            arrays = jax.tree.map(lambda array: array[i], batch)
+            return refined.at[i].set(_jitted_crf(settings)(*arrays))
+
+        return tuple(lax.fori_loop(0, count, refine_one, jnp.zeros_like(batch[1])))
+
+    return jax.jit(refine)
+
+
+@contextmanager
+def device_crf(frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
+    """`crf(image, probs, **settings)` like `refine_probs`, to be called by several threads.
+
+    One thread feeds the default device. Calls that came while it was busy, and that have frame,
+    classes and settings in common, go to it together.
+
+    Args:
+        frame_of: size of an image to the size it is padded to.
+    """
+    waiting: dict[tuple, collections.deque] = {}
+
+    def run_batch(key: tuple) -> None:
+        # Each call submits one of these; it may find that an earlier one took its call along.
+        count = min(len(waiting[key]), _CRF_BATCH)
+        batch = [waiting[key].popleft() for _ in range(count)]
+        if not batch:
+            return
+        try:
+            calls = [jax.device_put(arrays) for arrays, _ in batch]
+            calls += [calls[-1]] * (_CRF_BATCH - count)
+            refined = _jitted_batch(key[0])(tuple(calls), count)
+            results = [np.asarray(array) for array in refined[:count]]
+        except BaseException as error:
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for (_, future), result in zip(batch, results, strict=True):
+                future.set_result(result)
+
+    def crf(image: np.ndarray, probs: np.ndarray, **settings: float) -> np.ndarray:
+        height, width = image.shape[:2]
+        frame, future = frame_of((height, width)), Future()
+        key = _key_of(settings), frame, probs.shape[2], image.dtype, probs.dtype
+        arrays = _crf_arrays(image, probs, frame, settings)
+        waiting.setdefault(key, collections.deque()).append((arrays, future))
+        feeder.submit(run_batch, key)
+        return future.result()[:height, :width]
+
+    with ThreadPoolExecutor(1) as feeder:
+        yield crf
+
+
+def _refine_in_worker(image, probs, frame: Size, settings: dict[str, Any]) -> np.ndarray:
+    return refine_probs(image, probs, frame, **settings)
+
+
+def _enter_worker() -> None:
+    """A worker has one core, keeps its memory and leaves the accelerators alone."""
+    jax.config.update("jax_platforms", "cpu")
+    host_memory.run_in_calling_thread()
+
+
+@contextmanager
+def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
+    """`crf(image, probs, **settings)` like `refine_probs`, to be called by several threads.
+
+    On CPU each call runs in one of `num` processes of one thread each, beside the network; on a GPU
+    or TPU it runs on the device. Processes start with the first call.
+
+    Args:
+        num: worker processes.
+        frame_of: size of an image to the size it is padded to.
+    """
+    if jax.default_backend() != "cpu":
+        with device_crf(frame_of) as crf:
+            yield crf
+        return
+
+    def crf(image: np.ndarray, probs: np.ndarray, **settings: float) -> np.ndarray:
+        frame = frame_of(image.shape[:2])
+        return pool.submit(_refine_in_worker, image, probs, frame, settings).result()
+
+    unset = _WORKER_ENVIRONMENT.keys() - os.environ.keys()
+    os.environ.update({name: _WORKER_ENVIRONMENT[name] for name in unset})
+    pool = ProcessPoolExecutor(num, multiprocessing.get_context("spawn"), initializer=_enter_worker)
+    try:
+        yield crf
+    finally:
+        pool.shutdown(cancel_futures=True)
+        for name in unset:
+            del os.environ[name]
+
+
+def par_labels(
+    image: np.ndarray,
+    cam: np.ndarray,
+    frame: Size,
+    *,
+    high_thre: float,
+    low_thre: float,
+    max_classes: int,
+) -> np.ndarray:
+    """Labels `[H, W]` refined by PAR, as numbers of the CAM's channels from 1 (paper, section 3.2).
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        cam: `[H, W, n]` in [0, 1], one channel a class of the image.
+        frame: size that image and CAM are padded to, so that few programs are compiled.
+        high_thre: background score that a foreground label has to beat.
+        low_thre: background score that has to beat all classes for a background label.
+        max_classes: most classes of any image, background included.
+    """
+    height, width = image.shape[:2]
+    pad = ((0, frame[0] - height), (0, frame[1] - width), (0, 0))
+    missing = max_classes - 1 - cam.shape[-1]
+    padded = np.pad(np.pad(cam, pad, mode="edge"), ((0, 0), (0, 0), (0, missing)))
+    present = np.arange(max_classes - 1) < cam.shape[-1]
+    label = _jitted_par(max_classes)(
+        np.pad(image, pad, mode="edge")[None].astype(np.float32) / 255,
+        padded[None],
+        present[None].astype(np.float32),
+        np.int32([[0, height, 0, width]]),
+        high_thre=high_thre,
+        low_thre=low_thre,
+    )
+    return np.asarray(label[0, :height, :width])
+
+
+@functools.cache
+def _jitted_par(max_classes: int) -> Callable:
+    return jax.jit(functools.partial(refine_pseudo_label, max_classes=max_classes))
+
+
+def crf_labels(
+    image: np.ndarray,
+    cam: np.ndarray,
+    crf: Crf,
+    *,
+    high_thre: float,
+    low_thre: float,
+    max_classes: int,
+) -> np.ndarray:
+    """Labels like those of `par_labels`, refined by a dense CRF at the image's size."""
+    missing = max_classes - 1 - cam.shape[-1]
+    absent = np.full((*cam.shape[:2], missing), -np.inf, np.float32)
+
+    def run(background_score: float) -> np.ndarray:
+        background = np.full((*cam.shape[:2], 1), background_score, np.float32)
+        probs = softmax(np.concatenate([background, cam, absent], axis=-1))
+        return crf(image, probs, **SEED_CRF)[..., : cam.shape[-1] + 1].argmax(axis=-1)
+
+    high, low = run(high_thre), run(low_thre)
+    return np.where(high > 0, high, np.where(low > 0, 255, 0))
+
+
+def pseudo_label_writer(
+    folder: pathlib.Path,
+    *,
+    crf: Crf | None,
+    frame_of: Callable[[Size], Size],
+    labels: np.ndarray | None = None,
+    **settings: float,
+) -> Callable[[dict[str, Any], np.ndarray], None]:
+    """Writes refined CAM labels as `<name>.png`, 255 where uncertain.
+
+    Args:
+        folder: where the files go.
+        crf: refines in place of PAR, where it is given.
+        frame_of: size of an image to the size it is padded to.
+        labels: value that is written for each label, background first; the label itself if None.
+        **settings: `high_thre`, `low_thre`, `max_classes` of `par_labels`.
+
+    Returns:
+        A function of a record and the CAMs `[H, W, n]` of its classes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def write(record: dict[str, Any], cam: np.ndarray) -> None:
+        image, classes = record["image"], np.flatnonzero(record["cls_label"])
+        if crf is not None:
+            channel = crf_labels(image, cam, crf, **settings)
+        else:
+            channel = par_labels(image, cam, frame_of(image.shape[:2]), **settings)
+        class_of = np.full(256, 255, np.uint8)
+        own = np.array([0, *(classes + 1)])
+        class_of[: len(own)] = own if labels is None else labels[own]
+        write_mask(folder / f"{record['name']}.png", class_of[channel])
+
+    return write

@@ -1,0 +1,190 @@
+"""A trained network as one Python object: images in, masks out."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from toco_jax.data.photos import as_rgb, read_photo
+from toco_jax.errors import UserError
+from toco_jax.inference.native import SEG_SCALES, Maps, NativeNetwork, Size, resize_map, softmax
+from toco_jax.inference.refinement import refine_probs
+from toco_jax.inference.stream import stream
+from toco_jax.run import runs
+
+SOURCES = ("seg", "cam", "aux_cam")
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What the network says about one image.
+
+    Attributes:
+        mask: labels uint8 `[H, W]` at the image's size, background 0.
+        class_scores: `[C]` float32, the classifier's probability of each class.
+        classes: ids in 0..C-1 of the classes above the threshold.
+        cams: `[h, w, len(classes)]` float32 in [0, 1), at the size that was segmented; None if the
+            segmenter was made without CAMs.
+        segmented_at: that size, smaller than the image's where `max_side` made it so.
+    """
+
+    mask: np.ndarray
+    class_scores: np.ndarray
+    classes: np.ndarray
+    cams: np.ndarray | None
+    segmented_at: Size
+
+
+class Segmenter:
+    """Segments images of any size with a trained network.
+
+    `Segmenter("runs/x")(image)` is the mask of an image; a list of images gives a list of masks.
+
+    Attributes:
+        class_names: names of the labels 1, 2, ...; 0 is background.
+        max_side: images with a longer side are segmented scaled down to it.
+
+    Args:
+        checkpoint: a run's folder or one checkpoint in it.
+        source: what the mask is made from: `"seg"` the decoder, `"cam"` or `"aux_cam"` the class
+            activation maps of the predicted classes.
+        threshold: classifier probability from which a class counts as predicted.
+        max_side: pixels; the size of images in VOC, relative to the training's, by default.
+        multi_scale: several scales as in the published figures; otherwise scale 1 alone.
+        with_cams: whether `segment` also gives CAMs.
+        crf: whether a dense CRF refines the decoder's mask.
+        batch_size: images a batch; a guess by default.
+
+    Raises:
+        CheckpointError: there is no run.
+        UserError: an unknown source, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | os.PathLike,
+        *,
+        source: str = "seg",
+        threshold: float = 0.5,
+        max_side: int | None = None,
+        multi_scale: bool = True,
+        with_cams: bool = False,
+        crf: bool = False,
+        batch_size: int | None = None,
+    ):
+        if source not in SOURCES:
+            raise UserError(f"source={source!r} must be one of {', '.join(SOURCES)}")
+        if not 0 <= threshold <= 1:
+            raise UserError(f"threshold={threshold} must lie in 0..1")
+        if max_side is not None and max_side < 1:
+            raise UserError(f"max_side={max_side} must be at least 1")
+        self._run = runs.load(checkpoint)
+        self._source, self._threshold, self._crf = source, threshold, crf
+        self._with_cams = with_cams or source != "seg"
+        cam_scales = tuple(self._run.config.cam_scales) if multi_scale else (1.0,)
+        seg_scales = SEG_SCALES if multi_scale else (1.0,)
+        self._network: NativeNetwork = self._run.network(
+            batch_size=batch_size or runs.default_batch_size(),
+            seg_scales=seg_scales if source == "seg" else (),
+            cam_scales=cam_scales if self._with_cams else (),
+        )
+        self.class_names = self._run.class_names
+        self.max_side = max_side or self._network.buckets.longest
+        self.step = self._run.step
+
+    def __call__(self, images: Any) -> np.ndarray | list[np.ndarray]:
+        """Masks uint8 `[H, W]` with labels 0..C, each at its image's size.
+
+        Args:
+            images: one image, or a list or array `[B, H, W, 3]` of images; an image is a path, a
+                PIL picture or an array as `photos.as_rgb` takes them.
+
+        Raises:
+            PhotoError: a file that is no picture.
+            ValueError: an array that is no image.
+        """
+        is_single = isinstance(images, (str, os.PathLike, Image.Image)) or (
+            isinstance(images, np.ndarray) and images.ndim < 4
+        )
+        batch = [images] if is_single else list(images)
+
+        def read(place: int) -> dict[str, Any]:
+            image = batch[place]
+            if isinstance(image, (str, os.PathLike)):
+                return {"image": read_photo(image)[0], "place": place}
+            return {"image": as_rgb(image), "place": place}
+
+        masks: list = [None] * len(batch)
+        for record, result in self.segment(range(len(batch)), read):
+            masks[record["place"]] = result.mask
+        return masks[0] if is_single else masks
+
+    def segment(
+        self, jobs: Iterable, read: Callable[[Any], dict[str, Any] | None]
+    ) -> Iterator[tuple[dict[str, Any], Segmentation]]:
+        """Streams records and their segmentation, not always in order.
+
+        Args:
+            jobs: what to read.
+            read: a job to a record with its `image`, uint8 `[H, W, 3]`, or None to leave it out;
+                called in threads.
+        """
+
+        def scaled(job: Any) -> dict[str, Any] | None:
+            record = read(job)
+            if record is None:
+                return None
+            return {"record": record, "image": self._fit(record["image"])}
+
+        threads = os.cpu_count() or 1
+        with ThreadPoolExecutor(threads) as pool:
+            for small, maps in stream(self._network, jobs, scaled, pool):
+                yield small["record"], self._finish(small["record"]["image"], small["image"], maps)
+
+    def _fit(self, image: np.ndarray) -> np.ndarray:
+        longest = max(image.shape[:2])
+        if longest <= self.max_side:
+            return image
+        size = [max(round(side * self.max_side / longest), 1) for side in image.shape[1::-1]]
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+    def _finish(self, image: np.ndarray, small: np.ndarray, maps: Maps) -> Segmentation:
+        class_scores = 1 / (1 + np.exp(-maps.cls_logits))
+        classes = np.flatnonzero(class_scores >= self._threshold)
+        cams = maps.cam_of("cam", classes) if self._with_cams else None
+        size = image.shape[:2]
+        if self._source == "seg":
+            mask = best_label(self._seg_scores(small, maps), size)
+        else:
+            cam = cams if self._source == "cam" else maps.cam_of(self._source, classes)
+            background = np.full((*maps.size, 1), self._run.config.bkg_thre, np.float32)
+            label_of = np.array([0, *(classes + 1)], np.uint8)
+            mask = label_of[best_label(np.concatenate([background, cam], axis=-1), size)]
+        return Segmentation(mask, class_scores, classes, cams, maps.size)
+
+    def _seg_scores(self, small: np.ndarray, maps: Maps) -> np.ndarray:
+        logits = maps.seg_logits()
+        if not self._crf:
+            return logits
+        return refine_probs(small, softmax(logits), self._network.buckets.frame(maps.size))
+
+
+def best_label(scores: np.ndarray, size: Size) -> np.ndarray:
+    """Channel with the highest value at another size: `[h, w, K]` to uint8 `[H, W]`.
+
+    One channel at a time, so that a large photo does not need K planes of its size; the lower
+    channel wins a tie.
+    """
+    best = np.full(size, -np.inf, np.float32)
+    label = np.zeros(size, np.uint8)
+    for k in range(scores.shape[-1]):
+        plane = resize_map(np.ascontiguousarray(scores[..., k : k + 1]), size)[..., 0]
+        better = plane > best
+        label[better] = k
+        best = np.where(better, plane, best)
+    return label

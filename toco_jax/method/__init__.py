@@ -1,0 +1,1 @@
+"""The poster: maps, crops, refinement, losses, and the figure that joins them."""

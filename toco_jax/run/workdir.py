@@ -1,0 +1,193 @@
+"""The folder of a run: claimed before the first step, refused if it holds another run; and the
+names of its classes, which are kept there.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from toco_jax.config import resolve as resolve_config
+from toco_jax.config import with_values
+from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
+from toco_jax.run import checkpoints
+from toco_jax.runtime import processes
+from toco_jax.runtime.console import say
+from toco_jax.runtime.outputs import make_folder
+
+CLASSES_FILE = "classes.json"
+START_FILE = "init.json"  # which weights the run started from
+# Keys that may differ when a run goes on: they do not change what it computes.
+FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root")
+FREE_KEYS += ("data.num_threads", "data.on_error")
+FREE_KEYS += ("accumulate", "low_memory", "attention", "shard_optimizer")
+# The names of data sets whose classes are always the same.
+_FIXED_CLASSES = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
+
+
+def resolve(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
+    """`config.resolve`, but a `compute_dtype` of "auto" is that of the run which the folder holds.
+
+    Prints a line where the run was begun in another precision than it would be here, or does not
+    say in which.
+    """
+    here = resolve_config(config)
+    if config.compute_dtype != "auto" or not (workdir / checkpoints.CONFIG_FILE).exists():
+        return here
+    begun = checkpoints.load_config(workdir).compute_dtype
+    if begun == "auto":
+        say(
+            f"{workdir / checkpoints.CONFIG_FILE} is an older one and does not record in which "
+            f"precision the run was begun: it goes on in {here.compute_dtype}"
+        )
+        return here
+    if begun != here.compute_dtype:
+        say(
+            f"{workdir} goes on in {begun}, in which it was begun, not in {here.compute_dtype}, "
+            "which compute_dtype='auto' means on this machine"
+        )
+    return resolve_config(with_values(config, compute_dtype=begun))
+
+
+def class_names(folder: pathlib.Path, config: ConfigDict) -> tuple[str, ...] | None:
+    """The foreground classes of a run in label order; None where nothing tells their names.
+
+    Raises:
+        CheckpointError: `classes.json` is no list of so many different names.
+    """
+    path = folder / CLASSES_FILE
+    if not path.exists():
+        names = _FIXED_CLASSES.get(config.data.source, ())
+        return names if len(names) == config.num_classes else None
+    names = _listed(path, config.num_classes)
+    if len(names) != config.num_classes:
+        raise _not_names(path, config.num_classes)
+    return names
+
+
+def _listed(path: pathlib.Path, num: int) -> tuple[str, ...]:
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        names = None
+    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not is_list or len(set(names)) != len(names):
+        raise _not_names(path, num)
+    return tuple(names)
+
+
+def _not_names(path: pathlib.Path, num: int) -> checkpoints.CheckpointError:
+    return checkpoints.CheckpointError(
+        f"{path} must be a JSON list of the {num} different names of the run's classes, in label "
+        "order; correct it"
+    )
+
+
+def numbered(num: int) -> tuple[str, ...]:
+    """What classes are called whose names are not known."""
+    return tuple(f"class {k + 1}" for k in range(num))
+
+
+def missing_names(folder: pathlib.Path, num: int) -> str:
+    """A line for a run whose classes' names are not known."""
+    return (
+        f"{folder / CLASSES_FILE} is missing: the run's classes are called class 1 to class {num}; "
+        "write their names there as a JSON list, in label order"
+    )
+
+
+def write_class_names(folder: pathlib.Path, names: Sequence[str]) -> None:
+    """Writes the names of a run's classes to its folder."""
+    checkpoints.write_atomically(folder / CLASSES_FILE, json.dumps(list(names), indent=1) + "\n")
+
+
+def claim(workdir: pathlib.Path, config: ConfigDict, class_names: tuple[str, ...]) -> None:
+    """Makes a run's folder and writes its configuration and its classes in label order, or checks
+    that it holds the same ones; the first process for all.
+
+    Raises:
+        CheckpointError: the folder holds another run, or not all processes see it.
+        OutputError: the folder cannot be written to.
+    """
+    if processes.is_first():
+        make_folder(workdir, "--workdir")
+        _claim_config(workdir, config)
+        _claim_classes(workdir, class_names)
+    processes.barrier("workdir")
+    if not (workdir / CLASSES_FILE).exists():
+        raise checkpoints.CheckpointError(
+            f"{workdir} of the first process is not there for another one: --workdir must lie on a "
+            "file system that all processes share"
+        )
+
+
+def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    if not (workdir / checkpoints.CONFIG_FILE).exists():
+        checkpoints.save_config(workdir, config)
+        return
+    old, new = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
+    if "data.split_seed" in new:  # before there was such a key, the seed drew a folder's split
+        drawn = old["seed"] if old.get("data.source") == "folder" else new["data.split_seed"]
+        old.setdefault("data.split_seed", drawn)
+    if "data.label_separator" in new:
+        old.setdefault("data.label_separator", "")  # as it was before there was such a key
+    if old["compute_dtype"] == "auto":  # as older runs recorded it
+        old["compute_dtype"] = new["compute_dtype"]
+        begun = with_values(checkpoints.load_config(workdir), compute_dtype=new["compute_dtype"])
+        checkpoints.save_config(workdir, begun)
+    changed = [
+        f"{key} ({old.get(key)} there, {new.get(key)} now)"
+        for key in sorted(old.keys() | new.keys())
+        if key not in FREE_KEYS and old.get(key) != new.get(key)
+    ]
+    if changed:
+        raise checkpoints.CheckpointError(
+            f"{workdir} holds a run with other values: {', '.join(changed)}; use another --workdir "
+            "or the same values"
+        )
+
+
+def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
+    path = workdir / CLASSES_FILE
+    if not path.exists():
+        write_class_names(workdir, class_names)
+        return
+    listed = _listed(path, len(class_names))
+    if listed != tuple(class_names):
+        raise checkpoints.CheckpointError(
+            f"{path} lists other classes than the data has now; use another --workdir or the same "
+            f"data: {', '.join(listed)} there, {', '.join(class_names)} now"
+        )
+
+
+def note_start(workdir: pathlib.Path, origin: dict[str, Any], *, goes_on: bool) -> None:
+    """Writes which weights a run started from; the first process for all.
+
+    Args:
+        workdir: the run's folder.
+        origin: of `pretrained.load`.
+        goes_on: whether the run has steps behind it. Then what it did start from stays noted, and
+            a line says so where the weights of that name are others by now.
+    """
+    path = workdir / START_FILE
+    if not processes.is_first():
+        return
+    if not goes_on or not path.exists():
+        checkpoints.write_atomically(path, json.dumps(origin, indent=1) + "\n")
+        return
+    noted = json.loads(path.read_text())
+    if noted.get("sha256") != origin["sha256"]:
+        say(
+            f"init={origin['init']!r} now is of the SHA-256 {origin['sha256']}; this run started "
+            f"from {noted.get('sha256')} and goes on from its own checkpoint"
+        )
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        nested = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
+        flat |= {prefix + key: value} if nested is None else nested
+    return flat

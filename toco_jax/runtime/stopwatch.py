@@ -1,0 +1,61 @@
+"""How long the stages of a pipeline are busy, added up over threads."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from toco_jax.runtime.console import say
+from toco_jax.training.tracking import format_seconds
+
+
+class Stopwatch:
+    """Busy seconds by stage. Stages that run side by side add up to more than the wall clock."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Counts the time of a `with` block."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - began)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Counts seconds measured elsewhere."""
+        with self._lock:
+            self.seconds[stage] += seconds
+
+    def report(self, images: int) -> str:
+        """One line: seconds an image and share of each stage."""
+        total = sum(self.seconds.values())
+        parts = [
+            f"{stage} {seconds / max(images, 1):.3f} s ({100 * seconds / max(total, 1e-9):.0f} %)"
+            for stage, seconds in self.seconds.items()
+        ]
+        return "busy per image: " + ", ".join(parts)
+
+
+class Progress:
+    """Prints how far a pass is, with the time left, every few seconds."""
+
+    def __init__(self, what: str, total: int, *, every: float = 5.0):
+        self._what, self._total, self._every = what, total, every
+        self._began = self._shown = time.perf_counter()
+        self._done = 0
+
+    def __call__(self) -> None:
+        """Notes one more image."""
+        self._done += 1
+        now = time.perf_counter()
+        if now - self._shown < self._every and self._done < self._total:
+            return
+        self._shown = now
+        rate = self._done / max(now - self._began, 1e-9)
+        left = format_seconds((self._total - self._done) / rate)
+        say(f"{self._what}: {self._done}/{self._total} images  {rate:.2f} images/s  ETA {left}")

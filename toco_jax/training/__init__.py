@@ -1,0 +1,1 @@
+"""A run: its step, its optimiser, its loop and what it logs."""

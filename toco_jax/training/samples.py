@@ -1,0 +1,78 @@
+"""The picture at the end of a run: what the network says about a few validation images."""
+
+from collections.abc import Sequence
+
+import cv2
+import jax
+import numpy as np
+from PIL import Image
+
+from toco_jax.evaluation.squashed import Prediction
+from toco_jax.inference import drawing
+from toco_jax.method.par import refine_pseudo_label
+
+NUM_SAMPLES = 8
+COLUMNS = ("image", "truth", "CAM", "pseudo label", "segmentation")
+
+
+def spread(count: int, num: int = NUM_SAMPLES) -> list[int]:
+    """`num` places evenly spread over `count`, or all of them."""
+    return [int(place) for place in np.linspace(0, count - 1, min(num, count))]
+
+
+def draw(
+    predictions: Sequence[Prediction],
+    *,
+    class_names: tuple[str, ...],
+    high_thre: float,
+    low_thre: float,
+    max_classes: int,
+) -> Image.Image:
+    """A grid of image, truth, CAM, pseudo label and segmentation, one row an image.
+
+    The CAM column shows the strongest of the image's own classes. The thresholds and `max_classes`
+    are those of `par.refine_pseudo_label`.
+    """
+    records = [prediction.record for prediction in predictions]
+    images = np.stack([record["image"] for record in records])
+    cam = np.stack([prediction.cam for prediction in predictions])
+    cls_label = np.stack([record["cls_label"] for record in records])
+    whole = np.tile(np.int32([0, images.shape[1], 0, images.shape[2]]), (len(images), 1))
+    pseudo_label = jax.jit(refine_pseudo_label, static_argnames=("max_classes",))(
+        images.astype(np.float32) / 255,
+        cam,
+        cls_label,
+        whole,
+        high_thre=high_thre,
+        low_thre=low_thre,
+        max_classes=max_classes,
+    )
+    rows, captions, shown = [], [], {0}
+    for i, prediction in enumerate(predictions):
+        mask = prediction.record["mask"]
+        size = mask.shape[::-1]
+        image = cv2.resize(images[i], size, interpolation=cv2.INTER_LINEAR)
+        heat = cv2.resize((cam[i] * cls_label[i]).max(axis=-1), size)
+        pseudo = cv2.resize(np.uint16(pseudo_label[i]), size, interpolation=cv2.INTER_NEAREST)
+        segmentation = prediction.labels["seg"]
+        rows.append(
+            [
+                image,
+                drawing.colorize(mask),
+                drawing.heat_map(image, heat),
+                drawing.colorize(pseudo),
+                drawing.colorize(segmentation),
+            ]
+        )
+        present = [class_names[c] for c in np.flatnonzero(cls_label[i])]
+        captions.append(f"{prediction.record['name']}: {', '.join(present)}")
+        shown |= set(np.unique(mask)) | set(np.unique(segmentation)) | set(np.unique(pseudo))
+    shown = sorted(int(label) for label in shown)
+    names = dict.fromkeys(shown, "ignored") | dict(enumerate(("background", *class_names)))
+    return drawing.grid(
+        rows,
+        columns=COLUMNS,
+        captions=captions,
+        labels=shown,
+        names=names,
+    )

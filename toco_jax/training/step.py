@@ -1,0 +1,183 @@
+"""The state of a run and the training step: the objective's gradient over a mesh, an update."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from ml_collections import ConfigDict
+
+from toco_jax.config import Phase, resolve
+from toco_jax.method.toco import make_loss_fn
+from toco_jax.models.network import ToCo
+from toco_jax.models.vit import backbone_from_name
+from toco_jax.ops.parts import mean_over_parts
+from toco_jax.runtime.devices import compiler_options
+from toco_jax.runtime.sharding import AXIS, data_parallel, replicated, split_over
+from toco_jax.training import optim
+
+# Purpose of a random stream, folded into the run's key before the step.
+_CROPS = 1
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a run carries from step to step. The key never changes: draws fold in the step."""
+
+    step: jax.Array
+    params: Any
+    teacher_params: Any
+    opt_state: Any
+    key: jax.Array
+
+
+def make_model(config: ConfigDict, *, grid: int) -> ToCo:
+    """The network of a configuration; `grid` is the side of the stored positions in patches.
+
+    Raises:
+        ConfigError: cuDNN's attention is asked for where there is none.
+    """
+    config = resolve(config)
+    return ToCo(
+        backbone_from_name(config.backbone),
+        num_classes=config.num_classes,
+        aux_layer=config.aux_layer,
+        grid=grid,
+        decoder_width=config.decoder_width,
+        decoder_dilation=config.decoder_dilation,
+        dtype=jnp.dtype(config.compute_dtype),
+        flash=config.attention == "cudnn",
+        in_parts=config.low_memory in ("on", "parts"),
+        low_memory=config.low_memory == "on",
+    )
+
+
+def make_optimizer(config: ConfigDict, params: dict):
+    """The optimiser of a configuration for parameters (or their shapes)."""
+
+    def schedule(step: jax.Array) -> jax.Array:
+        return config.learning_rate * optim.poly_warmup_factor(
+            step, warmup_steps=config.warmup_steps, total_steps=config.total_steps
+        )
+
+    return optim.adamw(
+        schedule,
+        optim.learning_rate_scales(
+            params,
+            head_lr_multiplier=config.head_lr_multiplier,
+            projection_lr_multiplier=config.projection_lr_multiplier,
+        ),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+    )
+
+
+def init_params(model: ToCo, key: jax.Array) -> dict:
+    """Random parameters of the network."""
+    side = model.backbone.patch
+    return model.init(key, jnp.zeros((1, side, side, 3)))["params"]
+
+
+def init_state(config: ConfigDict, params: dict, teacher_params: dict | None = None) -> TrainState:
+    """State before the first step; the teacher head starts as a copy of the student's."""
+    if teacher_params is None:
+        teacher_params = jax.tree.map(jnp.array, params["proj_head"])
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        teacher_params=teacher_params,
+        opt_state=make_optimizer(config, params).init(params),
+        key=jax.random.key(config.seed),
+    )
+
+
+def state_placement(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:
+    """Where each leaf of a state, or of its shapes, lies on a mesh: a copy on every device, or a
+    share each of the optimiser's moments with `config.shard_optimizer`.
+    """
+    placement = jax.tree.map(lambda _: replicated(mesh), state)
+    if config.shard_optimizer:
+        shares = jax.tree.map(lambda x: split_over(mesh, x.shape), state.opt_state)
+        placement = placement.replace(opt_state=shares)
+    return placement
+
+
+def place_state(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:
+    """A state on the devices of a mesh, as `state_placement` says."""
+    placement = state_placement(config, state, mesh)
+    # Unlike `device_put` this also places on the devices of other processes.
+    return jax.jit(lambda state: state, out_shardings=placement)(state)
+
+
+def momentum_update(state: TrainState, momentum: float) -> dict:
+    """The teacher head a little closer to the student's; done before the losses of a step."""
+    return jax.tree.map(
+        lambda teacher, student: momentum * teacher + (1 - momentum) * student,
+        state.teacher_params,
+        state.params["proj_head"],
+    )
+
+
+def apply_gradients(
+    config: ConfigDict, state: TrainState, teacher_params: dict, grads: dict
+) -> TrainState:
+    """The state after one update by `grads`, with the step's teacher head."""
+    updates, opt_state = make_optimizer(config, state.params).update(
+        grads, state.opt_state, state.params, step=state.step
+    )
+    return state.replace(
+        step=state.step + 1,
+        params=jax.tree.map(jnp.add, state.params, updates),
+        teacher_params=teacher_params,
+        opt_state=opt_state,
+    )
+
+
+def make_train_step(
+    config: ConfigDict, model: ToCo, mesh: Mesh, phase: Phase, *, max_classes: int
+) -> Callable:
+    """The jitted step of one phase over a mesh; see `make_loss_fn` for the arguments.
+
+    Returns:
+        `train_step(state, batch, crop_origins=None) -> (state, terms)`: `batch` is split over the
+        mesh (uint8 `image`, `view2`, `local` `[B, S, S, 3]`, float32 `cls_label [B, C]`, int32
+        `valid_box [B, 4]`), `terms` holds the float32 loss terms and `total`. The state is donated.
+    """
+    loss_fn = make_loss_fn(config, model, phase, max_classes=max_classes)
+
+    def share_grads(params, teacher_params, *share):
+        """Gradient and loss terms of this device's share, averaged over the devices."""
+
+        def part_grads(part) -> tuple[dict, dict]:
+            value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+            (_, aux), grads = value_and_grad(params, teacher_params, *part)
+            return grads, aux["terms"]
+
+        means = mean_over_parts(part_grads, share, config.accumulate)
+        return means if mesh.size == 1 else jax.lax.pmean(means, AXIS)
+
+    everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
+    all_grads = data_parallel(
+        share_grads, mesh, (everywhere, everywhere, split, split, split), everywhere
+    )
+
+    def train_step(state: TrainState, batch: dict, crop_origins: jax.Array | None = None):
+        teacher_params = momentum_update(state, config.ema_momentum)
+        crop_key = jax.random.fold_in(jax.random.fold_in(state.key, _CROPS), state.step)
+        keys = jax.random.split(crop_key, batch["image"].shape[0])
+        grads, terms = all_grads(state.params, teacher_params, keys, batch, crop_origins)
+        state = apply_gradients(config, state, teacher_params, grads)
+        placement = state_placement(config, state, mesh)
+        return jax.lax.with_sharding_constraint(state, placement), terms
+
+    copies = replicated(mesh)
+    moments = None if config.shard_optimizer else copies
+    placement = TrainState(copies, copies, copies, moments, copies)
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=(placement, copies),
+        compiler_options=compiler_options(),
+    )

@@ -1,0 +1,178 @@
+"""Where a run's numbers go: `metrics.jsonl`, TensorBoard and one progress line."""
+
+import json
+import math
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from toco_jax.config import LOSS_TERMS
+from toco_jax.errors import UserError
+from toco_jax.runtime.console import say
+from toco_jax.runtime.outputs import write_atomically
+from toco_jax.runtime.processes import is_first
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class TrainingError(UserError):
+    """Training cannot go on; the message says what happened and what to do."""
+
+
+def format_seconds(seconds: float) -> str:
+    """`93784` as `1d 02:03:04`, without the days where there are none."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    clock = f"{hour:02d}:{minute:02d}:{second:02d}"
+    return f"{days}d {clock}" if days else clock
+
+
+class Tracker:
+    """Writes the metrics of one run's folder, in the first of several processes.
+
+    Lines of `metrics.jsonl` beyond `start_step` are dropped when it opens: they belong to steps
+    that are about to be run again.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int):
+        self._path = workdir / METRICS_FILE
+        self._total_steps = total_steps
+        self._mark = (start_step, time.perf_counter())
+        self._file = self._board = None
+        if not is_first():
+            return
+        if self._path.exists():
+            self._keep_until(start_step)
+        self._file = self._path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+
+    def _keep_until(self, step: int) -> None:
+        # A killed process can leave half a line at the end.
+        lines = self._path.read_text().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith("\n")]
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        write_atomically(self._path, "".join(kept))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """One line and one TensorBoard point per value."""
+        if self._file is None:
+            return
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def progress(self, step: int, terms: dict[str, float], images_per_step: int) -> float:
+        """Prints step, loss terms, images/s since the last line and the time left; returns
+        images/s.
+        """
+        last_step, last_time = self._mark
+        now = time.perf_counter()
+        steps_per_second = (step - last_step) / max(now - last_time, 1e-9)
+        self._mark = (step, now)
+        shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
+        left = format_seconds((self._total_steps - step) / max(steps_per_second, 1e-9))
+        rate = steps_per_second * images_per_step
+        say(f"step {step}/{self._total_steps}  {shown}  {rate:.1f} images/s  ETA {left}")
+        return rate
+
+    def restart_clock(self, step: int) -> None:
+        """Lets the next rate count from `step` on, so that it leaves out what went before."""
+        self._mark = (step, time.perf_counter())
+
+    def close(self) -> None:
+        """Flushes both files."""
+        if self._file is not None:
+            self._file.close()
+            self._board.close()
+
+
+def broken_weights(params: Any) -> list[str]:
+    """Names of the arrays in a tree of parameters that hold a NaN or an infinity."""
+    flags = jax.tree_util.tree_leaves_with_path(jax.device_get(_jitted_is_broken(params)))
+    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, is_broken in flags
+            if is_broken]  # fmt: skip
+
+
+@jax.jit
+def _jitted_is_broken(params: Any) -> Any:
+    return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), params)
+
+
+class StepLog:
+    """Loss terms that are still on the device, fetched and checked a few steps at a time.
+
+    The first of its steps is taken to begin with weights that are finite.
+    """
+
+    def __init__(self, tracker: Tracker, batch_size: int):
+        self._tracker = tracker
+        self._batch_size = batch_size
+        self._last_step: int | None = None
+        self._pending: list[tuple[int, list[str], dict[str, jax.Array]]] = []
+        self._since_shown: list[dict[str, float]] = []
+
+    def add(self, step: int, names: list[str], terms: dict[str, jax.Array]) -> None:
+        """Notes a step without waiting for it."""
+        self._pending.append((step, names, terms))
+
+    def flush(self, *, show: bool) -> None:
+        """Writes all noted steps; with `show`, prints the mean of each term over the steps since
+        the last line that computed it.
+
+        Raises:
+            TrainingError: a term is not finite.
+        """
+        for step, names, terms in self._pending:
+            values = {name: float(value) for name, value in jax.device_get(terms).items()}
+            self._check(step, names, values)
+            self._last_step = step
+            self._tracker.write(step, values)
+            self._since_shown.append(values)
+        self._pending.clear()
+        if show and self._since_shown:
+            # In the order of a step that computes all of them, as most do.
+            fullest = sorted(self._since_shown, key=len, reverse=True)
+            names = dict.fromkeys(name for values in fullest for name in values)
+            means = {
+                name: float(np.mean([v[name] for v in self._since_shown if name in v]))
+                for name in names
+            }
+            self._tracker.progress(step, means, self._batch_size)
+            self._since_shown.clear()
+
+    def _check(self, step: int, names: list[str], values: dict[str, float]) -> None:
+        """Raises `TrainingError` with the place a value that is not finite came from."""
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        if not broken:
+            return
+        shown = ", ".join(f"{name}={values[name]}" for name in broken)
+        whole = [name for name in LOSS_TERMS if name in values and name not in broken]
+        if whole:
+            terms = " and ".join(name for name in broken if name != "total")
+            origin = (
+                f"{', '.join(whole)} {'is' if len(whole) == 1 else 'are'} finite, so it comes from "
+                f"{terms} or from weights that nothing else uses; look at these images, and set "
+                "its loss_weights to 0 to see"
+            )
+        elif self._last_step is None:
+            origin = (
+                "this is the first step and the weights it began with are finite, so the network's "
+                "own values overflow; try compute_dtype='float32' or other weights as init"
+            )
+        else:
+            origin = (
+                f"all terms of the step before are finite, so the update of step {self._last_step} "
+                "made the weights too large or not finite. Lower learning_rate or set "
+                "max_grad_norm, and start a new --workdir"
+            )
+        raise TrainingError(
+            f"step {step}: {shown} is not finite, for the images {', '.join(names)}; {origin}. "
+            "Checkpoints saved before are whole"
+        )

@@ -1,0 +1,249 @@
+"""Reads a file of weights, whatever wrote it: told apart by content, never by file name."""
+
+import hashlib
+import json
+import mmap
+import pathlib
+import zipfile
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from toco_jax.errors import MissingWeightsError, WeightsError
+from toco_jax.weights import torch_file
+
+_SAFETENSORS_TYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+_MAX_HEADER = 100 * 2**20  # the limit of the safetensors format
+# What Hugging Face libraries call the weights in a model's folder, and formats that are not read.
+_MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
+_OTHER_FORMATS = (".index.json", ".msgpack", ".h5", ".onnx", ".gguf")
+# Entries of a training checkpoint that hold the network, the others being its surroundings.
+_STATE_DICTS = ("model", "state_dict")
+
+# Published files by the start of their SHA-256, which their names carry.
+KNOWN_FILES = {
+    "a1311bcf": "DeiT deit_tiny 224 (ImageNet-1k), the published initialisation",
+    "cd65a155": "DeiT deit_small 224 (ImageNet-1k), the published initialisation",
+    "b5f2ef4d": "DeiT deit_base 224 (ImageNet-1k), the published initialisation",
+    "8de9b5d1": "DeiT deit_base 384 (ImageNet-1k), not the published initialisation",
+    "80ecf9dd": "vit_base 224 (ImageNet-21k, then 1k), the published initialisation",
+    "4ee7a4dc": "vit_large 224 (ImageNet-21k, then 1k), the published initialisation",
+    "83fb41ba": "vit_base 384 (ImageNet-21k, then 1k), not the published initialisation",
+    "b3be5167": "vit_large 384 (ImageNet-21k, then 1k), not the published initialisation",
+    "e5005f0a": "vit_base 224 (ImageNet-21k only), not the published initialisation",
+    "606da67d": "vit_large 224 (ImageNet-21k only), not the published initialisation",
+}
+
+
+class WeightFile(NamedTuple):
+    """A file's tensors by name, and what it says of them."""
+
+    format: str
+    tensors: dict[str, np.ndarray]
+    metadata: dict[str, str]
+    notes: list[str]
+
+
+def read(path: str | pathlib.Path) -> WeightFile:
+    """All tensors of a `.safetensors`, `.npz` or torch zip file, as views of it where possible.
+
+    Raises:
+        MissingWeightsError: the file cannot be read.
+        WeightsError: the file is of none of these formats, is damaged, or holds something other
+            than named tensors.
+    """
+    path = pathlib.Path(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise MissingWeightsError(f"{path} cannot be read ({error.strerror})") from error
+    if start.startswith(torch_file.ZIP_MAGIC):
+        return _read_npz(path) if _is_npz(path) else _read_torch(path)
+    if torch_file.LEGACY_MAGIC in start[:16]:
+        return _read_torch(path)
+    if start[8:9] == b"{":
+        return _read_safetensors(path)
+    hint = ""
+    if start.lstrip().startswith(b"<"):
+        hint = ": it is a web page, so the download went wrong"
+    elif not start:
+        hint = ": it is empty"
+    raise WeightsError(
+        f"{path} is no file of weights{hint} (it starts with {start[:8]!r}). Known are "
+        ".safetensors, the .pth files of torch.save, and .npz"
+    )
+
+
+def sha256(path: str | pathlib.Path) -> str:
+    """The SHA-256 of a file, 64 hex digits."""
+    with pathlib.Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_file(digest: str) -> str | None:
+    """Which published file has this SHA-256, or None."""
+    return KNOWN_FILES.get(digest[:8])
+
+
+def file_in(folder: pathlib.Path) -> pathlib.Path | None:
+    """The weights in a model folder as Hugging Face libraries write it; None for another folder.
+
+    Raises:
+        WeightsError: the weights are in several files, in a format that is not read, or not there.
+    """
+    about = model_config(folder)
+    for name in _MODEL_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    others = sorted(path.name for path in folder.iterdir() if path.name.endswith(_OTHER_FORMATS))
+    if others:
+        raise WeightsError(
+            f"{folder} holds its weights as {', '.join(others)}, which is not read: save them as "
+            "one model.safetensors"
+        )
+    if about.keys() & {"model_type", "architecture", "architectures"}:
+        raise WeightsError(
+            f"{folder} is a Hugging Face model folder without weights ({_MODEL_FILES[0]}): "
+            "download them too"
+        )
+    return None
+
+
+def model_config(folder: pathlib.Path) -> dict[str, Any]:
+    """What `config.json` in a folder says; nothing where there is none, or a damaged one."""
+    try:
+        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def _is_npz(path: pathlib.Path) -> bool:
+    """Whether the first record of a zip file is an array of numpy."""
+    with path.open("rb") as file:
+        header = file.read(30)
+        name_size = int.from_bytes(header[26:28], "little")
+        return file.read(name_size).endswith(b".npy")
+
+
+def _read_torch(path: pathlib.Path) -> WeightFile:
+    content = torch_file.load(path)
+    notes = []
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
+    for key in _STATE_DICTS:
+        if isinstance(content.get(key), dict):
+            others = sorted(str(name) for name in content if name != key)
+            if others:
+                notes.append(f"beside {key!r} the file holds {', '.join(others)}: not used")
+            content = content[key]
+            break
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, np.ndarray):
+            raise WeightsError(
+                f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor. Expected are "
+                f"named tensors, alone or under one of {', '.join(_STATE_DICTS)}"
+            )
+    return WeightFile("torch zip", dict(content), {}, notes)
+
+
+def _read_safetensors(path: pathlib.Path) -> WeightFile:
+    with path.open("rb") as file:
+        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        header_size = int.from_bytes(buffer[:8], "little")
+        begin = 8 + header_size
+        if header_size > min(_MAX_HEADER, len(buffer) - 8):
+            raise ValueError(f"its header of {header_size} bytes does not fit into the file")
+        header = json.loads(buffer[8:begin])
+        metadata = header.pop("__metadata__", {})
+        tensors, spans = {}, []
+        for name, entry in header.items():
+            tensors[name], span = _safetensor(buffer, begin, entry)
+            spans.append(span)
+        _check_spans(spans, len(buffer) - begin)
+    # A damaged header can be any JSON, or none.
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path} is a damaged or cut .safetensors file ({error}): download it again"
+        ) from error
+    return WeightFile("safetensors", tensors, metadata, [])
+
+
+def _safetensor(
+    buffer: mmap.mmap, begin: int, entry: Mapping[str, Any]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    first, last = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if entry["dtype"] not in _SAFETENSORS_TYPES:
+        raise ValueError(f"the type {entry['dtype']} is not supported")
+    dtype = np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
+    count = 1
+    for size in shape:
+        if type(size) is not int or size < 0:
+            raise ValueError(f"a tensor of shape {shape}")
+        count *= size
+    if not 0 <= first <= last <= len(buffer) - begin or last - first != count * dtype.itemsize:
+        raise ValueError(f"a tensor of shape {shape} and type {dtype} at bytes {first} to {last}")
+    values = np.frombuffer(buffer, dtype, count, begin + first) if count else np.empty(0, dtype)
+    return values.reshape(shape), (first, last)
+
+
+def _check_spans(spans: list[tuple[int, int]], size: int) -> None:
+    """The tensors must tile the data without gap or overlap, as the format demands."""
+    end = 0
+    for first, last in sorted(spans):
+        if first != end:
+            raise ValueError(f"a gap or an overlap at byte {end} of its data")
+        end = last
+    if end != size:
+        raise ValueError(f"its tensors take {end} bytes, the file has {size}")
+
+
+def _read_npz(path: pathlib.Path) -> WeightFile:
+    tensors: dict[str, np.ndarray] = {}
+    metadata: dict[str, str] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                value = _read_npy(archive, info)
+                name = info.filename.removesuffix(".npy")
+                if name == "metadata" and value.dtype.kind == "U" and value.ndim == 0:
+                    metadata = {key: str(item) for key, item in json.loads(str(value)).items()}
+                else:
+                    tensors[name] = value
+    # What zipfile raises on a damaged file depends on where the damage is.
+    except Exception as error:
+        raise WeightsError(f"{path} is a damaged or cut .npz file ({error!r})") from error
+    return WeightFile("npz", tensors, metadata, [])
+
+
+def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """One array of an archive, its announced size checked before memory is asked for."""
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"{info.filename} is of the unknown version {version}")
+        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
+        shape, is_fortran, dtype = read_header(file)
+        count = int(np.prod(shape, dtype=object))
+        if dtype.hasobject or count * dtype.itemsize != info.file_size - file.tell():
+            raise ValueError(f"{info.filename} does not hold {shape} of {dtype}")
+        # numpy has no bfloat16 and writes its two bytes as unnamed ones.
+        dtype = np.dtype(ml_dtypes.bfloat16) if dtype == np.dtype("V2") else dtype
+        values = np.frombuffer(file.read(), dtype)
+    return values.reshape(shape, order="F" if is_fortran else "C")

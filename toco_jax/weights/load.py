@@ -1,0 +1,294 @@
+"""Weights in and out: ImageNet backbones, published ToCo checkpoints, our own files and runs.
+
+Every tensor of a source is used or named as dropped, and every parameter is filled; anything else
+is an error with names and shapes. No torch is needed.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from toco_jax.errors import MissingWeightsError, UserError, WeightsError
+from toco_jax.models.vit import backbone_from_name
+from toco_jax.weights import backbone_files, download, files, layouts, recognise, torch_file
+
+Tensors = Mapping[str, np.ndarray]
+
+ASSETS = {"shapes": pathlib.Path(__file__).parents[1] / "demo" / "assets" / "shapes_encoder.npz"}
+# The gain of the weight-normalised layers: fixed at 1, so it is checked instead of stored.
+GAINS = ("proj_head.last_layer.weight_g", "proj_head_t.last_layer.weight_g")
+
+
+def params_from_reference(
+    state_dict: Tensors, *, backbone: str, num_classes: int, decoder_width: int = 512
+) -> tuple[dict, dict]:
+    """The state dict of the published PyTorch network to `(params, teacher_params)`.
+
+    Args:
+        state_dict: torch names, with or without `module.` in front, to arrays of any floating-point
+            type; the teacher's head under `proj_head_t.`.
+        backbone: name of the backbone the weights belong to.
+        num_classes: C, the foreground classes.
+        decoder_width: hidden channels of the decoder; 512 as published.
+
+    Returns:
+        The parameters of `ToCo` and those of the teacher's head, nested, float32, channels last.
+        The positional grid is the one stored.
+
+    Raises:
+        WeightsError: a key is missing, or is neither used nor one of those meant to be dropped, a
+            shape does not fit, or a weight-normalised layer has a gain other than 1.
+    """
+    tensors = backbone_files.without_module(state_dict)
+    grid = backbone_files.grid_of(backbone_files.positions_of(tensors, "toco"), "encoder.pos_embed")
+    sources = layouts.reference(backbone_from_name(backbone), grid, num_classes, decoder_width)
+    for name in GAINS:
+        if name in tensors and not np.all(np.asarray(tensors[name]) == 1):
+            raise WeightsError(
+                f"{name} is not 1 everywhere: the gain of this layer is fixed at 1 in the method, "
+                "so these weights come from something else"
+            )
+    paths = layouts.assemble(
+        tensors,
+        sources,
+        dropped=(*backbone_files.DROPPED["toco"], *GAINS),
+        needs=f"{backbone} with {num_classes} classes",
+    )
+    return _nested(paths)
+
+
+def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: str) -> dict:
+    """`(params, teacher_params)` to the published network's keys and layouts, float32.
+
+    The number of classes, the positional grid and the decoder's width are those of the arrays. The
+    1000-class head, which the network carries but never uses, is written as zeros.
+
+    Raises:
+        WeightsError: a parameter is missing, unknown or does not fit `backbone`.
+    """
+    spec = backbone_from_name(backbone)
+    tree = {**params, "teacher": teacher_params}
+    paths = {
+        path: np.asarray(value) for path, value in traverse_util.flatten_dict(tree, sep="/").items()
+    }
+    grid = backbone_files.grid_of(paths["encoder/pos_embed"], "encoder/pos_embed")
+    num_classes = paths["classifier/kernel"].shape[-1]
+    decoder_width = paths["decoder/conv6/kernel"].shape[-1]
+    out = layouts.disassemble(paths, layouts.reference(spec, grid, num_classes, decoder_width))
+    out |= {name: np.ones((layouts.PROJECTION[2], 1), np.float32) for name in GAINS}
+    return out | {
+        "encoder.head.weight": np.zeros((1000, spec.width), np.float32),
+        "encoder.head.bias": np.zeros((1000,), np.float32),
+    }
+
+
+def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512) -> dict:
+    """Starting weights from a name, a file or a run.
+
+    Args:
+        init: `deit_tiny`, `deit_small`, `deit_base`, `vit_base` or `vit_large` (downloaded once),
+            `hf:owner/repository[/file]` (a file of the Hugging Face hub), `shapes` (comes with the
+            package), the path of a file (`.safetensors`, `.pth`, `.npz`) or of a model folder of
+            Hugging Face, or a run of ours.
+        backbone: name or sizes of the backbone to be filled.
+        num_classes: C, the foreground classes.
+        decoder_width: hidden channels of the decoder.
+
+    Returns:
+        `params`: nested float32 arrays, either `encoder` alone or the whole network;
+        `teacher_params`: the teacher's head or None; `grid`: side of the positional grid in
+        patches; `layout`: what the source is; `notes`: lines on what was read and dropped;
+        `origin`: JSON values that say which weights these are, their SHA-256 among them.
+
+    Raises:
+        MissingWeightsError: there is no such file, or it could not be downloaded.
+        WeightsError: the weights do not fit, or the file is damaged or of no known format.
+    """
+    path = resolve(init)
+    where = f"init={init!r}" if init == str(path) else f"init={init!r} ({path})"
+    sizes = {"backbone": backbone, "num_classes": num_classes, "decoder_width": decoder_width}
+    try:
+        if path.is_dir():
+            return _from_run(path, **sizes)
+        path, file = _read(init, path)
+        _check_backbone(file.metadata.get("backbone"), backbone)
+        _check_heads(path.parent, backbone)
+        out = from_tensors(file.tensors, **sizes)
+    except MissingWeightsError:
+        raise
+    except UserError as error:
+        raise WeightsError(f"{where}: {error}") from error
+    origin = origin_of_file(init, path, file, out["layout"])
+    what = files.known_file(origin["sha256"]) or out.pop("pretraining")
+    if "augreg" in path.as_posix().lower():
+        file.notes.append("by its name these are augreg weights, not the published initialisation")
+    first = f"{path}: {file.format}, {out['layout']}, SHA-256 {origin['sha256']}"
+    recognised = [f"these weights are: {what}"] if what else []
+    return out | {
+        "notes": [first, *recognised, *file.notes, *out["notes"]],
+        "origin": origin | {"weights": what},
+    }
+
+
+def origin_of_file(
+    init: str, path: pathlib.Path, file: files.WeightFile, layout: str
+) -> dict[str, Any]:
+    """Which file weights are from, as JSON values."""
+    about = {"init": init, "path": str(path.absolute()), "sha256": files.sha256(path)}
+    return about | {"format": file.format, "layout": layout}
+
+
+def origin_of_run(path: pathlib.Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    """Which run and step weights are from, as JSON values; the SHA-256 is that of `digest_of`."""
+    digest = digest_of(state["params"], state["teacher_params"])
+    about = {"init": str(path), "path": str(path.absolute()), "sha256": digest}
+    return about | {"format": "a run", "step": int(state["step"])}
+
+
+def _read(init: str, path: pathlib.Path) -> tuple[pathlib.Path, files.WeightFile]:
+    """The file of a start; for a name whose published file takes torch to read, the hub's."""
+    try:
+        return path, files.read(path)
+    except torch_file.LegacyFormatError as error:
+        if init not in download.HUB_NAMES:
+            raise
+        hub_name = download.HUB_NAMES[init]
+        try:
+            path = resolve(hub_name)
+        except MissingWeightsError as unreachable:
+            raise MissingWeightsError(f"{error}. Or, the same weights: {unreachable}") from error
+        file = files.read(path)
+        file.notes.append(f"taken from {hub_name}, as the published file takes torch to read")
+        return path, file
+
+
+def resolve(init: str) -> pathlib.Path:
+    """The file of a name, a hub address, a path or a model folder, or the folder of a run.
+
+    What is not cached is downloaded.
+
+    Raises:
+        MissingWeightsError: there is no such name or path, or it could not be downloaded.
+        WeightsError: a model folder without weights that can be read.
+    """
+    if init in ASSETS:
+        return ASSETS[init]
+    if init in download.ADDRESSES:
+        return download.fetch(download.ADDRESSES[init])
+    if init.startswith("hf:"):
+        return download.fetch(download.hub_address(init))
+    path = pathlib.Path(os.path.expanduser(init))  # as it is where nobody is at home
+    if not path.exists():
+        names = ", ".join([*download.ADDRESSES, *ASSETS])
+        raise MissingWeightsError(
+            f"init={init!r} is neither a known name ({names}, hf:owner/repository/file) nor an "
+            f"existing path ({path.absolute()})"
+        )
+    is_run = (path / "checkpoints").is_dir() or path.parent.name == "checkpoints"
+    return files.file_in(path) or path if path.is_dir() and not is_run else path
+
+
+def from_tensors(
+    tensors: Tensors, *, backbone: str, num_classes: int, decoder_width: int = 512
+) -> dict:
+    """What `load` returns, from the tensors of a file in any layout: instead of `origin` with
+    `pretraining`, what a backbone was trained on, None for a whole network.
+
+    Raises:
+        WeightsError: the layout is not known, or the weights do not fit.
+    """
+    tensors = backbone_files.without_module(tensors)
+    layout = backbone_files.layout_of(tensors)
+    notes = backbone_files.dropped_note(tensors, backbone_files.DROPPED[layout])
+    what = recognise.pretraining(tensors, layout)
+    if layout == "toco":
+        params, teacher = params_from_reference(
+            tensors, backbone=backbone, num_classes=num_classes, decoder_width=decoder_width
+        )
+    else:
+        tensors, changes = backbone_files.plain_vit(tensors, layout)
+        notes += changes
+        spec = backbone_from_name(backbone)
+        paths = layouts.assemble(
+            tensors,
+            backbone_files.encoder_sources(tensors, layout, spec),
+            dropped=backbone_files.DROPPED[layout],
+            needs=f"the backbone {backbone}",
+        )
+        params, teacher = _nested(paths)[0], None
+    return _result(params, teacher, notes, backbone_files.LAYOUT_NAMES[layout]) | {
+        "pretraining": what
+    }
+
+
+def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_width: int) -> dict:
+    """Parameters of a run of ours, its shapes checked."""
+    # Imported late: orbax is slow to import, and only runs need it.
+    from toco_jax.run import checkpoints
+
+    config, state = checkpoints.load_run(path)
+    _check_backbone(config.backbone, backbone)
+    tree = {**state["params"], "teacher": state["teacher_params"]}
+    paths = traverse_util.flatten_dict(tree, sep="/")
+    grid = backbone_files.grid_of(paths["encoder/pos_embed"], "encoder/pos_embed")
+    spec = backbone_from_name(backbone)
+    sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
+    needs = f"{backbone} with {num_classes} classes"
+    params, teacher = _nested(layouts.assemble(paths, sources, needs=needs))
+    origin = origin_of_run(path, state)
+    notes = [f"{path}: a run at step {origin['step']}, its parameters' SHA-256 {origin['sha256']}"]
+    return _result(params, teacher, notes, "a run") | {"origin": origin}
+
+
+def digest_of(params: Mapping, teacher_params: Mapping) -> str:
+    """SHA-256 of a run's parameters, however they are stored: 64 hex digits."""
+    paths = traverse_util.flatten_dict({**params, "teacher": teacher_params}, sep="/")
+    digest = hashlib.sha256()
+    for path, value in sorted(paths.items()):
+        digest.update(f"{path} {value.dtype} {value.shape}\n".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _check_heads(folder: pathlib.Path, backbone: str) -> None:
+    """Raises `WeightsError` if `config.json` beside a file says another number of heads."""
+    heads = files.model_config(folder).get("num_attention_heads")
+    expected = backbone_from_name(backbone).heads
+    if isinstance(heads, int) and heads != expected:
+        raise WeightsError(
+            f"{folder / 'config.json'} says {heads} attention heads, {backbone!r} has {expected}: "
+            "set --config.backbone to one with as many"
+        )
+
+
+def _check_backbone(stated: str | None, backbone: str) -> None:
+    """Raises `WeightsError` if a source says it has another backbone: the heads do not show in the
+    shapes.
+    """
+    if stated is not None and backbone_from_name(stated) != backbone_from_name(backbone):
+        raise WeightsError(
+            f"these weights are of the backbone {stated!r}, not {backbone!r}: set "
+            f"--config.backbone={stated}"
+        )
+
+
+def _nested(paths: Tensors) -> tuple[dict, dict]:
+    tree = traverse_util.unflatten_dict(dict(paths), sep="/")
+    teacher = tree.pop(layouts.TEACHER.rstrip("/"), {})
+    return tree, teacher
+
+
+def _result(params: dict, teacher: dict | None, notes: list[str], layout: str) -> dict:
+    grid = backbone_files.grid_of(params["encoder"]["pos_embed"])
+    return {
+        "params": params,
+        "teacher_params": teacher,
+        "grid": grid,
+        "layout": layout,
+        "notes": notes,
+    }
