@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from conftest import load_config, make_tiny
 
-from toco_jax.config import phase_at
+from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
@@ -59,7 +59,7 @@ def main(out: pathlib.Path, folder: pathlib.Path) -> None:
     states, run_step, moments = {}, {}, {}
     for num in (1, 8):
         mesh = make_mesh(num)
-        train_step = step.make_train_step(config, model, mesh, phase, max_classes=5)
+        train_step = step.make_train_step(config, model, mesh, phase, num_present=4)
         state = step.place_state(config, step.init_state(config, params), mesh)
         compiled = train_step.lower(state, shard_batch(batches[0], mesh)).compile()
         found[f"hlo_{num}"] = compiled.as_text()

@@ -3,7 +3,8 @@
 import pytest
 from ml_collections import ConfigDict
 
-from toco_jax.config import ConfigError, phase_at, validate
+from toco_jax.config import ConfigError, validate
+from toco_jax.method.phases import phase_at
 from toco_jax.models.vit import Backbone, backbone_from_name
 
 

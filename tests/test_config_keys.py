@@ -16,19 +16,21 @@ import pytest
 from conftest import load_config, make_tiny
 from eight_devices import make_batch
 from ml_collections import ConfigDict
+from platforms import made_for
 
 from toco_jax import data
-from toco_jax.config import LOSS_TERMS, phase_at
+from toco_jax.config import LOSS_TERMS
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.data.sources.shapes import ShapesSource
 from toco_jax.evaluation import squashed
 from toco_jax.method import toco
+from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints
-from toco_jax.runtime.devices import made_for
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import loop as train
 from toco_jax.training import step, tracking
 from toco_jax.weights import class_rows
+from toco_jax.weights import load as pretrained
 
 EARLY, LATE = ({f"{part}@{at}" for part in ("encoder", "heads", "proj_head")} for at in (1, 4))
 VIEWS = {"image", "view2", "local"}
@@ -61,9 +63,9 @@ KEYS = {
         2,
         {"model": {"decoder_dilation"}, "losses": {"seg", "reg", "total"}},
     ),
-    "compute_dtype": ("float32", {"model": set(), "model on a GPU": {"dtype", "flash"}}),
-    "attention": ("xla", {"model": set(), "model on a GPU": {"flash"}}),
-    "low_memory": ("on", {"model": {"low_memory"}}),
+    "compute_dtype": ("float32", {"model": set(), "model on a GPU": {"dtype", "attention"}}),
+    "attention": ("xla", {"model": set(), "model on a GPU": {"attention"}}),
+    "low_memory": ("on", {"model": {"remat"}}),
     "crop_size": (
         48,
         {
@@ -218,7 +220,8 @@ def model_fields(config):
     """What the network is made of."""
     model = step.make_model(config, grid=4)
     names = [field.name for field in dataclasses.fields(model)]
-    return {name: getattr(model, name) for name in names if name not in ("parent", "name")}
+    fields = {name: getattr(model, name) for name in names if name not in ("parent", "name")}
+    return fields | dataclasses.asdict(fields.pop("compute"))
 
 
 def model_on_a_gpu(config):
@@ -230,7 +233,7 @@ def model_on_a_gpu(config):
 def losses(params, config):
     """Terms of the fourth step, their weighted sum, and where local crops may come from."""
     model = step.make_model(config, grid=4)
-    loss_fn = toco.make_loss_fn(config, model, phase_at(config, 3), max_classes=5)
+    loss_fn = toco.make_loss_fn(config, model, phase_at(config, 3), num_present=4)
     batch = make_batch(0, 4) | {"valid_box": np.tile(np.int32([0, 32, 4, 32]), (4, 1))}
     keys = jax.random.split(jax.random.key(1), 4)
     aux = loss_fn(params, params["proj_head"], keys, batch)[1]
@@ -269,7 +272,7 @@ def start(config):
         return {part: {"w": jax.random.normal(key, 3)} for part in ("encoder", "proj_head")}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "load", load)
+        patch.setattr(pretrained, "load", load)
         patch.setattr(class_rows, "names_of", lambda init: None)
         patch.setattr(train, "make_model", make_model)
         patch.setattr(train, "init_params", init_params)
@@ -291,8 +294,8 @@ def start_from_a_file(config):
 def one_step(config):
     """A training step on two devices, around a stand-in for the objective."""
 
-    def make_loss_fn(config, model, phase, *, max_classes):
-        def loss_fn(params, teacher_params, keys, batch, crop_origins):
+    def make_loss_fn(config, model, phase, *, num_present):
+        def loss_fn(params, teacher_params, keys, batch):
             draws = jax.vmap(lambda key: jax.random.bits(key, dtype=jnp.uint8))(keys)
             terms = {"draws": draws.astype(jnp.float32).mean(), "part": jnp.float32(len(keys))}
             return sum(jnp.sum(x**2) for x in jax.tree.leaves(params)), {"terms": terms}
@@ -304,7 +307,7 @@ def one_step(config):
     mesh = make_mesh(2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "make_loss_fn", make_loss_fn)
-        train_step = step.make_train_step(config, None, mesh, phase_at(config, 0), max_classes=5)
+        train_step = step.make_train_step(config, None, mesh, phase_at(config, 0), num_present=4)
         batch = shard_batch(make_batch(0, 4), mesh)
         state, terms = train_step(step.place_state(config, state, mesh), batch)
     return terms | {
@@ -375,7 +378,7 @@ def loop(config, workdir):
     found = {"weights": [], "cam": [], "evaluated": [], "saved": [], "shown": []}
     count = jax.jit(lambda state: (state.replace(step=state.step + 1), {"total": jnp.ones(())}))
 
-    def make_train_step(config, model, mesh, phase, *, max_classes):
+    def make_train_step(config, model, mesh, phase, *, num_present):
         def train_step(state, batch):
             found["weights"].append(phase.weights)
             found["cam"].append(phase.pseudo_label_cam)

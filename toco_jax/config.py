@@ -1,14 +1,11 @@
 """Checks a run's configuration before anything is allocated, and derives what depends on it."""
 
-import dataclasses
-from collections.abc import Sequence
-
+import jax
 from ml_collections import ConfigDict
 
 from toco_jax.data import ON_ERROR
 from toco_jax.errors import UserError
 from toco_jax.models.vit import backbone_from_name
-from toco_jax.runtime.devices import platform
 
 LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
@@ -23,34 +20,6 @@ _LARGE_BLOCK = 4 * 2**20
 
 class ConfigError(UserError):
     """A configuration value that cannot work; the message names the key, the value, the remedy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """The part of the configuration that changes during a run.
-
-    Attributes:
-        weights: (term, weight) of every loss term; a term of weight 0 is not computed.
-        pseudo_label_cam: which map becomes segmentation labels, `"cam"` or `"aux_cam"`.
-    """
-
-    weights: tuple[tuple[str, float], ...]
-    pseudo_label_cam: str
-
-    def weight(self, term: str) -> float:
-        """Weight of a loss term in this phase."""
-        return dict(self.weights)[term]
-
-
-def value_at(changes: Sequence[tuple[int, object]], step: int):
-    """The value in force at `step` of `((from_step, value), ...)` in ascending order."""
-    return [value for start, value in changes if start <= step][-1]
-
-
-def phase_at(config: ConfigDict, step: int) -> Phase:
-    """The phase in force at a step."""
-    weights = tuple((term, float(value_at(config.loss_weights[term], step))) for term in LOSS_TERMS)
-    return Phase(weights, value_at(config.pseudo_label_cam, step))
 
 
 def _require(condition: bool, message: str) -> None:
@@ -184,8 +153,9 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     _check_changes("pseudo_label_cam", config.pseudo_label_cam, lambda v: v in ("cam", "aux_cam"))
 
 
-def resolve(config: ConfigDict) -> ConfigDict:
-    """A copy of a configuration with what `"auto"` means on the devices at hand.
+def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
+    """A copy of a configuration with what `"auto"` means on a platform, `"cpu"`, `"gpu"` or
+    `"tpu"`; that of the devices at hand by default.
 
     `compute_dtype` is bfloat16 on a GPU or TPU and float32 on a CPU; it is part of what a run is.
     The other two only say how a run is executed: `attention` is cuDNN's for bfloat16 on a GPU, and
@@ -195,22 +165,23 @@ def resolve(config: ConfigDict) -> ConfigDict:
     Raises:
         ConfigError: cuDNN's attention is asked for where there is none.
     """
+    platform = platform or jax.default_backend()
     dtype = config.compute_dtype
     if dtype == "auto":
-        dtype = "float32" if platform() == "cpu" else "bfloat16"
+        dtype = "float32" if platform == "cpu" else "bfloat16"
     # Older runs have neither key.
     attention, low_memory = config.get("attention", "auto"), config.get("low_memory", "auto")
-    has_cudnn = platform() == "gpu" and dtype == "bfloat16"
+    has_cudnn = platform == "gpu" and dtype == "bfloat16"
     if attention == "auto":
         attention = "cudnn" if has_cudnn else "xla"
     _require(
         attention != "cudnn" or has_cudnn,
         f"attention='cudnn' needs a GPU and compute_dtype='bfloat16', and this is {dtype} on a "
-        f"{platform()}: use attention='auto'",
+        f"{platform}: use attention='auto'",
     )
     if low_memory == "auto":
         low_memory = "off"
-        if platform() == "cpu":
+        if platform == "cpu":
             low_memory = "on" if _has_large_blocks(config) else "parts"
     return with_values(config, compute_dtype=dtype, attention=attention, low_memory=low_memory)
 

@@ -248,7 +248,7 @@ def native_pass(
                 frame_of=network.buckets.frame,
                 high_thre=run.config.high_thre,
                 low_thre=run.config.low_thre,
-                max_classes=source.max_classes + 1,
+                num_present=source.max_classes,
                 # As the data set numbers them, for which the second network is.
                 labels=source.own_labels() if isinstance(source, Renumbered) else None,
             )

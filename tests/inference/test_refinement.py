@@ -134,7 +134,7 @@ def test_errors_reach_those_who_called_the_device(probs):
 
 
 def test_crf_labels_are_uncertain_between_foreground_and_background(crf, cam):
-    label = refinement.crf_labels(photo(SIZE, 1), cam, crf, max_classes=4, **THRESHOLDS)
+    label = refinement.crf_labels(photo(SIZE, 1), cam, crf, num_present=3, **THRESHOLDS)
     assert label.shape == SIZE
     assert set(np.unique(label)) <= {0, 1, 2, 255}
     assert (label[:, -4:] == 1).all() and (label[:, :4] == 2).all()
@@ -142,17 +142,17 @@ def test_crf_labels_are_uncertain_between_foreground_and_background(crf, cam):
 
 def test_par_labels_are_those_of_training(cam):
     image = photo(SIZE, 1)
-    settings = THRESHOLDS | {"max_classes": 4}
+    settings = THRESHOLDS | {"num_present": 3}
     label = refinement.par_labels(image, cam, SIZE, **settings)
     scattered = np.zeros((1, *SIZE, 6), np.float32)
     scattered[0, ..., [2, 5]] = np.moveaxis(cam, -1, 0)
     cls_label = np.float32([[0, 0, 1, 0, 0, 1]])
-    expected = jax.jit(refine_pseudo_label, static_argnames="max_classes")(
+    expected = jax.jit(refine_pseudo_label)(
         image[None].astype(np.float32) / 255,
         scattered,
         cls_label,
         np.int32([[0, SIZE[0], 0, SIZE[1]]]),
-        **settings,
+        **THRESHOLDS,
     )[0]
     class_of = np.full(256, 255)
     class_of[:3] = (0, 3, 6)
@@ -164,7 +164,7 @@ def test_par_labels_are_those_of_training(cam):
 @pytest.mark.parametrize("classes", [(), (4,)])
 def test_pseudo_labels_are_written_as_class_ids(tmp_path, classes):
     write = refinement.pseudo_label_writer(
-        tmp_path, crf=None, frame_of=lambda size: FRAME, max_classes=4, **THRESHOLDS
+        tmp_path, crf=None, frame_of=lambda size: FRAME, num_present=3, **THRESHOLDS
     )
     cls_label = np.zeros(20, np.float32)
     cls_label[list(classes)] = 1
@@ -176,7 +176,7 @@ def test_pseudo_labels_are_written_as_class_ids(tmp_path, classes):
     own = np.full(21, 255)
     own[[0, 5]] = 0, 1  # class 4 is the data set's first
     write = refinement.pseudo_label_writer(
-        tmp_path, crf=None, frame_of=lambda size: FRAME, labels=own, max_classes=4, **THRESHOLDS
+        tmp_path, crf=None, frame_of=lambda size: FRAME, labels=own, num_present=3, **THRESHOLDS
     )
     write(record, cam)
     label = np.asarray(Image.open(tmp_path / "a.png"))

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toco_jax.method import par
+from toco_jax.method import cams, par
 from toco_jax.models.network import IMAGE_MEAN, IMAGE_STD
-from toco_jax.runtime.devices import made_for
 
 
 def channels_last(x):
@@ -43,7 +42,7 @@ def test_pseudo_label_golden(golden):
     ):
         cam[image, :, :, label] = present
     refine = jax.jit(
-        lambda *args: par.refine_pseudo_label(*args, high_thre=0.7, low_thre=0.25, max_classes=8)
+        lambda image, cam, cls_label, box: refine_label(image, cam, cls_label, box, num_present=7)
     )
     image = channels_last(data["refine/denorm_u8"]).astype(np.float32) / 255
     label = refine(image, cam, cls_label, data["refine/img_box"].astype(np.int32))
@@ -75,13 +74,13 @@ def slow_refine(image, masks, iterations):
     return masks
 
 
-@pytest.mark.parametrize("together", [False, True])
-def test_against_plain_loop(together):
+@pytest.mark.parametrize("unrolled", [False, True])
+def test_against_plain_loop(unrolled):
     rng = np.random.default_rng(0)
     image, masks = rng.random((5, 7, 3)), rng.random((5, 7, 2))
     image[2:4, 2:5] = 0.5
     expected = slow_refine(image, masks, iterations=2)
-    refine = jax.jit(lambda *maps: par.refine(*maps, num_iterations=2, together=together))
+    refine = jax.jit(lambda *maps: par.refine(*maps, num_iterations=2, unrolled=unrolled))
     value = refine(jnp.float32(image)[None], jnp.float32(masks)[None])
     np.testing.assert_allclose(value[0], expected, rtol=0, atol=3e-6)
 
@@ -97,12 +96,12 @@ def two_halves():
     return image, cam, np.array([[0, 0, 1, 0]], np.float32)
 
 
-def refine_label(image, cam, cls_label, box, max_classes=3):
-    return np.asarray(
-        par.refine_pseudo_label(
-            image, cam, cls_label, box, high_thre=0.7, low_thre=0.25, max_classes=max_classes
-        )
-    )
+def refine_label(image, cam, cls_label, box, num_present=2):
+    class_ids, present = cams.present_classes(cls_label, num_present)
+    thresholds = {"high_thre": 0.7, "low_thre": 0.25}
+    wanted = cams.of_classes(cam, class_ids)
+    label = par.refine_pseudo_label(image, wanted, present, box, **thresholds)
+    return cams.to_class_labels(label, class_ids)
 
 
 def test_pseudo_label_follows_the_cam_and_the_box(two_halves):
@@ -125,15 +124,15 @@ def test_more_room_for_classes_changes_nothing(two_halves):
     image, cam, cls_label = two_halves
     box = np.array([[0, 48, 0, 48]])
     np.testing.assert_array_equal(
-        refine_label(image, cam, cls_label, box, max_classes=2),
-        refine_label(image, cam, cls_label, box, max_classes=5),
+        refine_label(image, cam, cls_label, box, num_present=1),
+        refine_label(image, cam, cls_label, box, num_present=4),
     )
 
 
 def test_only_the_classes_that_an_image_may_hold_are_refined(monkeypatch):
     refined = []
 
-    def refine(image, masks):
+    def refine(image, masks, *, unrolled):
         refined.append((image.shape, masks.shape))
         return masks
 
@@ -141,23 +140,20 @@ def test_only_the_classes_that_an_image_may_hold_are_refined(monkeypatch):
     cam = np.random.default_rng(0).random((1, 32, 48, 9), np.float32)
     cls_label = np.float32([[0, 1, 0, 0, 1, 0, 0, 0, 0]])
     box = np.array([[0, 32, 0, 48]])
-    label = refine_label(np.zeros((1, 32, 48, 3)), cam, cls_label, box, max_classes=4)
+    label = refine_label(np.zeros((1, 32, 48, 3)), cam, cls_label, box, num_present=3)
     # Three classes and the background, twice.
     assert refined == [((1, 16, 24, 3), (1, 16, 24, 8))]
     assert label.shape == (1, 32, 48) and set(np.unique(label)) == {2, 5, 255}
 
 
-def test_neighbours_go_together_where_asked_and_on_an_accelerator():
+def test_neighbours_go_together_where_asked():
     def loops(**options):
         image, masks = np.zeros((1, 4, 4, 3), np.float32), np.zeros((1, 4, 4, 2), np.float32)
         lowered = jax.jit(lambda *maps: par.refine(*maps, **options)).lower(image, masks)
         return lowered.as_text().count("stablehlo.while")
 
-    assert loops() == loops(together=False) > 1
-    assert loops(together=True) == 1  # that of the iterations
-    with made_for("gpu"):
-        assert loops() == 1
-        assert loops(together=False) > 1
+    assert loops() == loops(unrolled=False) > 1
+    assert loops(unrolled=True) == 1  # that of the iterations
 
 
 def test_published_image_is_truncated_after_a_detour():

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from toco_jax.models.heads import DilatedConv
+from toco_jax.runtime.compute import Compute
 
 
 # A map of several dilations, one that some taps never meet, one that only the centre meets.
 @pytest.mark.parametrize("size", [(9, 7), (6, 4), (3, 2)])
 def test_dilated_convolution_equals_the_padded_one(size):
     dilation = 4
-    layer = DilatedConv(5, dilation, jnp.float32)
+    layer = DilatedConv(5, dilation)
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))
     variables = layer.init(jax.random.key(1), x)
 
@@ -35,11 +36,11 @@ def test_dilated_convolution_equals_the_padded_one(size):
 
 
 def test_low_precision_adds_up_in_float32():
-    layer = DilatedConv(4, 1, jnp.bfloat16)
+    layer = DilatedConv(4, 1, Compute("bfloat16"))
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 64))
     variables = layer.init(jax.random.key(1), x)
     rounded = jax.tree.map(lambda v: v.astype(jnp.bfloat16).astype(jnp.float32), (variables, x))
-    exact = DilatedConv(4, 1, jnp.float32).apply(*rounded)
+    exact = DilatedConv(4, 1).apply(*rounded)
     out = layer.apply(variables, x)
     assert out.dtype == jnp.bfloat16
     # Half a unit in the last of bfloat16's 8 bits: the sum was rounded once.

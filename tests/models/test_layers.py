@@ -7,9 +7,10 @@ import pytest
 
 from toco_jax.models import layers
 from toco_jax.models.layers import Attention, QueriesKeysValues
+from toco_jax.runtime.compute import Compute
 
-PLAIN = Attention(heads=4, dtype=jnp.float32)
-FRUGAL = PLAIN.clone(in_parts=True)
+PLAIN = Attention(heads=4)
+FRUGAL = PLAIN.clone(compute=Compute(attention="in_parts"))
 MAP_BYTES = 4 * 9 * 9
 
 
@@ -74,7 +75,9 @@ def test_tokens_that_are_no_keys_change_nothing(tokens, layer):
 
 def test_three_products_are_one_product_cut_in_three():
     x = jax.random.normal(jax.random.key(0), (2, 5, 8))
-    whole, apart = (QueriesKeysValues(jnp.float32, apart=apart) for apart in (False, True))
+    whole, apart = (
+        QueriesKeysValues(Compute(attention=attention)) for attention in ("xla", "cudnn")
+    )
     variables = whole.init(jax.random.key(1), x)
     jax.tree.map(np.testing.assert_array_equal, apart.init(jax.random.key(1), x), variables)
     variables = jax.tree.map(lambda w: w + 0.1, variables)

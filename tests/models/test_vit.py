@@ -8,6 +8,7 @@ import pytest
 from toco_jax.models.heads import Classifier, ProjectionHead
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import Backbone, ViT, sincos_positions
+from toco_jax.runtime.compute import Compute
 
 TINY = Backbone(width=16, depth=3, heads=2, patch=8)
 
@@ -99,7 +100,7 @@ def test_contract_of_the_network(toco):
 
 def test_low_precision_keeps_float32_where_it_matters(toco):
     model, params = toco
-    low = model.clone(dtype=jnp.bfloat16)
+    low = model.clone(compute=Compute("bfloat16"))
     image = jax.random.normal(jax.random.key(2), (1, 32, 32, 3))
     out, exact = (m.apply({"params": params}, image) for m in (low, model))
     assert out["patch_tokens"].dtype == jnp.bfloat16
@@ -154,7 +155,7 @@ def loss_of(model):
 
 def test_low_memory_is_the_same_function(vit):
     model, variables, image = vit
-    frugal = model.clone(low_memory=True)
+    frugal = model.clone(compute=Compute(remat=True))
     ours, theirs = (
         jax.jit(jax.value_and_grad(loss_of(m)))(variables, image) for m in (frugal, model)
     )
@@ -165,8 +166,8 @@ def test_low_memory_is_the_same_function(vit):
 def test_only_the_blocks_asked_for_come_back(vit):
     model, variables, image = vit
     whole = model.apply(variables, image)
-    for low_memory in (False, True):
-        some = model.clone(low_memory=low_memory).apply(variables, image, blocks=(1, 2))
+    for remat in (False, True):
+        some = model.clone(compute=Compute(remat=remat)).apply(variables, image, blocks=(1, 2))
         assert sorted(some) == ["block_1", "block_2", "cls_token", "patch_tokens"]
         for name in ("block_1", "block_2"):
             np.testing.assert_allclose(some[name]["tokens"], whole[name]["tokens"], atol=1e-5)
@@ -177,19 +178,19 @@ def test_low_memory_keeps_less_for_the_gradient():
     image = jnp.zeros((2, 64, 64, 3))
     variables = jax.eval_shape(ViT(deep, grid=8).init, jax.random.key(0), image)
 
-    def temporary(low_memory):
-        loss = loss_of(ViT(deep, grid=8, low_memory=low_memory))
+    def temporary(remat):
+        loss = loss_of(ViT(deep, grid=8, compute=Compute(remat=remat)))
         compiled = jax.jit(jax.grad(loss)).lower(variables, image).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
     assert temporary(True) < 0.5 * temporary(False)
 
 
-@pytest.mark.parametrize("low_memory", [False, True])
-def test_images_that_are_not_mapped_keep_their_class_token(vit, low_memory):
+@pytest.mark.parametrize("remat", [False, True])
+def test_images_that_are_not_mapped_keep_their_class_token(vit, remat):
     model, variables, image = vit
     whole = model.apply(variables, image)
-    model = model.clone(low_memory=low_memory)
+    model = model.clone(compute=Compute(remat=remat))
     for num in (0, 1):
         part = model.apply(variables, image, num_mapped=num)
         np.testing.assert_allclose(part["cls_token"], whole["cls_token"], atol=1e-5)
@@ -213,8 +214,8 @@ def test_flash_attention_is_the_same_function(vit, emulated_cudnn):
         return jax.jit(both)(variables, image)
 
     plain = results(model)
-    for low_memory in (False, True):
-        fast = results(model.clone(flash=True, low_memory=low_memory))
+    for remat in (False, True):
+        fast = results(model.clone(compute=Compute(attention="cudnn", remat=remat)))
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), fast, plain
         )
@@ -224,7 +225,7 @@ def test_flash_attention_is_the_same_function(vit, emulated_cudnn):
 @pytest.mark.usefixtures("cudnn")
 def test_flash_attention_is_lowered_for_odd_lengths(vit):
     model, variables, image = vit
-    fast = model.clone(flash=True, dtype=jnp.bfloat16)
+    fast = model.clone(compute=Compute("bfloat16", "cudnn"))
     gradient = jax.jit(jax.grad(loss_of(fast)))
     lowered = gradient.trace(variables, image).lower(lowering_platforms=("cuda",)).as_text()
     assert fast.apply(variables, image, method="embed").shape[1] % 2 == 1

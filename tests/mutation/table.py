@@ -129,40 +129,32 @@ BY_HAND = {
         ("moments not kept", "        opt_state=opt_state,\n    )", "    )"),
     ),
     "toco_jax/method/toco.py": (
+        ("unscaled box by default", "1 if config.as_published else patch", "1"),
+        ("scaled box as published", "1 if config.as_published else patch", "patch"),
+        ("truncated image by default", '"truncated": config.as_published', '"truncated": True'),
+        ("whole image as published", '"truncated": config.as_published', '"truncated": False'),
+        ("always the final CAM", '"source": phase.pseudo_label_cam', '"source": "cam"'),
         (
-            "unscaled box by default",
-            "valid_box if config.as_published else cams.box_to_tokens(valid_box, patch)",
-            "valid_box",
+            "affinity from the final CAM",
+            'resize(seen["full_aux_cam"], grid)',
+            'resize(seen["full_cam"], grid)',
         ),
-        (
-            "scaled box as published",
-            "valid_box if config.as_published else cams.box_to_tokens(valid_box, patch)",
-            "cams.box_to_tokens(valid_box, patch)",
-        ),
-        ("truncated image by default", "truncated=config.as_published", "truncated=True"),
-        ("whole image as published", "truncated=config.as_published", "truncated=False"),
-        (
-            "always the final CAM",
-            '{"cam": cam, "aux_cam": aux_cam}[phase.pseudo_label_cam]',
-            "cam",
-        ),
-        ("affinity from the final CAM", "resize(aux_cam, grid)", "resize(cam, grid)"),
         (
             "regions from the final CAM",
-            "cams.cam_to_roi_mask(aux_cam,",
-            "cams.cam_to_roi_mask(cam,",
+            'cams.cam_to_roi_mask(seen["full_aux_cam"]',
+            'cams.cam_to_roi_mask(seen["full_cam"]',
         ),
-        ("crops of view 1", 'batch["local"], roi_mask', 'batch["image"], roi_mask'),
-        ("the second view is the first", 'normalize(batch["view2"])', "view1"),
+        ("crops of view 1", 'seen["local"], roi_mask', 'seen["image"], roi_mask'),
+        ("the second view is the first", 'normalize(seen["view2"])', "view1"),
         (
             "the teacher has a gradient",
-            "jax.lax.stop_gradient(teacher).reshape",
-            "teacher.reshape",
+            "jax.lax.stop_gradient(teacher(cls_tokens))",
+            "teacher(cls_tokens)",
         ),
         (
             "the teacher sees the two views in turn",
-            '{"params": teacher_params}, cls_tokens',
-            '{"params": teacher_params}, jnp.flip(cls_tokens, 0)',
+            "teacher(cls_tokens)",
+            "teacher(jnp.flip(cls_tokens, 0))",
         ),
     ),
     "toco_jax/evaluation/squashed.py": (
@@ -296,12 +288,6 @@ EQUIVALENT = {
             "make_train_step",
             "out_shardings=(placement, copies), -> ",
         ): "the constraint on the state says the same, and the terms are copies already",
-    },
-    "toco_jax/method/toco.py": {
-        (
-            "make_loss_fn.loss_fn",
-            "class_ids, present = cams.present_classes(cls_label, max_classes - 1)  # [B, K] each -> class_ids, present = cams.present_classes(cls_label, max_classes - 0)  # [B, K] each",
-        ): "room for a class that no image holds changes no label",
     },
     "toco_jax/evaluation/metrics.py": {
         (

@@ -34,4 +34,4 @@ def test_equals_the_plain_product_and_its_gradients(dtype, rows):
 def test_sums_in_the_type_that_is_asked_for():
     x, kernel = jnp.full((1, 512), 1, jnp.bfloat16), jnp.full((512, 1), 1.0078125, jnp.bfloat16)
     assert product(x, kernel).dtype == jnp.bfloat16
-    assert product(x, kernel, jnp.float32) == 516
+    assert product(x, kernel, dtype=jnp.float32) == 516

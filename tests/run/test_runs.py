@@ -4,12 +4,12 @@ import json
 import shutil
 
 import pytest
+from platforms import made_for
 from tiny_run import make_run
 
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.run import runs
 from toco_jax.run.checkpoints import CheckpointError
-from toco_jax.runtime.devices import made_for
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def change(run, **values):
 def test_a_run_of_a_gpu_is_loaded_on_a_cpu(run, capsys):
     change(run, compute_dtype="bfloat16", attention="cudnn", low_memory="off")
     loaded = runs.load(run)
-    assert loaded.model.dtype == "bfloat16" and not loaded.model.flash and loaded.model.in_parts
+    assert (loaded.model.compute.dtype, loaded.model.compute.attention) == ("bfloat16", "in_parts")
     assert "cuDNN's attention, which needs a GPU" in capsys.readouterr().err
 
 
@@ -39,7 +39,7 @@ def test_a_run_of_a_cpu_keeps_its_precision_on_a_gpu(run):
     change(run, compute_dtype="float32", attention="xla", low_memory="on")
     with made_for("gpu"):
         model = runs.load(run).model
-    assert model.dtype == "float32" and not model.flash and not model.low_memory
+    assert (model.compute.dtype, model.compute.attention) == ("float32", "xla")
 
 
 def test_the_fingerprint_sees_every_parameter_and_the_configuration(run):

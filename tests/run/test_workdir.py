@@ -3,10 +3,10 @@
 import json
 
 import pytest
+from platforms import made_for
 
 from toco_jax import config
 from toco_jax.run import checkpoints, workdir
-from toco_jax.runtime.devices import made_for
 from toco_jax.runtime.outputs import OutputError
 
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import XLA_FLAGS
 from eight_devices import STEPS, make_batch
 
-from toco_jax.config import phase_at
+from toco_jax.method.phases import phase_at
 from toco_jax.runtime.sharding import make_mesh, shard_batch, split_over
 from toco_jax.training import step
 
@@ -103,7 +103,7 @@ def four(tiny_config):
             params.update(jax.tree.map(np.asarray, step.init_params(model, jax.random.key(0))))
         mesh = make_mesh(4)
         state = step.place_state(config, step.init_state(config, params), mesh)
-        train_step = step.make_train_step(config, model, mesh, phase_at(config, 5), max_classes=5)
+        train_step = step.make_train_step(config, model, mesh, phase_at(config, 5), num_present=4)
         return train_step(state, shard_batch(make_batch(0, 16), mesh))
 
     return run

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from reference_weights import probe, reference_state_dict
 
-from toco_jax.config import ConfigError, phase_at
+from toco_jax.config import ConfigError
 from toco_jax.method import toco
-from toco_jax.runtime.devices import made_for
+from toco_jax.method.phases import phase_at
+from toco_jax.models import network
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
 from toco_jax.weights import load
@@ -62,14 +63,15 @@ def noise(data, field):
 def first(published):
     """What the first published step is made from, and its gradients."""
     data, config, model, params, teacher, batch = published
-    loss_fn = toco.make_loss_fn(config, model, phase_at(config, 2500), max_classes=8)
+    loss_fn = toco.make_loss_fn(config, model, phase_at(config, 2500), num_present=7)
 
     @jax.jit
     def aux_and_grads(state, batch, origins):
         teacher_params = step.momentum_update(state, config.ema_momentum)
         keys = jax.random.split(jax.random.key(0), 2)
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (_, aux), grads = value_and_grad(state.params, teacher_params, keys, batch, origins)
+        batch = batch | {"crop_origins": origins}
+        (_, aux), grads = value_and_grad(state.params, teacher_params, keys, batch)
         return aux, grads
 
     state = step.init_state(config, params, teacher)
@@ -81,7 +83,7 @@ def replay(published):
     """Terms, parameters and teacher head after each of three published steps by the real step."""
     data, config, model, params, teacher, batch = published
     mesh = make_mesh(1)
-    train_step = step.make_train_step(config, model, mesh, phase_at(config, 2500), max_classes=8)
+    train_step = step.make_train_step(config, model, mesh, phase_at(config, 2500), num_present=7)
     state = step.init_state(config, params, teacher).replace(step=jnp.int32(2500))
     state, batch = step.place_state(config, state, mesh), shard_batch(batch, mesh)
     steps = []
@@ -100,19 +102,18 @@ def test_attention_by_cudnn_without_a_gpu(voc_config):
 
 
 def test_low_memory_by_default_is_for_large_encoders_on_a_cpu(voc_config):
-    def of(variant, size, low_memory="auto"):
+    def of(variant, size, low_memory="auto", platform="cpu"):
         config = voc_config(variant)
         config.update(backbone=variant, crop_size=size, low_memory=low_memory)
-        model = step.make_model(config, grid=14)
-        return model.in_parts, model.low_memory
+        compute = step.compute_of(config, platform)
+        return compute.in_parts, compute.remat
 
     assert of("deit_tiny", 224) == (True, False)
     assert of("vit_base", 448) == (True, True)
     assert of("deit_tiny", 224, "on") == (True, True)
     assert of("vit_base", 448, "off") == (False, False)
-    with made_for("gpu"):
-        assert of("vit_base", 448) == (False, False)
-        assert of("deit_tiny", 224, "on") == (True, True)
+    assert of("vit_base", 448, platform="gpu") == (False, False)
+    assert of("deit_tiny", 224, "on", platform="gpu") == (True, True)
 
 
 def test_class_maps_of_one_image_at_a_time(tiny_config, monkeypatch):
@@ -120,22 +121,20 @@ def test_class_maps_of_one_image_at_a_time(tiny_config, monkeypatch):
     model = step.make_model(config, grid=4)
     params = step.init_params(model, jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
-    class_ids = jnp.array([[0, 2], [1, 3]])
 
     def maps(patches_at_once):
-        monkeypatch.setattr(toco, "_PATCHES_AT_ONCE", patches_at_once)
+        monkeypatch.setattr(network, "_PATCHES_AT_ONCE", patches_at_once)
 
         @jax.jit
         def function(params, images):
-            out = model.apply({"params": params}, images)
-            return toco.class_maps(config, model, params, images, out, class_ids)
+            return network.frozen_cams(model, params)(images)
 
         lowered = function.lower(params, images).as_text()
         return function(params, images), lowered.count("while")
 
     together, loops = maps(4096)
     apart, more_loops = maps(16)
-    assert more_loops == loops + 1  # of the mirror images at scale 1; at 0.5 all four still fit
+    assert more_loops == loops + 1
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), together, apart)
 
 
@@ -157,8 +156,8 @@ def test_intermediates_golden(published, first):
         "segs": np.moveaxis(aux["seg_logits"], -1, 1),
         "out_t": aux["teacher"].reshape(4, -1),
         "out_s": aux["student"].reshape(20, -1),
-        "cam_present": np.asarray(aux["cam"])[of_present],
-        "cam_aux_present": np.asarray(aux["aux_cam"])[of_present],
+        "cam_present": np.asarray(aux["full_cam"])[of_present],
+        "cam_aux_present": np.asarray(aux["full_aux_cam"])[of_present],
     }
     for field, value in expected.items():
         np.testing.assert_allclose(

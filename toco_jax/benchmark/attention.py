@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from toco_jax.benchmark.measure import Tables, matrix_rate, medians
 from toco_jax.models.layers import Attention
-from toco_jax.runtime.devices import platform
+from toco_jax.runtime.compute import Compute
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -43,16 +43,16 @@ def layer_flops(batch: int, tokens: int, width: int) -> int:
 
 def run(args: argparse.Namespace) -> Tables:
     """Milliseconds forward and with the gradient, and the share of a matrix product's rate."""
-    on_cpu = platform() == "cpu"
+    platform = jax.default_backend()
+    on_cpu = platform == "cpu"
     batch = args.batch or (1 if on_cpu else 16)
     dtype = jnp.dtype(args.dtype or ("float32" if on_cpu else "bfloat16"))
-    has_cudnn = platform() == "gpu" and dtype.itemsize == 2
+    has_cudnn = platform == "gpu" and dtype.itemsize == 2
     layers = {
-        "xla": Attention(args.heads, dtype),
-        "in_parts": Attention(args.heads, dtype, in_parts=True),
+        name: Attention(args.heads, Compute(dtype.name, name, unrolled=not on_cpu))
+        for name in ("xla", "in_parts", "cudnn")
+        if name != "cudnn" or has_cudnn
     }
-    if has_cudnn:
-        layers["cudnn"] = Attention(args.heads, dtype, flash=True)
     rate = matrix_rate(dtype)
     rows = []
     for tokens in args.tokens:
@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> Tables:
         for name, layer in layers.items():
             forward, gradient = passes(layer, num_keys=tokens)
             # As the encoder does for cuDNN: an even number of tokens.
-            inputs = jnp.pad(x, ((0, 0), (0, tokens % 2), (0, 0))) if layer.flash else x
+            added = tokens % 2 if name == "cudnn" else 0
+            inputs = jnp.pad(x, ((0, 0), (0, added), (0, 0)))
             works[name, "forward"] = functools.partial(forward, params, inputs)
             works[name, "gradient"] = functools.partial(gradient, params, inputs)
         seconds = medians(works, repeats=args.repeats)

@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> Tables:
     rows = []
     for name in args.phase:
         phase = workload.phase_of(config, name)
-        settings = {"max_classes": workload.MAX_CLASSES}
+        settings = {"num_present": workload.NUM_PRESENT}
 
         def make_step(phase=phase, settings=settings) -> Callable:
             return make_train_step(config, model, mesh, phase, **settings)
 
         rows.append({"phase": name, **compile_times(make_step, inputs)})
-    size = f"{config.backbone}, {config.crop_size} px, {model.dtype.name}, {mesh.size} devices"
+    size = f"{config.backbone}, {config.crop_size} px, {model.compute.dtype}, {mesh.size} devices"
     return {f"compiling the training step, {size}": rows}
 
 

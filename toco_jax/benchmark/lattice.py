@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> Tables:
         lambda points: with_lattice(points, bounds, lambda lattice: lattice, sizes=[vertices])
     )(points)
     apply = jax.jit(filter_values)
-    whole = jax.jit(functools.partial(bilateral_filter_images, **_SIGMAS, together=args.together))
+    unrolled = jax.default_backend() != "cpu" if args.together is None else args.together
+    whole = jax.jit(functools.partial(bilateral_filter_images, **_SIGMAS, unrolled=unrolled))
     batch = [jnp.stack([x] * args.batch) for x in (image, values)]
     works = {
         "build": lambda: build(points),

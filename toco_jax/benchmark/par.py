@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> Tables:
     """Milliseconds an image for each number of maps."""
     photos = np.stack([photo(seed, args.size, args.size) for seed in range(args.batch)])
     images = jnp.asarray(photos, jnp.float32) / 255
-    jitted = jax.jit(functools.partial(refine, together=args.together))
+    unrolled = jax.default_backend() != "cpu" if args.together is None else args.together
+    jitted = jax.jit(functools.partial(refine, unrolled=unrolled))
     works = {}
     for channels in args.channels:
         shape = (args.batch, args.size, args.size, channels)

@@ -18,7 +18,6 @@ from toco_jax.benchmark.flop_count import product_flops
 from toco_jax.benchmark.measure import Row, Tables, planned_bytes
 from toco_jax.benchmark.scaling import exchanged_bytes
 from toco_jax.config import ConfigError
-from toco_jax.runtime.devices import made_for
 from toco_jax.runtime.sharding import mesh_of
 from toco_jax.training.step import make_train_step
 
@@ -98,17 +97,16 @@ def run(args: argparse.Namespace) -> Tables:
     """One upright table."""
     jax.config.update("jax_platforms", "cpu")
     platform, devices = target_devices(args.target)
-    with made_for(platform):
-        mesh = mesh_of(devices)
-        config = workload.configuration(args, num_devices=mesh.size)
-        model = workload.make_model(config)
-        phase = workload.phase_of(config, args.phase)
-        train_step = make_train_step(config, model, mesh, phase, max_classes=workload.MAX_CLASSES)
-        traced = train_step.trace(*workload.abstract_inputs(config, model, mesh))
-        lowered = traced.lower()
-        began = time.perf_counter()
-        compiled = lowered.compile(_OPTIONS[platform])
-        seconds = time.perf_counter() - began
+    mesh = mesh_of(devices)
+    config = workload.configuration(args, num_devices=mesh.size, platform=platform)
+    model = workload.make_model(config, platform)
+    phase = workload.phase_of(config, args.phase)
+    train_step = make_train_step(config, model, mesh, phase, num_present=workload.NUM_PRESENT)
+    traced = train_step.trace(*workload.abstract_inputs(config, model, mesh))
+    lowered = traced.lower()
+    began = time.perf_counter()
+    compiled = lowered.compile(_OPTIONS[platform])
+    seconds = time.perf_counter() - began
     row: Row = {
         "target": args.target,
         "device": devices[0].device_kind,
@@ -116,7 +114,7 @@ def run(args: argparse.Namespace) -> Tables:
         "backbone": config.backbone,
         "size": config.crop_size,
         "batch size": config.batch_size,
-        "dtype": model.dtype.name,
+        "dtype": model.compute.dtype,
         "phase": args.phase,
         "compile seconds here": seconds,
         "FLOP per step and device": float(product_flops(traced)),

@@ -84,7 +84,7 @@ def compile_on(args: argparse.Namespace, num_devices: int) -> tuple:
     config.batch_size *= num_devices
     model = workload.make_model(config)
     phase = workload.phase_of(config, args.phase)
-    train_step = make_train_step(config, model, mesh, phase, max_classes=workload.MAX_CLASSES)
+    train_step = make_train_step(config, model, mesh, phase, num_present=workload.NUM_PRESENT)
     inputs = workload.abstract_inputs(config, model, mesh)
     return config, inputs[0], train_step.lower(*inputs).compile()
 

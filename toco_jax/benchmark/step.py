@@ -26,9 +26,9 @@ from toco_jax.benchmark.measure import (
     wall_seconds,
 )
 from toco_jax.benchmark.parts import make_parts
-from toco_jax.config import Phase
+from toco_jax.method.phases import Phase
 from toco_jax.models.network import ToCo
-from toco_jax.runtime.devices import compiler_options
+from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import make_mesh
 from toco_jax.training.step import make_train_step
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> Tables:
     config = workload.configuration(args, num_devices=mesh.size)
     model = workload.make_model(config)
     phase = workload.phase_of(config, args.phase)
-    train_step = make_train_step(config, model, mesh, phase, max_classes=workload.MAX_CLASSES)
+    train_step = make_train_step(config, model, mesh, phase, num_present=workload.NUM_PRESENT)
     began = time.perf_counter()
     traced = train_step.trace(*workload.abstract_inputs(config, model, mesh))
     compiled = traced.lower().compile()
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> Tables:
         "backbone": config.backbone,
         "size": config.crop_size,
         "batch size": config.batch_size,
-        "dtype": model.dtype.name,
+        "dtype": model.compute.dtype,
         "phase": args.phase,
         "compile seconds": compile_seconds,
         "FLOP per step and device": float(work),
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> Tables:
         with jax.profiler.trace(args.profile):
             for _ in range(_PROFILED):
                 wall_seconds(runner)
-    rate = matrix_rate(model.dtype)
+    rate = matrix_rate(model.compute.jax_dtype)
     images = config.batch_size / seconds
     row = about | {
         "seconds per step": seconds,
@@ -115,8 +115,9 @@ def breakdown(
     """Seconds of each part of one device's share of the step, run by itself on one device."""
     share = {name: x.addressable_data(0) for name, x in runner.batch.items()}
     state = jax.device_put(runner.state, jax.local_devices()[0])
-    jit = functools.partial(jax.jit, compiler_options=compiler_options())
-    settings = {"max_classes": workload.MAX_CLASSES, "jit": jit}
+    options = compiler_options(platform_of(jax.local_devices()[0]))
+    jit = functools.partial(jax.jit, compiler_options=options)
+    settings = {"num_present": workload.NUM_PRESENT, "jit": jit}
     parts = make_parts(config, model, phase, state, share, **settings)
     works = {name: functools.partial(part, *inputs) for name, (part, inputs) in parts.items()}
     return medians(works, repeats=args.repeats)

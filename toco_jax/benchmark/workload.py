@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 
 from toco_jax.benchmark.photos import photo
 from toco_jax.command_line import load_config, place_of
-from toco_jax.config import ConfigError, Phase, phase_at, validate
+from toco_jax.config import ConfigError, validate
+from toco_jax.method.phases import Phase, phase_at
 from toco_jax.models.network import ToCo
-from toco_jax.runtime.devices import platform
 from toco_jax.runtime.sharding import batch_sharded, shard_batch
 from toco_jax.training import step
 
-# Classes in an image, background included, as many as training on VOC allows for.
-MAX_CLASSES = 7
+# Foreground classes in an image, as many as training on VOC allows for.
+NUM_PRESENT = 6
 PHASES = ("all", "first")
 
 
@@ -69,10 +69,12 @@ def override(config: ConfigDict, assignment: str) -> None:
         raise ConfigError(f"--set {assignment}: {error}") from error
 
 
-def configuration(args: argparse.Namespace, *, num_devices: int) -> ConfigDict:
-    """The validated configuration that the options ask for."""
+def configuration(
+    args: argparse.Namespace, *, num_devices: int, platform: str | None = None
+) -> ConfigDict:
+    """The validated configuration that the options ask for, on the devices at hand by default."""
     config = load_config(args.config)
-    on_cpu = platform() == "cpu"
+    on_cpu = (platform or jax.default_backend()) == "cpu"
     config.backbone = args.backbone or ("deit_tiny" if on_cpu else config.backbone)
     config.crop_size = args.size or (224 if on_cpu else 448)
     config.compute_dtype = args.dtype or config.compute_dtype
@@ -83,10 +85,10 @@ def configuration(args: argparse.Namespace, *, num_devices: int) -> ConfigDict:
     return config
 
 
-def make_model(config: ConfigDict) -> ToCo:
+def make_model(config: ConfigDict, platform: str | None = None) -> ToCo:
     """The network, with stored positions for the size of the views."""
     patch = step.backbone_from_name(config.backbone).patch
-    return step.make_model(config, grid=config.crop_size // patch)
+    return step.make_model(config, grid=config.crop_size // patch, platform=platform)
 
 
 def phase_of(config: ConfigDict, name: str) -> Phase:

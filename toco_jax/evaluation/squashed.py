@@ -19,8 +19,8 @@ from toco_jax.evaluation import metrics, scoring
 from toco_jax.inference.native import resize_map
 from toco_jax.method.cams import cam_to_label, multi_scale_cams
 from toco_jax.models.network import ToCo, normalize
+from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.console import say_table
-from toco_jax.runtime.devices import compiler_options
 from toco_jax.runtime.sharding import batch_sharded, replicated, shard_batch
 
 PREDICTORS = ("cam", "aux_cam", "seg")
@@ -70,7 +70,7 @@ def make_eval_step(config: ConfigDict, model: ToCo, mesh: Mesh) -> Callable:
         eval_step,
         in_shardings=(replicated(mesh), batch_sharded(mesh)),
         out_shardings=batch_sharded(mesh),
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(platform_of(mesh.devices.flat[0])),
     )
 
 

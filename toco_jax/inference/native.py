@@ -16,7 +16,7 @@ import numpy as np
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import Padding
 from toco_jax.ops.resize import interpolation_matrix
-from toco_jax.runtime.devices import compiler_options
+from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import batch_sharded, mesh_of, replicated
 
 SEG_SCALES = (1.0, 1.25, 1.5)
@@ -193,7 +193,7 @@ class NativeNetwork:
             forward,
             in_shardings=(replicated(self._mesh), *(batch_sharded(self._mesh),) * 2),
             out_shardings=batch_sharded(self._mesh),
-            compiler_options=compiler_options(),
+            compiler_options=compiler_options(platform_of(self._mesh.devices.flat[0])),
         )
 
     def prepare(self, image: np.ndarray) -> Prepared:

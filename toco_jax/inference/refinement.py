@@ -191,7 +191,7 @@ def par_labels(
     *,
     high_thre: float,
     low_thre: float,
-    max_classes: int,
+    num_present: int,
 ) -> np.ndarray:
     """Labels `[H, W]` refined by PAR, as numbers of the CAM's channels from 1 (paper, section 3.2).
 
@@ -201,14 +201,14 @@ def par_labels(
         frame: size that image and CAM are padded to, so that few programs are compiled.
         high_thre: background score that a foreground label has to beat.
         low_thre: background score that has to beat all classes for a background label.
-        max_classes: most classes of any image, background included.
+        num_present: most foreground classes of any image.
     """
     height, width = image.shape[:2]
     pad = ((0, frame[0] - height), (0, frame[1] - width), (0, 0))
-    missing = max_classes - 1 - cam.shape[-1]
+    missing = num_present - cam.shape[-1]
     padded = np.pad(np.pad(cam, pad, mode="edge"), ((0, 0), (0, 0), (0, missing)))
-    present = np.arange(max_classes - 1) < cam.shape[-1]
-    label = _jitted_par(max_classes)(
+    present = np.arange(num_present) < cam.shape[-1]
+    label = _jitted_par()(
         np.pad(image, pad, mode="edge")[None].astype(np.float32) / 255,
         padded[None],
         present[None].astype(np.float32),
@@ -220,8 +220,9 @@ def par_labels(
 
 
 @functools.cache
-def _jitted_par(max_classes: int) -> Callable:
-    return jax.jit(functools.partial(refine_pseudo_label, max_classes=max_classes))
+def _jitted_par() -> Callable:
+    unrolled = jax.default_backend() != "cpu"
+    return jax.jit(functools.partial(refine_pseudo_label, unrolled=unrolled))
 
 
 def crf_labels(
@@ -231,10 +232,10 @@ def crf_labels(
     *,
     high_thre: float,
     low_thre: float,
-    max_classes: int,
+    num_present: int,
 ) -> np.ndarray:
     """Labels like those of `par_labels`, refined by a dense CRF at the image's size."""
-    missing = max_classes - 1 - cam.shape[-1]
+    missing = num_present - cam.shape[-1]
     absent = np.full((*cam.shape[:2], missing), -np.inf, np.float32)
 
     def run(background_score: float) -> np.ndarray:
@@ -261,7 +262,7 @@ def pseudo_label_writer(
         crf: refines in place of PAR, where it is given.
         frame_of: size of an image to the size it is padded to.
         labels: value that is written for each label, background first; the label itself if None.
-        **settings: `high_thre`, `low_thre`, `max_classes` of `par_labels`.
+        **settings: `high_thre`, `low_thre`, `num_present` of `par_labels`.
 
     Returns:
         A function of a record and the CAMs `[H, W, n]` of its classes.

@@ -112,6 +112,7 @@ def dense_energy(
     sigma_xy: float = 100.0,
     scale: float = 0.5,
     weight: float = 1e-7,
+    unrolled: bool = False,
 ) -> jax.Array:
     """Gated dense CRF energy: similar pixels should agree (Tang et al., ECCV 2018).
 
@@ -128,6 +129,7 @@ def dense_energy(
         sigma_xy: position bandwidth in pixels of the full size.
         scale: the energy is taken on maps of this share of the size, rounded down.
         weight: factor of the energy.
+        unrolled: see `bilateral_filter_images`.
     """
     size = tuple(int(side * scale) for side in image.shape[1:3])
     probs = resize(jax.nn.softmax(seg_logits.astype(jnp.float32), axis=-1), size)
@@ -144,6 +146,7 @@ def dense_energy(
         jax.lax.stop_gradient(inside),
         sigma_rgb=sigma_rgb,
         sigma_xy=sigma_xy * scale,
+        unrolled=unrolled,
     )
     energy = jnp.sum(inside * jax.lax.stop_gradient(gate * filtered))
     # The energy is quadratic in the probabilities: with the filtered side held constant, its value

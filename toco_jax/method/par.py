@@ -14,7 +14,6 @@ import numpy as np
 from toco_jax.method import cams
 from toco_jax.models.network import IMAGE_MEAN, IMAGE_STD
 from toco_jax.ops.resize import resize
-from toco_jax.runtime.devices import platform
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
 NUM_ITERATIONS = 10
@@ -31,10 +30,10 @@ def neighbour_distances() -> np.ndarray:
     return np.array([np.hypot(dy, dx) for dy, dx in OFFSETS])
 
 
-def _neighbour_fn(x: jax.Array, *, together: bool) -> Callable:
+def _neighbour_fn(x: jax.Array, *, unrolled: bool) -> Callable:
     """From an offset `(dy, dx)` to the neighbours of `x [B, C, H, W]` there, borders repeated."""
     padded = jnp.pad(x, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="edge")
-    if together:
+    if unrolled:
         # A compiler would fuse the repeating of borders into the reading of each neighbour.
         padded = jax.lax.optimization_barrier(padded)
     return lambda offset: jax.lax.dynamic_slice(
@@ -42,9 +41,9 @@ def _neighbour_fn(x: jax.Array, *, together: bool) -> Callable:
     )
 
 
-def _scan(step: Callable, init: jax.Array, *arrays, together: bool) -> tuple[jax.Array, Any]:
+def _scan(step: Callable, init: jax.Array, *arrays, unrolled: bool) -> tuple[jax.Array, Any]:
     """`jax.lax.scan` over the neighbours and what `arrays` hold of them, or all steps in a row."""
-    if not together:
+    if not unrolled:
         return jax.lax.scan(step, init, (jnp.asarray(OFFSETS), *arrays))
     outputs = []
     for inputs in zip(OFFSETS, *arrays, strict=True):
@@ -53,30 +52,30 @@ def _scan(step: Callable, init: jax.Array, *arrays, together: bool) -> tuple[jax
     return init, None if outputs[0] is None else jnp.stack(outputs)
 
 
-def _sum(term: Callable, like: jax.Array, *arrays, together: bool) -> jax.Array:
+def _sum(term: Callable, like: jax.Array, *arrays, unrolled: bool) -> jax.Array:
     """Sum of `term(offset, *arrays_there)` over the neighbours."""
 
     def add(total: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
         return total + term(*inputs), None
 
-    return _scan(add, jnp.zeros_like(like), *arrays, together=together)[0]
+    return _scan(add, jnp.zeros_like(like), *arrays, unrolled=unrolled)[0]
 
 
-def affinity(image: jax.Array, *, together: bool) -> jax.Array:
+def affinity(image: jax.Array, *, unrolled: bool) -> jax.Array:
     """Weights of the 48 neighbours of each pixel.
 
     Args:
         image: `[B, H, W, 3]` in [0, 1].
-        together: see `refine`.
+        unrolled: see `refine`.
 
     Returns:
         `[48, B, H, W]` float32: a softmax over colour differences plus 0.01 times one over
         distances.
     """
     pixel = jnp.moveaxis(image.astype(jnp.float32), -1, 1)  # [B, 3, H, W]
-    neighbour, num = _neighbour_fn(pixel, together=together), len(OFFSETS)
-    mean = _sum(neighbour, pixel, together=together) / num
-    squares = _sum(lambda offset: (neighbour(offset) - mean) ** 2, pixel, together=together)
+    neighbour, num = _neighbour_fn(pixel, unrolled=unrolled), len(OFFSETS)
+    mean = _sum(neighbour, pixel, unrolled=unrolled) / num
+    squares = _sum(lambda offset: (neighbour(offset) - mean) ** 2, pixel, unrolled=unrolled)
     bandwidth = _BANDWIDTH * (jnp.sqrt(squares / (num - 1)) + _EPS)
 
     def logit_of(offset) -> jax.Array:
@@ -89,9 +88,9 @@ def affinity(image: jax.Array, *, together: bool) -> jax.Array:
         return jnp.maximum(largest, logit), logit
 
     lowest = jnp.full_like(pixel[:, 0], -jnp.inf)
-    largest, logits = _scan(more, lowest, together=together)  # logits: [48, B, H, W]
+    largest, logits = _scan(more, lowest, unrolled=unrolled)  # logits: [48, B, H, W]
     colour = jnp.exp(logits - largest[None])
-    colour /= _sum(lambda _, weight: weight, largest, colour, together=together)[None]
+    colour /= _sum(lambda _, weight: weight, largest, colour, unrolled=unrolled)[None]
 
     distance = neighbour_distances()
     closeness = -((distance / (distance.std(ddof=1) + _EPS) / _BANDWIDTH) ** 2)
@@ -105,7 +104,7 @@ def refine(
     masks: jax.Array,
     *,
     num_iterations: int = NUM_ITERATIONS,
-    together: bool | None = None,
+    unrolled: bool = False,
 ) -> jax.Array:
     """Propagates class maps along the image's own structure.
 
@@ -113,27 +112,25 @@ def refine(
         image: `[B, H, W, 3]` in [0, 1].
         masks: `[B, h, w, K]`, resized to the image with corners aligned when the sizes differ.
         num_iterations: propagation steps.
-        together: all neighbours in one program, as an accelerator likes it, rather than one after
-            the other, whose sum stays in a processor's cache. By default what suits the device.
+        unrolled: all neighbours in one program, as an accelerator likes it, rather than one after
+            the other, whose sum stays in a processor's cache.
 
     Returns:
         `[B, H, W, K]` float32.
     """
-    if together is None:
-        together = platform() != "cpu"
-    weights = affinity(image, together=together)
-    if together:  # An array each, which the iterations need not cut out of the whole.
+    weights = affinity(image, unrolled=unrolled)
+    if unrolled:  # An array each, which the iterations need not cut out of the whole.
         weights = list(weights)
     masks = resize(masks.astype(jnp.float32), image.shape[1:3], "bilinear_corners")
     masks = jnp.moveaxis(masks, -1, 1)  # [B, K, H, W]
 
     def propagate(_, masks: jax.Array) -> jax.Array:
-        neighbour = _neighbour_fn(masks, together=together)
+        neighbour = _neighbour_fn(masks, unrolled=unrolled)
 
         def term(offset, weight: jax.Array) -> jax.Array:
             return neighbour(offset) * weight[:, None]
 
-        return _sum(term, masks, weights, together=together)
+        return _sum(term, masks, weights, unrolled=unrolled)
 
     masks = jax.lax.fori_loop(0, num_iterations, propagate, masks)
     return jnp.moveaxis(masks, 1, -1)
@@ -161,45 +158,33 @@ def unit_image(image: jax.Array, *, truncated: bool) -> jax.Array:
 def refine_pseudo_label(
     image: jax.Array,
     cam: jax.Array,
-    cls_label: jax.Array,
+    present: jax.Array,
     valid_box: jax.Array,
     *,
     high_thre: float,
     low_thre: float,
-    max_classes: int,
+    unrolled: bool = False,
 ) -> jax.Array:
     """CAMs refined at half size against a high and a low background score.
 
     Args:
         image: `[B, H, W, 3]` in [0, 1].
-        cam: `[B, H, W, C]` in [0, 1].
-        cls_label: `[B, C]` of 0 and 1.
+        cam: `[B, H, W, K]` in [0, 1]; the work grows with K, so give the classes that an image may
+            hold (`cams.present_classes`) where there are many.
+        present: `[B, K]` of 0 and 1, the image's own classes among them.
         valid_box: `[B, 4]` in the image's pixels.
         high_thre: background score of the run that decides the foreground.
         low_thre: background score of the run that must agree on the background.
-        max_classes: most classes an image may hold, background included; exact as long as no image
-            holds more.
+        unrolled: see `refine`.
 
     Returns:
-        `[B, H, W]` int32: a class where the high run says so, 0 where both runs say background,
-        255 elsewhere and outside the box.
+        `[B, H, W]` int32 in 0..K and 255: a class where the high run says so, 0 where both runs say
+        background, 255 elsewhere and outside the box.
     """
-    class_ids, present = cams.present_classes(cls_label, max_classes - 1)  # [B, K] each
-    if class_ids.shape[1] < cls_label.shape[1]:
-        label = refine_pseudo_label(
-            image,
-            cams.of_classes(cam, class_ids),
-            present,
-            valid_box,
-            high_thre=high_thre,
-            low_thre=low_thre,
-            max_classes=max_classes,
-        )
-        return cams.to_class_labels(label, class_ids)
     size = image.shape[1:3]
     half = (size[0] // 2, size[1] // 2)
     scores = resize(cam.astype(jnp.float32), half)
-    is_present = cls_label[:, None, None, :] > 0
+    is_present = present[:, None, None, :] > 0
 
     def class_probs(background_score: float) -> jax.Array:
         logits = jnp.where(is_present, scores, -jnp.inf)
@@ -207,7 +192,8 @@ def refine_pseudo_label(
         return jax.nn.softmax(jnp.concatenate([background, logits], axis=-1), axis=-1)
 
     runs = jnp.concatenate([class_probs(high_thre), class_probs(low_thre)], axis=-1)
-    refined = resize(refine(resize(image.astype(jnp.float32), half), runs), size)
+    small = resize(image.astype(jnp.float32), half)
+    refined = resize(refine(small, runs, unrolled=unrolled), size)
     high, low = (run.argmax(axis=-1).astype("int32") for run in jnp.split(refined, 2, axis=-1))
     label = jnp.where(high > 0, high, jnp.where(low > 0, cams.IGNORE_INDEX, 0))
     return jnp.where(cams.inside_box(valid_box, size), label, cams.IGNORE_INDEX)

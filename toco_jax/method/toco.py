@@ -1,204 +1,255 @@
-"""The objective: the poster's figure, from a batch of views to the weighted sum of the losses.
+"""ToCo: the poster's figure, from a batch of views to the weighted sum of the losses.
 
 Each encoder pass is done once. View 1 is the classification input, the first global view and the
 un-mirrored scale of the CAM; the teacher is a head of its own on the student's class tokens.
+
+Each function below is a box of the figure, in the order in which the data flows. It takes the
+arrays known so far by their names (`seen`, the batch at first) and keyword numbers, and returns new
+arrays by their names, loss terms among them. `net(method, *args)` calls the network. Labels count
+the classes `class_ids [B, K]` that an image may hold, from 1, until `cams.to_class_labels` names
+them among all classes.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from toco_jax.config import Phase
 from toco_jax.method import cams, crops, losses, par
-from toco_jax.models.heads import ProjectionHead
-from toco_jax.models.network import ToCo, normalize
-from toco_jax.ops.parts import largest_divisor, map_parts
+from toco_jax.method.phases import Phase
+from toco_jax.models.network import ToCo, call, frozen_cams, normalize
 from toco_jax.ops.resize import resize
 
-# Patches that `in_parts` takes through the encoder at once where there is no gradient. On more,
-# whose hidden layers leave every cache, a processor's products are a fifth slower.
-_PATCHES_AT_ONCE = 4096
+Arrays = dict[str, jax.Array]
 
 
-def contrast_pairs(
-    apply: Callable,
-    teacher_params: dict,
-    cls_tokens: jax.Array,
-    local_crops: jax.Array,
-    local_positive: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Projections of all views for the class token contrast.
+def classification(net: Callable, seen: Arrays, *, with_view2: bool) -> Arrays:
+    """One pass with gradient over the global views, and the classification losses of view 1.
 
-    Args:
-        apply: `apply(method, *args)` of the network with its parameters.
-        teacher_params: parameters of the teacher head.
-        cls_tokens: class tokens `[2 * B, D]` of the two global views.
-        local_crops: uint8 `[B, n, s, s, 3]`.
-        local_positive: `[B, n]`, whether a crop shows foreground.
+    Of view 2 only the class token is computed.
 
     Returns:
-        `student [2 + n, B, E]`, `teacher [2, B, E]` without gradient and `positive [B, 2 + n]`;
-        global views are positive.
+        The terms `cls` and `cls_aux`; and what `ToCo.encode` returns for both views and
+        `ToCo.classify` for view 1.
     """
-    batch_size, num, *crop_shape = local_crops.shape
-    local_crops = local_crops.swapaxes(0, 1).reshape(-1, *crop_shape)  # [n * B, s, s, 3]
-    local_tokens = apply("encode", normalize(local_crops), num_mapped=0)["cls_token"]
-    student = apply("project", jnp.concatenate([cls_tokens, local_tokens]))
-    student = student.reshape(2 + num, batch_size, -1)  # [2 + n, B, E]
-    teacher = ProjectionHead().apply({"params": teacher_params}, cls_tokens)
-    teacher = jax.lax.stop_gradient(teacher).reshape(2, batch_size, -1)  # [2, B, E]
-    positive = jnp.concatenate([jnp.ones((batch_size, 2), bool), local_positive], axis=1)
-    return student, teacher, positive
+    view1, label = normalize(seen["image"]), seen["cls_label"]
+    views = [view1, normalize(seen["view2"])] if with_view2 else [view1]
+    tokens = net("encode", jnp.concatenate(views), num_mapped=len(view1))
+    out = net("classify", tokens, net("token_grid", view1))
+    cls = losses.multilabel_soft_margin(out["cls_logits"], label)
+    cls_aux = losses.multilabel_soft_margin(out["aux_cls_logits"], label)
+    return tokens | out | {"cls": cls, "cls_aux": cls_aux}
 
 
 def class_maps(
-    config: ConfigDict,
-    model: ToCo,
-    params: dict,
-    images: jax.Array,
-    out: dict[str, jax.Array],
-    class_ids: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Multi-scale CAMs of the classes `class_ids [B, K]` of each image, without gradient.
-
-    Args:
-        config: a validated configuration.
-        model: the network.
-        params: its parameters.
-        images: normalised images `[B, H, W, 3]`.
-        out: what the network's `classify` says of them.
-        class_ids: see `cams.present_classes`.
+    cam_fn: cams.CamFn, seen: Arrays, *, scales: tuple[float, ...], num_present: int
+) -> Arrays:
+    """Multi-scale CAMs of the classes that an image may hold, without gradient.
 
     Returns:
-        `cam, aux_cam [B, H, W, K]` in [0, 1).
+        `full_cam`, `full_aux_cam [B, H, W, K]` in [0, 1) at the size of the image, and `class_ids`,
+        `present [B, K]` of `cams.present_classes`.
     """
-    params, unscaled = jax.lax.stop_gradient((params, (out["cam"], out["aux_cam"])))
-
-    def cam_fn(scaled: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def some(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-            return model.apply({"params": params}, images, method="cams")
-
-        rows, columns = model.token_grid(scaled)
-        num = largest_divisor(len(scaled), _PATCHES_AT_ONCE // (rows * columns))
-        if model.in_parts and num < len(scaled):
-            return map_parts(some, scaled, num)
-        return some(scaled)
-
-    return cams.multi_scale_cams(
+    class_ids, present = cams.present_classes(seen["cls_label"], num_present)
+    cam, aux_cam = cams.multi_scale_cams(
         cam_fn,
-        images,
-        scales=tuple(config.cam_scales),
-        unscaled=unscaled,
+        normalize(seen["image"]),
+        scales=scales,
+        unscaled=jax.lax.stop_gradient((seen["cam"], seen["aux_cam"])),
         class_ids=class_ids,
     )
+    return {"full_cam": cam, "full_aux_cam": aux_cam, "class_ids": class_ids, "present": present}
 
 
-def by_group(config: ConfigDict, loss: Callable, *arrays: jax.Array) -> jax.Array:
-    """Mean of a `loss` that pools over images, over groups of `config.group_size` of them."""
-    if len(arrays[0]) == config.group_size:  # shares its softmax with the dense energy
+def patch_contrast(
+    seen: Arrays, *, grid: tuple[int, int], patch: int, group_size: int, **thresholds: float
+) -> Arrays:
+    """Patch token contrast: the intermediate layer's CAM says which final patch tokens may agree.
+
+    Args:
+        seen: the arrays known so far.
+        grid: rows and columns of the tokens.
+        patch: side of a patch in pixels; 1 leaves the box unscaled, as the released code does.
+        group_size: images that the loss pools over.
+        **thresholds: `low_thre`, `bkg_thre` and `high_thre` in [0, 1].
+
+    Returns:
+        The term `ptc`; and `pseudo_label_aux [B, *grid]`.
+    """
+    token_box = cams.box_to_tokens(seen["valid_box"], patch)
+    aux_cam = resize(seen["full_aux_cam"], grid)
+    label = cams.cam_to_pseudo_label(aux_cam, seen["present"], token_box, **thresholds)
+    pairs = (seen["patch_tokens"], cams.label_to_affinity(label))
+    ptc = by_group(losses.patch_token_contrast, *pairs, group_size=group_size)
+    return {"ptc": ptc, "pseudo_label_aux": cams.to_class_labels(label, seen["class_ids"])}
+
+
+def uncertain_crops(
+    keys: jax.Array, seen: Arrays, *, num: int, size: int, **thresholds: float
+) -> Arrays:
+    """Crops of the regions that the intermediate layer's CAM leaves uncertain.
+
+    Args:
+        keys: PRNG keys `[B]`.
+        seen: the arrays known so far; with `crop_origins [B, num, 2]` nothing is drawn.
+        num: crops of an image.
+        size: side of a crop in pixels.
+        **thresholds: `low_thre` and `high_thre` in [0, 1].
+
+    Returns:
+        `local_crops` uint8 `[B, num, size, size, 3]`, `is_foreground [B, num]` booleans and
+        `roi_mask [B, H, W]`.
+    """
+    roi_mask = cams.cam_to_roi_mask(seen["full_aux_cam"], seen["present"], **thresholds)
+    origins = seen.get("crop_origins")
+    if origins is None:
+        origins = crops.sample_crop_origins(keys, roi_mask, num=num, size=size)
+    cut, is_foreground = crops.crop_and_flag(seen["local"], roi_mask, origins, size=size)
+    return {"local_crops": cut, "is_foreground": is_foreground, "roi_mask": roi_mask}
+
+
+def class_contrast(net: Callable, teacher: Callable, seen: Arrays, *, temperature: float) -> Arrays:
+    """Class token contrast: the crops of an image against its global views.
+
+    Args:
+        net: the network.
+        teacher: the teacher head, from class tokens `[..., D]` to `[..., E]`.
+        seen: the arrays known so far.
+        temperature: tau > 0.
+
+    Returns:
+        The term `ctc`; and `student [2 + n, B, E]`, `teacher [2, B, E]`, `positive [B, 2 + n]`.
+    """
+    local_crops, cls_tokens = seen["local_crops"], seen["cls_token"]
+    batch_size, num, *crop_shape = local_crops.shape
+    local_crops = local_crops.swapaxes(0, 1).reshape(-1, *crop_shape)  # [n * B, s, s, 3]
+    local_tokens = net("encode", normalize(local_crops), num_mapped=0)["cls_token"]
+    student = net("project", jnp.concatenate([cls_tokens, local_tokens]))
+    student = student.reshape(2 + num, batch_size, -1)  # [2 + n, B, E]
+    target = jax.lax.stop_gradient(teacher(cls_tokens)).reshape(2, batch_size, -1)  # [2, B, E]
+    is_global = jnp.ones((batch_size, 2), bool)  # the global views always show foreground
+    positive = jnp.concatenate([is_global, seen["is_foreground"]], axis=1)  # [B, 2 + n]
+    ctc = losses.class_token_contrast(student, target, positive, temperature=temperature)
+    return {"ctc": ctc, "student": student, "teacher": target, "positive": positive}
+
+
+def segmentation(
+    net: Callable,
+    seen: Arrays,
+    *,
+    source: str,
+    group_size: int,
+    truncated: bool,
+    unrolled: bool,
+    **thresholds: float,
+) -> Arrays:
+    """The refined CAM supervises the decoder; the dense energy smooths what that predicts.
+
+    Args:
+        net: the network.
+        seen: the arrays known so far.
+        source: which map becomes labels, `"cam"` or `"aux_cam"`.
+        group_size: images that the cross-entropy pools over.
+        truncated: refines on the released code's image, see `par.unit_image`.
+        unrolled: see `Compute`.
+        **thresholds: `low_thre` and `high_thre` in [0, 1].
+
+    Returns:
+        The terms `seg` and `reg`; and `seg_logits [B, h, w, C + 1]`, `pseudo_label [B, H, W]`.
+    """
+    image, box = seen["image"], seen["valid_box"]
+    unit = par.unit_image(image, truncated=truncated)
+    settings = thresholds | {"unrolled": unrolled}
+    maps = (seen[f"full_{source}"], seen["present"])
+    refined = par.refine_pseudo_label(unit, *maps, box, **settings)
+    label = cams.to_class_labels(refined, seen["class_ids"])
+    seg_logits = net("decode", seen, net("token_grid", image))
+    logits = resize(seg_logits, image.shape[1:3])
+    seg = by_group(losses.segmentation, logits, label, group_size=group_size)
+    reg = losses.dense_energy(image, logits, label, box, unrolled=unrolled)
+    return {"seg": seg, "reg": reg, "seg_logits": seg_logits, "pseudo_label": label}
+
+
+def by_group(loss: Callable, *arrays: jax.Array, group_size: int) -> jax.Array:
+    """Mean over groups of `group_size` images of a `loss` that pools over images."""
+    if len(arrays[0]) == group_size:  # shares its softmax with the dense energy
         return loss(*arrays)
-    groups = [x.reshape(-1, config.group_size, *x.shape[1:]) for x in arrays]  # [G, g, ...]
+    groups = [x.reshape(-1, group_size, *x.shape[1:]) for x in arrays]  # [G, g, ...]
     return jax.vmap(loss)(*groups).mean()
 
 
-def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, max_classes: int) -> Callable:
-    """The loss of one device's share of a batch, for the terms that `phase` gives a weight.
+def figure(
+    net: Callable,
+    teacher: Callable,
+    cam_fn: cams.CamFn,
+    keys: jax.Array,
+    batch: Arrays,
+    *,
+    terms: set[str],
+    numbers: dict[str, dict],
+) -> Arrays:
+    """The poster's figure: all that the loss `terms` need, from a batch; see `numbers_of`."""
+    seen = batch | classification(net, batch, with_view2="ctc" in terms)
+    if terms - {"cls", "cls_aux"}:
+        seen |= class_maps(cam_fn, seen, **numbers["class_maps"])
+    if "ptc" in terms:
+        seen |= patch_contrast(seen, **numbers["patch_contrast"])
+    if "ctc" in terms:
+        seen |= uncertain_crops(keys, seen, **numbers["uncertain_crops"])
+        seen |= class_contrast(net, teacher, seen, **numbers["class_contrast"])
+    if terms & {"seg", "reg"}:
+        seen |= segmentation(net, seen, **numbers["segmentation"])
+    return seen
+
+
+def numbers_of(
+    config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int
+) -> dict[str, dict]:
+    """The keyword numbers of each box of the figure.
 
     Args:
         config: a validated configuration.
         model: the network.
-        phase: loss weights in force.
-        max_classes: most classes an image of the data holds, background included.
-
-    Returns:
-        `loss_fn(params, teacher_params, keys [B], batch, crop_origins [B, n, 2] or None)` to
-        `(total, aux)`; `aux` holds the unweighted terms under `"terms"` and what they were made
-        from. A function of arrays alone.
+        phase: what is in force.
+        num_present: most foreground classes that an image of the data holds.
     """
-    weight = phase.weight
     patch = model.backbone.patch
     grid = (config.crop_size // patch,) * 2
-    thresholds = {"high_thre": config.high_thre, "low_thre": config.low_thre}
+    regions = {"low_thre": config.low_thre, "high_thre": config.high_thre}
+    labels = regions | {"bkg_thre": config.bkg_thre}
+    pooled = {"group_size": config.group_size}
+    box_unit = 1 if config.as_published else patch
+    quirks = {"truncated": config.as_published, "unrolled": model.compute.unrolled}
+    return {
+        "class_maps": {"scales": tuple(config.cam_scales), "num_present": num_present},
+        "patch_contrast": pooled | labels | {"grid": grid, "patch": box_unit},
+        "uncertain_crops": regions
+        | {"num": config.num_local_crops, "size": config.local_crop_size},
+        "class_contrast": {"temperature": config.temperature},
+        "segmentation": pooled | regions | quirks | {"source": phase.pseudo_label_cam},
+    }
 
-    def loss_fn(params, teacher_params, keys, batch, crop_origins=None):
-        cls_label, valid_box = batch["cls_label"], batch["valid_box"]
 
-        def apply(method: str, *args, **kwargs):
-            return model.apply({"params": params}, *args, method=method, **kwargs)
+def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int) -> Callable:
+    """The loss of one device's share of a batch, for the terms that `phase` gives a weight.
 
-        # 1. One pass with gradient over the global views; the first is the classification input,
-        # and of the second nothing but the class token is ever used.
-        view1 = normalize(batch["image"])
-        views = [view1, normalize(batch["view2"])] if weight("ctc") else [view1]
-        tokens = apply("encode", jnp.concatenate(views), num_mapped=len(view1))
-        terms, out = {}, apply("classify", tokens, grid)
-        if weight("cls"):
-            terms["cls"] = losses.multilabel_soft_margin(out["cls_logits"], cls_label)
-        if weight("cls_aux"):
-            terms["cls_aux"] = losses.multilabel_soft_margin(out["aux_cls_logits"], cls_label)
-        aux = {"cls_logits": out["cls_logits"], "aux_cls_logits": out["aux_cls_logits"]}
+    Returns:
+        `loss_fn(params, teacher_params, keys [B], batch)` to `(total, seen)`; `seen` holds the
+        unweighted terms under `"terms"` and all that `figure` returns. A function of arrays alone;
+        with `crop_origins [B, n, 2]` in the batch no crop is drawn.
+    """
+    weights = {term: weight for term, weight in phase.weights if weight}
+    numbers = numbers_of(config, model, phase, num_present=num_present)
 
-        # 2. Multi-scale CAMs of the final and the intermediate layer, without gradient, of the
-        # classes that an image may hold; labels count these until they are handed out.
-        if any(weight(term) for term in ("ptc", "ctc", "seg", "reg")):
-            class_ids, present = cams.present_classes(cls_label, max_classes - 1)  # [B, K] each
-            cam, aux_cam = class_maps(config, model, params, view1, out, class_ids)
-            aux |= {"cam": cam, "aux_cam": aux_cam, "class_ids": class_ids}
-
-        # 3. Patch token contrast: the intermediate CAM says which final patch tokens may agree.
-        if weight("ptc"):
-            token_box = valid_box if config.as_published else cams.box_to_tokens(valid_box, patch)
-            aux_label = cams.cam_to_pseudo_label(
-                resize(aux_cam, grid), present, token_box, bkg_thre=config.bkg_thre, **thresholds
-            )
-            affinity = cams.label_to_affinity(aux_label)
-            pairs = (tokens["patch_tokens"], affinity)
-            terms["ptc"] = by_group(config, losses.patch_token_contrast, *pairs)
-            aux["pseudo_label_aux"] = cams.to_class_labels(aux_label, class_ids)
-
-        # 4. Class token contrast: crops of uncertain regions against the global views.
-        if weight("ctc"):
-            roi_mask = cams.cam_to_roi_mask(aux_cam, present, **thresholds)
-            if crop_origins is None:
-                crop_origins = crops.sample_crop_origins(
-                    keys, roi_mask, num=config.num_local_crops, size=config.local_crop_size
-                )
-            local_crops, positive = crops.crop_and_flag(
-                batch["local"], roi_mask, crop_origins, size=config.local_crop_size
-            )
-            student, teacher, positive = contrast_pairs(
-                apply, teacher_params, tokens["cls_token"], local_crops, positive
-            )
-            terms["ctc"] = losses.class_token_contrast(
-                student, teacher, positive, temperature=config.temperature
-            )
-            aux |= {"roi_mask": roi_mask, "positive": positive}
-            aux |= {"student": student, "teacher": teacher}
-
-        # 5. Segmentation: the refined CAM supervises the decoder, the dense energy smooths it.
-        if weight("seg") or weight("reg"):
-            refined = par.refine_pseudo_label(
-                par.unit_image(batch["image"], truncated=config.as_published),
-                {"cam": cam, "aux_cam": aux_cam}[phase.pseudo_label_cam],
-                present,
-                valid_box,
-                max_classes=max_classes,
-                **thresholds,
-            )
-            pseudo_label = cams.to_class_labels(refined, class_ids)
-            seg_logits = apply("decode", tokens, grid)
-            full_logits = resize(seg_logits, batch["image"].shape[1:3])
-            if weight("seg"):
-                terms["seg"] = by_group(config, losses.segmentation, full_logits, pseudo_label)
-            if weight("reg"):
-                terms["reg"] = losses.dense_energy(
-                    batch["image"], full_logits, pseudo_label, valid_box
-                )
-            aux |= {"seg_logits": seg_logits, "pseudo_label": pseudo_label}
-
-        total = sum(weight(term) * value for term, value in terms.items())
-        return total, aux | {"terms": terms | {"total": total}}
+    def loss_fn(params, teacher_params, keys, batch):
+        net = functools.partial(call, model, params)
+        teacher = functools.partial(call, model, {"proj_head": teacher_params}, "project")
+        settings = {"terms": set(weights), "numbers": numbers}
+        seen = figure(net, teacher, frozen_cams(model, params), keys, batch, **settings)
+        total = sum(weight * seen[term] for term, weight in weights.items())
+        terms = {term: seen[term] for term in weights} | {"total": total}
+        return total, seen | {"terms": terms}
 
     return loss_fn

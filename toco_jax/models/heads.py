@@ -1,5 +1,6 @@
 """The heads on top of the encoder: classifiers, LargeFOV decoder, projection head."""
 
+import dataclasses
 import itertools
 import math
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 
 from toco_jax.models.layers import Linear, gelu
 from toco_jax.ops.product import product
+from toco_jax.runtime.compute import Compute
 
 
 def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
@@ -58,19 +60,20 @@ class DilatedConv(nn.Module):
     Attributes:
         features: output channels.
         dilation: distance of the taps, in cells.
-        dtype: compute dtype; the taps are added up in float32.
+        compute: how it is executed; the taps are added up in float32.
     """
 
     features: int
     dilation: int
-    dtype: jnp.dtype
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, h, w, D]` to `[B, h, w, features]` in `dtype`."""
+        """`[B, h, w, D]` to `[B, h, w, features]` in the compute dtype."""
         batch, height, width, dim = x.shape
         kernel = self.param("kernel", fan_in_uniform, (3, 3, dim, self.features))
-        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        dtype = self.compute.jax_dtype
+        x, kernel = x.astype(dtype), kernel.astype(dtype)
         taps = jax.lax.split(kernel.reshape(9 * dim, -1), [dim] * 9)  # each [D, features]
         steps = (-self.dilation, 0, self.dilation)
         total = jnp.zeros((batch, height, width, self.features), jnp.float32)
@@ -79,13 +82,14 @@ class DilatedConv(nn.Module):
             if rows <= 0 or columns <= 0:
                 continue
             seen = x[:, max(0, dy) :, max(0, dx) :][:, :rows, :columns]
-            part = product(seen.reshape(-1, dim), tap, jnp.float32)
+            seen = seen.reshape(-1, dim)
+            part = product(seen, tap, dtype=jnp.float32, unrolled=self.compute.unrolled)
             part = part.reshape(batch, rows, columns, self.features)
             top, left = max(0, -dy), max(0, -dx)
             part += total[:, top : top + rows, left : left + columns]
             # Not `at[].add`: as a scatter it adds in an order of its own on a GPU.
             total = jax.lax.dynamic_update_slice(total, part, (0, top, left, 0))
-        return total.astype(self.dtype)
+        return total.astype(dtype)
 
 
 class LargeFOV(nn.Module):
@@ -95,13 +99,13 @@ class LargeFOV(nn.Module):
         num_labels: outputs, background included.
         width: channels of the two hidden layers.
         dilation: distance of the 3x3 taps, in tokens.
-        dtype: compute dtype; the logits are float32.
+        compute: how it is executed; the logits are float32.
     """
 
     num_labels: int
     width: int = 512
     dilation: int = 5
-    dtype: jnp.dtype = jnp.float32
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, feature_map: jax.Array, valid: jax.Array | None = None) -> jax.Array:
@@ -112,14 +116,14 @@ class LargeFOV(nn.Module):
         for name in ("conv6", "conv7"):
             if valid is not None:
                 x = jnp.where(valid[..., None], x, 0)
-            x = DilatedConv(self.width, self.dilation, self.dtype, name=name)(x)
+            x = DilatedConv(self.width, self.dilation, self.compute, name=name)(x)
             x = nn.relu(x)
         out = nn.Conv(
             self.num_labels,
             (1, 1),
             use_bias=False,
             kernel_init=fan_in_uniform,
-            dtype=self.dtype,
+            dtype=self.compute.jax_dtype,
             name="conv8",
         )(x)
         return out.astype(jnp.float32)
@@ -136,8 +140,10 @@ class ProjectionHead(nn.Module):
     """Class token to the space of the class token contrast (paper, section 3.4).
 
     Linear, GELU, Linear, GELU, Linear, L2 normalisation, then a weight-normalised bias-free linear
-    map of gain 1. Computed in float32.
+    map of gain 1. Computed in float32 whatever the compute dtype.
     """
+
+    compute: Compute = Compute()
 
     hidden: int = 2048
     bottleneck: int = 256
@@ -148,10 +154,10 @@ class ProjectionHead(nn.Module):
         """`[..., D]` to `[..., features]`, every entry in [-1, 1]."""
         init = nn.initializers.truncated_normal(0.02)
         x = cls_token.astype(jnp.float32)
-        kind = (jnp.float32, init)
+        kind = (dataclasses.replace(self.compute, dtype="float32"), init)
         x = gelu(Linear(self.hidden, *kind, name="mlp_0")(x))
         x = gelu(Linear(self.hidden, *kind, name="mlp_2")(x))
         x = Linear(self.bottleneck, *kind, name="mlp_4")(x)
         x = _l2_normalize(x, axis=-1)
         direction = self.param("last_layer", init, (self.bottleneck, self.features))
-        return product(x, _l2_normalize(direction, axis=0))
+        return product(x, _l2_normalize(direction, axis=0), unrolled=self.compute.unrolled)

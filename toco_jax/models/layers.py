@@ -1,5 +1,6 @@
 """The transformer block; its attention plain, by cuDNN, or a few heads at a time."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from toco_jax.ops.layer_norm import layer_norm
 from toco_jax.ops.parts import largest_divisor, map_parts
 from toco_jax.ops.product import product
+from toco_jax.runtime.compute import Compute
 
 # What the gradient keeps where it computes most things again: results of the linear layers, and of
 # attention where it costs much.
@@ -25,7 +27,7 @@ class Linear(nn.Module):
     """A linear layer whose result `KEPT` names."""
 
     features: int
-    dtype: jnp.dtype
+    compute: Compute = Compute()
     kernel_init: Callable = nn.linear.default_kernel_init
 
     @nn.compact
@@ -33,11 +35,17 @@ class Linear(nn.Module):
         """`[..., D]` to `[..., features]`."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return _linear(*nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype))
+        return _linear(self.compute, *promoted(self.compute, x, kernel, bias))
 
 
-def _linear(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
-    return checkpoint_name(product(x, kernel) + bias.reshape((1,) * (x.ndim - 1) + (-1,)), KEPT)
+def promoted(compute: Compute, *arrays: jax.Array) -> list[jax.Array]:
+    """The arrays in the compute dtype."""
+    return nn.dtypes.promote_dtype(*arrays, dtype=compute.jax_dtype)
+
+
+def _linear(compute: Compute, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+    out = product(x, kernel, unrolled=compute.unrolled)
+    return checkpoint_name(out + bias.reshape((1,) * (x.ndim - 1) + (-1,)), KEPT)
 
 
 def _attend(
@@ -84,14 +92,11 @@ def _flash(q: jax.Array, k: jax.Array, v: jax.Array, num_keys: int) -> jax.Array
 class QueriesKeysValues(nn.Module):
     """Three linear layers of the tokens that share one kernel and one bias.
 
-    Attributes:
-        dtype: compute dtype of the product.
-        apart: a product for each of the three. Costs a little more than one product for all, but
-            each result is an array of its own that nothing needs to copy out of the whole.
+    For cuDNN's attention each has a product of its own. That costs a little more than one product
+    for all, but each result is an array of its own that nothing needs to copy out of the whole.
     """
 
-    dtype: jnp.dtype
-    apart: bool = False
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> list[jax.Array]:
@@ -99,12 +104,12 @@ class QueriesKeysValues(nn.Module):
         width = x.shape[-1]
         kernel = self.param("kernel", nn.linear.default_kernel_init, (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (3 * width,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = promoted(self.compute, x, kernel, bias)
         # Split, not sliced: the gradient of slices would be padded with zeros and added.
-        if self.apart:
+        if self.compute.attention == "cudnn":
             kernels, biases = (jax.lax.split(w, (width,) * 3, w.ndim - 1) for w in (kernel, bias))
-            return [_linear(x, *pair) for pair in zip(kernels, biases, strict=True)]
-        return jax.lax.split(_linear(x, kernel, bias), (width,) * 3, x.ndim - 1)
+            return [_linear(self.compute, x, *pair) for pair in zip(kernels, biases, strict=True)]
+        return jax.lax.split(_linear(self.compute, x, kernel, bias), (width,) * 3, x.ndim - 1)
 
 
 class Attention(nn.Module):
@@ -112,15 +117,11 @@ class Attention(nn.Module):
 
     Attributes:
         heads: number of heads, a divisor of the width D.
-        dtype: compute dtype of the matrix products.
-        flash: by cuDNN, for bfloat16 or float16 on a GPU, where `is_key` is not given.
-        in_parts: a few heads at a time where the maps are large.
+        compute: how it is executed; cuDNN takes no part where `is_key` is given.
     """
 
     heads: int
-    dtype: jnp.dtype
-    flash: bool = False
-    in_parts: bool = False
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
@@ -135,12 +136,12 @@ class Attention(nn.Module):
         `[B, 1, D]` and `[B, heads, 1, K]`.
 
         Looked at are only the first K = `num_keys` tokens, all by default, and of these only those
-        of `is_key [B, K]` where it is given. `flash` has no gradient where N is odd.
+        of `is_key [B, K]` where it is given. cuDNN's attention has no gradient where N is odd.
         """
         batch, num_tokens, width = x.shape
         qkv = [
             part.reshape(batch, num_tokens, self.heads, -1)  # [B, N, heads, d]
-            for part in QueriesKeysValues(self.dtype, apart=self.flash, name="qkv")(x)
+            for part in QueriesKeysValues(self.compute, name="qkv")(x)
         ]
         q, k, v = (part.swapaxes(1, 2) for part in qkv)  # [B, heads, N, d]
         k, v = k[:, :, :num_keys], v[:, :, :num_keys]  # [B, heads, K, d]
@@ -151,13 +152,13 @@ class Attention(nn.Module):
         # The compiler drops the map, and all that only it needs, where nobody asks for it.
         out, attention = _attend(q, k, v, is_key)
         map_bytes = 4 * q.shape[2] * k.shape[2]
-        if self.flash and is_key is None and not class_token_only:
+        if self.compute.attention == "cudnn" and is_key is None and not class_token_only:
             out = _flash(*qkv, k.shape[2]).swapaxes(1, 2)
-        elif self.in_parts and self.heads * map_bytes > _LARGE_MAPS:
+        elif self.compute.in_parts and self.heads * map_bytes > _LARGE_MAPS:
             num = largest_divisor(self.heads, _MAPS_AT_ONCE // map_bytes)
             out = _by_heads(q, k, v, is_key, num)
         out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
-        return Linear(width, dtype=self.dtype, name="proj")(out), attention
+        return Linear(width, self.compute, name="proj")(out), attention
 
 
 def gelu(x: jax.Array) -> jax.Array:
@@ -168,13 +169,13 @@ def gelu(x: jax.Array) -> jax.Array:
 class Mlp(nn.Module):
     """Two linear layers with an exact GELU between them."""
 
-    dtype: jnp.dtype
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        hidden = Linear(4 * x.shape[-1], dtype=self.dtype, name="fc1")(x)
+        hidden = Linear(4 * x.shape[-1], self.compute, name="fc1")(x)
         hidden = gelu(hidden)
-        return Linear(x.shape[-1], dtype=self.dtype, name="fc2")(hidden)
+        return Linear(x.shape[-1], self.compute, name="fc2")(hidden)
 
 
 class LayerNorm(nn.Module):
@@ -200,9 +201,7 @@ class Block(nn.Module):
 
     heads: int
     norm_eps: float
-    dtype: jnp.dtype
-    flash: bool = False
-    in_parts: bool = False
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(
@@ -213,13 +212,13 @@ class Block(nn.Module):
         num_keys: int | None = None,
         class_token_only: bool = False,
     ) -> tuple[jax.Array, jax.Array]:
-        kind = (self.heads, self.dtype, self.flash, self.in_parts)
-        out, attention = Attention(*kind, name="attn")(
-            LayerNorm(self.norm_eps, self.dtype, name="norm1")(x),
+        norm = functools.partial(LayerNorm, self.norm_eps, self.compute.jax_dtype)
+        out, attention = Attention(self.heads, self.compute, name="attn")(
+            norm(name="norm1")(x),
             is_key,
             num_keys=num_keys,
             class_token_only=class_token_only,
         )
         x = x[:, : out.shape[1]] + out
-        x = x + Mlp(self.dtype, name="mlp")(LayerNorm(self.norm_eps, self.dtype, name="norm2")(x))
+        x = x + Mlp(self.compute, name="mlp")(norm(name="norm2")(x))
         return x, attention

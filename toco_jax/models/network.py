@@ -1,14 +1,23 @@
 """The ToCo network: one encoder, two classifiers, a decoder and a projection head."""
 
+import functools
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from toco_jax.models.heads import Classifier, LargeFOV, ProjectionHead
 from toco_jax.models.vit import Backbone, Padding, ViT
+from toco_jax.ops.parts import largest_divisor, map_parts
+from toco_jax.runtime.compute import Compute
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+
+# Patches that `frozen_cams` takes through the encoder at once. On more, whose hidden layers leave
+# every cache, a processor's products are a fifth slower.
+_PATCHES_AT_ONCE = 4096
 
 
 def normalize(images: jax.Array) -> jax.Array:
@@ -30,10 +39,7 @@ class ToCo(nn.Module):
         grid: side of the stored positional grid, in patches.
         decoder_width: hidden channels of the decoder.
         decoder_dilation: dilation of the decoder's 3x3 convolutions.
-        dtype: compute dtype of the encoder and the decoder.
-        flash: see `ViT`.
-        in_parts: see `ViT`.
-        low_memory: see `ViT`.
+        compute: how it is executed.
     """
 
     backbone: Backbone
@@ -42,20 +48,16 @@ class ToCo(nn.Module):
     grid: int = 14
     decoder_width: int = 512
     decoder_dilation: int = 5
-    dtype: jnp.dtype = jnp.float32
-    flash: bool = False
-    in_parts: bool = False
-    low_memory: bool = False
+    compute: Compute = Compute()
 
     def setup(self):
-        kind = (self.dtype, self.flash, self.in_parts, self.low_memory)
-        self.encoder = ViT(self.backbone, self.grid, *kind)
+        self.encoder = ViT(self.backbone, self.grid, self.compute)
         self.classifier = Classifier(self.num_classes)
         self.aux_classifier = Classifier(self.num_classes)
         self.decoder = LargeFOV(
-            self.num_classes + 1, self.decoder_width, self.decoder_dilation, self.dtype
+            self.num_classes + 1, self.decoder_width, self.decoder_dilation, self.compute
         )
-        self.proj_head = ProjectionHead()
+        self.proj_head = ProjectionHead(compute=self.compute)
 
     def encode(
         self, images: jax.Array, padding: Padding | None = None, *, num_mapped: int | None = None
@@ -132,3 +134,25 @@ class ToCo(nn.Module):
             self.proj_head(tokens["cls_token"])
         out = self.classify(tokens, grid, padding)
         return tokens | out | {"seg_logits": self.decode(tokens, grid, padding)}
+
+
+def call(model: ToCo, params: dict, method: str, *args, **kwargs):
+    """Calls a method of the network with its parameters."""
+    return model.apply({"params": params}, *args, method=method, **kwargs)
+
+
+def frozen_cams(model: ToCo, params: dict) -> Callable:
+    """`ToCo.cams` of a batch of images, without gradient.
+
+    Where attention goes in parts, so does a batch whose hidden layers would leave every cache.
+    """
+    one_batch = functools.partial(call, model, jax.lax.stop_gradient(params), "cams")
+
+    def cam_fn(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        rows, columns = model.token_grid(images)
+        num = largest_divisor(len(images), _PATCHES_AT_ONCE // (rows * columns))
+        if model.compute.in_parts and num < len(images):
+            return map_parts(one_batch, images, num)
+        return one_batch(images)
+
+    return cam_fn

@@ -16,6 +16,7 @@ import numpy as np
 from toco_jax.errors import UserError
 from toco_jax.models.layers import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
+from toco_jax.runtime.compute import Compute
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,33 +103,25 @@ class ViT(nn.Module):
         backbone: the sizes.
         grid: side of the stored positional grid, in patches (14 for weights trained at 224 pixels
             with patch 16); it is resized to the input's grid by bicubic interpolation.
-        dtype: compute dtype of the matrix products; parameters and statistics stay float32.
-        flash: attention by cuDNN, for bfloat16 on a GPU; padded images go without.
-        in_parts: a few attention heads at a time where the maps are large, so that these stay in a
-            processor's cache.
-        low_memory: one loop over the blocks that keeps the results of their linear layers for the
-            gradient and computes everything else again: a fraction of the memory and of the
-            compilation, for little more work. All blocks but the last then return no attention.
+        compute: how it is executed. Parameters and statistics are float32 in any case; with `remat`
+            all blocks but the last return no attention.
     """
 
     backbone: Backbone
     grid: int = 14
-    dtype: jnp.dtype = jnp.float32
-    flash: bool = False
-    in_parts: bool = False
-    low_memory: bool = False
+    compute: Compute = Compute()
 
     def setup(self):
         spec = self.backbone
         token_init = nn.initializers.truncated_normal(0.02)
         self.patch_embed = nn.Conv(
-            spec.width, (spec.patch,) * 2, (spec.patch,) * 2, "VALID", dtype=self.dtype
+            spec.width, (spec.patch,) * 2, (spec.patch,) * 2, "VALID", dtype=self.compute.jax_dtype
         )
         self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
         self.pos_embed = self.param("pos_embed", self._init_positions)
-        sizes = (spec.heads, spec.norm_eps, self.dtype, self.flash, self.in_parts)
-        self.blocks = [Block(*sizes) for _ in range(spec.depth)]
-        self.norm = LayerNorm(spec.norm_eps, self.dtype)
+        block = functools.partial(Block, spec.heads, spec.norm_eps, self.compute)
+        self.blocks = [block() for _ in range(spec.depth)]
+        self.norm = LayerNorm(spec.norm_eps, self.compute.jax_dtype)
 
     def _init_positions(self, _key: jax.Array) -> jax.Array:
         return jnp.asarray(sincos_positions(self.grid, self.backbone.width))
@@ -158,12 +151,13 @@ class ViT(nn.Module):
 
         Rows and columns beyond the last whole patch are dropped.
         """
-        patches = self.patch_embed(images.astype(self.dtype))
+        dtype = self.compute.jax_dtype
+        patches = self.patch_embed(images.astype(dtype))
         batch, height, width, dim = patches.shape
         patches = patches.reshape(batch, height * width, dim)  # [B, N, D]
-        cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, dim)).astype(self.dtype)
+        cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, dim)).astype(dtype)
         tokens = jnp.concatenate([cls_token, patches], axis=1)
-        return tokens + self._positions(height, width, padding).astype(self.dtype)
+        return tokens + self._positions(height, width, padding).astype(dtype)
 
     def _all_but_last(
         self,
@@ -173,7 +167,7 @@ class ViT(nn.Module):
         wanted: tuple[int, ...],
     ) -> tuple[jax.Array, dict[int, dict]]:
         """Tokens before the last block, and `tokens` and `attention` after each of the `wanted`."""
-        if self.low_memory and not self.is_initializing():
+        if self.compute.remat and not self.is_initializing():
             return self._scan_blocks(tokens, is_key, num_keys, wanted)
         outputs = {}
         for i, block in enumerate(self.blocks[:-1]):
@@ -232,7 +226,7 @@ class ViT(nn.Module):
             num_mapped: how many images, from the first on, have their patch tokens taken through
                 the last block; of the others it computes the class token alone. All by default.
             blocks: numbers of the blocks whose outputs come back, all by default. Without
-                `low_memory` those that nobody uses cost nothing.
+                `remat` those that nobody uses cost nothing.
 
         Returns:
             `cls_token [B, D]` and `patch_tokens [num_mapped, N, D]` after the final LayerNorm,
@@ -246,7 +240,7 @@ class ViT(nn.Module):
         if padding is not None:
             valid = padding.valid.reshape(images.shape[0], -1)  # [B, N]
             is_key = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
-        elif self.flash and num_tokens % 2:
+        elif self.compute.attention == "cudnn" and num_tokens % 2:
             # JAX refuses the gradient of cuDNN's attention for odd numbers of tokens.
             tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))
         last = self.backbone.depth - 1

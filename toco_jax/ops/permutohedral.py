@@ -29,7 +29,6 @@ import numpy as np
 from jax import lax
 
 from toco_jax.ops.vertex_table import INSIDE, find_neighbours, insert, number_rows, take
-from toco_jax.runtime.devices import platform
 
 # Tables shorter than this cost so little that they are not worth compiling a branch for.
 _SMALLEST_TABLE = 8192
@@ -89,17 +88,15 @@ def bilateral_filter_images(
     *,
     sigma_rgb: float,
     sigma_xy: float,
-    together: bool | None = None,
+    unrolled: bool = False,
 ) -> jax.Array:
     """`bilateral_filter` of each of `images [B, H, W, 3]` and `values [B, H, W, K]`.
 
-    `together` takes all images through every operation at once, which an accelerator is fast at; a
-    CPU is faster one image after the other, for a lattice fits its cache. The default is by device.
+    `unrolled` takes all images through every operation at once, which an accelerator is fast at; a
+    CPU is faster one image after the other, for a lattice fits its cache.
     """
-    if together is None:
-        together = platform() != "cpu"
     one = functools.partial(bilateral_filter, sigma_rgb=sigma_rgb, sigma_xy=sigma_xy)
-    if not together:
+    if not unrolled:
         return lax.map(lambda pair: one(*pair), (images, values))
     one = functools.partial(one, axis_name="images")
     return jax.vmap(one, axis_name="images")(images, values)

@@ -7,21 +7,22 @@ axes copies one of its factors first. On an accelerator neither is so.
 import jax
 import jax.numpy as jnp
 
-from toco_jax.runtime.devices import platform
 
-
-def product(x: jax.Array, kernel: jax.Array, dtype: jnp.dtype | None = None) -> jax.Array:
+def product(
+    x: jax.Array, kernel: jax.Array, *, dtype: jnp.dtype | None = None, unrolled: bool = False
+) -> jax.Array:
     """`x @ kernel`.
 
     Args:
         x: `[..., K]` of any floating type.
         kernel: `[K, N]` of the same type.
         dtype: type of the sums and of the result, by default that of `x`; float32 for float32.
+        unrolled: leaves the product as it is, for a GPU or TPU; False gives it a CPU's forms.
 
     Returns:
         `[..., N]`.
     """
-    if platform() != "cpu":
+    if unrolled:
         return jnp.matmul(x, kernel, preferred_element_type=dtype)
     rows = x.reshape(-1, x.shape[-1])
     if x.dtype == jnp.float32:

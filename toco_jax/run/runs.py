@@ -21,7 +21,6 @@ from toco_jax.inference.native import SEG_SCALES, NativeNetwork
 from toco_jax.models.network import ToCo
 from toco_jax.run import checkpoints, workdir
 from toco_jax.runtime.console import say
-from toco_jax.runtime.devices import platform
 from toco_jax.training import step
 
 
@@ -146,7 +145,7 @@ def load(checkpoint: str | os.PathLike) -> Run:
 def _executed_here(config: ConfigDict, folder: pathlib.Path, *, trained: bool) -> ConfigDict:
     """A run's configuration for evaluation on the devices at hand."""
     values = {"low_memory": "auto"}
-    if config.get("attention") == "cudnn" and platform() != "gpu":
+    if config.get("attention") == "cudnn" and jax.default_backend() != "gpu":
         values["attention"] = "xla"
         say(
             f"{folder} was trained with cuDNN's attention, which needs a GPU: XLA's stands in "

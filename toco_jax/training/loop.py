@@ -12,12 +12,13 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from toco_jax.config import ConfigError, phase_at, validate
+from toco_jax.config import ConfigError, validate
 from toco_jax.data import Part, open_configured, remarks
 from toco_jax.data.pipeline import configured_batches, eval_batches
 from toco_jax.data.sources import shapes
 from toco_jax.errors import UserError
 from toco_jax.evaluation import scoring, squashed
+from toco_jax.method.phases import phase_at
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.run import checkpoints
 from toco_jax.run import workdir as folder
@@ -87,7 +88,7 @@ def train_until_stopped(
 
     @functools.lru_cache
     def step_of(phase) -> Callable:
-        return make_train_step(config, model, mesh, phase, max_classes=source.max_classes + 1)
+        return make_train_step(config, model, mesh, phase, num_present=source.max_classes)
 
     step = int(state.step)
     evaluator = Evaluator(config, model, val_source)
@@ -302,7 +303,7 @@ class Evaluator:
             class_names=self.source.class_names,
             high_thre=self.config.high_thre,
             low_thre=self.config.low_thre,
-            max_classes=self.source.max_classes + 1,
+            num_present=self.source.max_classes,
         )
         picture.save(path)
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from toco_jax.evaluation.squashed import Prediction
 from toco_jax.inference import drawing
+from toco_jax.method import cams
 from toco_jax.method.par import refine_pseudo_label
 
 NUM_SAMPLES = 8
@@ -26,27 +27,28 @@ def draw(
     class_names: tuple[str, ...],
     high_thre: float,
     low_thre: float,
-    max_classes: int,
+    num_present: int,
 ) -> Image.Image:
     """A grid of image, truth, CAM, pseudo label and segmentation, one row an image.
 
-    The CAM column shows the strongest of the image's own classes. The thresholds and `max_classes`
-    are those of `par.refine_pseudo_label`.
+    The CAM column shows the strongest of the image's own classes. The thresholds are
+    those of `par.refine_pseudo_label`; no image holds more than `num_present` foreground classes.
     """
     records = [prediction.record for prediction in predictions]
     images = np.stack([record["image"] for record in records])
     cam = np.stack([prediction.cam for prediction in predictions])
     cls_label = np.stack([record["cls_label"] for record in records])
     whole = np.tile(np.int32([0, images.shape[1], 0, images.shape[2]]), (len(images), 1))
-    pseudo_label = jax.jit(refine_pseudo_label, static_argnames=("max_classes",))(
-        images.astype(np.float32) / 255,
-        cam,
-        cls_label,
-        whole,
-        high_thre=high_thre,
-        low_thre=low_thre,
-        max_classes=max_classes,
-    )
+
+    @jax.jit
+    def refined(images, cam, cls_label):
+        class_ids, present = cams.present_classes(cls_label, num_present)
+        thresholds = {"high_thre": high_thre, "low_thre": low_thre}
+        wanted = cams.of_classes(cam, class_ids)
+        label = refine_pseudo_label(images, wanted, present, whole, **thresholds)
+        return cams.to_class_labels(label, class_ids)
+
+    pseudo_label = refined(images.astype(np.float32) / 255, cam, cls_label)
     rows, captions, shown = [], [], {0}
     for i, prediction in enumerate(predictions):
         mask = prediction.record["mask"]

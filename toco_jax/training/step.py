@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from toco_jax.config import Phase, resolve
+from toco_jax.config import resolve
+from toco_jax.method.phases import Phase
 from toco_jax.method.toco import make_loss_fn
 from toco_jax.models.network import ToCo
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.ops.parts import mean_over_parts
-from toco_jax.runtime.devices import compiler_options
+from toco_jax.runtime.compute import Compute, compiler_options, platform_of
 from toco_jax.runtime.sharding import AXIS, data_parallel, replicated, split_over
 from toco_jax.training import optim
 
@@ -33,13 +34,35 @@ class TrainState:
     key: jax.Array
 
 
-def make_model(config: ConfigDict, *, grid: int) -> ToCo:
-    """The network of a configuration; `grid` is the side of the stored positions in patches.
+def compute_of(config: ConfigDict, platform: str) -> Compute:
+    """How a configuration is executed on a platform, `"cpu"`, `"gpu"` or `"tpu"`.
 
     Raises:
         ConfigError: cuDNN's attention is asked for where there is none.
     """
-    config = resolve(config)
+    config = resolve(config, platform)
+    attention = config.attention
+    if attention == "xla" and config.low_memory in ("on", "parts"):
+        attention = "in_parts"
+    return Compute(
+        dtype=config.compute_dtype,
+        attention=attention,
+        remat=config.low_memory == "on",
+        unrolled=platform != "cpu",
+    )
+
+
+def make_model(config: ConfigDict, *, grid: int, platform: str | None = None) -> ToCo:
+    """The network of a configuration, for the devices at hand unless a platform is named.
+
+    Args:
+        config: a validated configuration; for what `"auto"` means see `config.resolve`.
+        grid: side of the stored positions in patches.
+        platform: `"cpu"`, `"gpu"` or `"tpu"`.
+
+    Raises:
+        ConfigError: cuDNN's attention is asked for where there is none.
+    """
     return ToCo(
         backbone_from_name(config.backbone),
         num_classes=config.num_classes,
@@ -47,10 +70,7 @@ def make_model(config: ConfigDict, *, grid: int) -> ToCo:
         grid=grid,
         decoder_width=config.decoder_width,
         decoder_dilation=config.decoder_dilation,
-        dtype=jnp.dtype(config.compute_dtype),
-        flash=config.attention == "cudnn",
-        in_parts=config.low_memory in ("on", "parts"),
-        low_memory=config.low_memory == "on",
+        compute=compute_of(config, platform or jax.default_backend()),
     )
 
 
@@ -136,7 +156,7 @@ def apply_gradients(
 
 
 def make_train_step(
-    config: ConfigDict, model: ToCo, mesh: Mesh, phase: Phase, *, max_classes: int
+    config: ConfigDict, model: ToCo, mesh: Mesh, phase: Phase, *, num_present: int
 ) -> Callable:
     """The jitted step of one phase over a mesh; see `make_loss_fn` for the arguments.
 
@@ -145,7 +165,7 @@ def make_train_step(
         mesh (uint8 `image`, `view2`, `local` `[B, S, S, 3]`, float32 `cls_label [B, C]`, int32
         `valid_box [B, 4]`), `terms` holds the float32 loss terms and `total`. The state is donated.
     """
-    loss_fn = make_loss_fn(config, model, phase, max_classes=max_classes)
+    loss_fn = make_loss_fn(config, model, phase, num_present=num_present)
 
     def share_grads(params, teacher_params, *share):
         """Gradient and loss terms of this device's share, averaged over the devices."""
@@ -159,15 +179,15 @@ def make_train_step(
         return means if mesh.size == 1 else jax.lax.pmean(means, AXIS)
 
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
-    all_grads = data_parallel(
-        share_grads, mesh, (everywhere, everywhere, split, split, split), everywhere
-    )
+    all_grads = data_parallel(share_grads, mesh, (everywhere, everywhere, split, split), everywhere)
 
     def train_step(state: TrainState, batch: dict, crop_origins: jax.Array | None = None):
+        if crop_origins is not None:
+            batch = batch | {"crop_origins": crop_origins}
         teacher_params = momentum_update(state, config.ema_momentum)
         crop_key = jax.random.fold_in(jax.random.fold_in(state.key, _CROPS), state.step)
         keys = jax.random.split(crop_key, batch["image"].shape[0])
-        grads, terms = all_grads(state.params, teacher_params, keys, batch, crop_origins)
+        grads, terms = all_grads(state.params, teacher_params, keys, batch)
         state = apply_gradients(config, state, teacher_params, grads)
         placement = state_placement(config, state, mesh)
         return jax.lax.with_sharding_constraint(state, placement), terms
@@ -179,5 +199,5 @@ def make_train_step(
         train_step,
         donate_argnums=0,
         out_shardings=(placement, copies),
-        compiler_options=compiler_options(),
+        compiler_options=compiler_options(platform_of(mesh.devices.flat[0])),
     )

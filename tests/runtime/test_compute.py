@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from toco_jax.runtime.devices import compiler_options, made_for, platform
+from toco_jax.runtime.compute import compiler_options
 
 YNN = "xla_cpu_experimental_ynn_fusion_type"
 
@@ -18,20 +18,18 @@ def on_x86(monkeypatch):
 
 
 def test_options_of_each_kind_of_device(monkeypatch):
-    assert platform() == "cpu" and set(compiler_options()) == {YNN}
-    with made_for("gpu"):
-        assert compiler_options() == {"xla_gpu_dot_merger_threshold_mb": 0}
-    with made_for("tpu"):
-        assert compiler_options() == {}
+    assert set(compiler_options("cpu")) == {YNN}
+    assert compiler_options("gpu") == {"xla_gpu_dot_merger_threshold_mb": 0}
+    assert compiler_options("tpu") == {}
     monkeypatch.setattr(machine, "machine", lambda: "arm64")
-    assert compiler_options() == {}
+    assert compiler_options("cpu") == {}
 
 
 def test_flags_of_the_user_stay(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to=/tmp --{YNN}=")
-    assert compiler_options() == {}
+    assert compiler_options("cpu") == {}
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp")
-    assert set(compiler_options()) == {YNN}
+    assert set(compiler_options("cpu")) == {YNN}
 
 
 @pytest.mark.skipif(
@@ -44,4 +42,4 @@ def test_products_are_no_calls_of_the_library():
         return jax.jit(jnp.matmul, compiler_options=options).lower(tokens, kernel).compile()
 
     assert "__ynn" in compiled({}).as_text()
-    assert "__ynn" not in compiled(compiler_options()).as_text()
+    assert "__ynn" not in compiled(compiler_options("cpu")).as_text()

@@ -1,0 +1,87 @@
+"""The rooms of the package: few at the root, and imports that point one way."""
+
+import ast
+import pathlib
+
+PACKAGE = pathlib.Path(__file__).parents[1] / "toco_jax"
+
+# From the door down: a module may import from its own floor and from those below it.
+FLOORS = (
+    {"__main__", "benchmark"},
+    {"main", "evaluate", "predict", "convert", "export", "pretrain_shapes"},
+    {"training", "evaluation", "demo"},
+    {"inference", "method"},
+    {"run", "weights"},
+    {"config"},
+    {"models"},
+    {"ops", "data"},
+    {"runtime"},
+    {"errors"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def modules():
+    return {
+        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+        for path in PACKAGE.rglob("*.py")
+        if path != PACKAGE / "__init__.py"
+    }
+
+
+def imported(tree, names):
+    """The package's modules that a module imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("toco_jax"):
+            parent = node.module.removeprefix("toco_jax").lstrip(".")
+            for alias in node.names:
+                full = f"{parent}.{alias.name}".lstrip(".")
+                yield full if full in names else parent
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.startswith("toco_jax."):
+                    yield alias.name.removeprefix("toco_jax.")
+
+
+def arrows():
+    trees = modules()
+    names = trees.keys() | {name.removesuffix(".__init__") for name in trees}
+    return {
+        name.removesuffix(".__init__"): {other for other in imported(tree, names) if other}
+        for name, tree in trees.items()
+    }
+
+
+def test_the_root_is_small():
+    entries = [
+        path for path in PACKAGE.iterdir() if path.name not in ("__init__.py", "__pycache__")
+    ]
+    assert len(entries) <= 22
+    assert {path.stem for path in entries} - {"py"} <= FLOOR_OF.keys()
+
+
+def test_imports_point_down():
+    def floor(name):
+        return FLOOR_OF[name.split(".")[0]]
+
+    up = [
+        f"{name} -> {other}"
+        for name, others in arrows().items()
+        for other in others
+        if floor(other) < floor(name)
+    ]
+    assert not up
+
+
+def test_imports_have_no_circle():
+    graph, done = arrows(), set()
+
+    def visit(name, path):
+        assert name not in path, " -> ".join([*path, name])
+        if name not in done:
+            for other in graph.get(name, ()):
+                visit(other, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])

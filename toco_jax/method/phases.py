@@ -1,0 +1,36 @@
+"""What changes during a run: the weights of the losses and the map that becomes labels."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from toco_jax.config import LOSS_TERMS
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """The part of the configuration that changes during a run.
+
+    Attributes:
+        weights: (term, weight) of every loss term; a term of weight 0 is not computed.
+        pseudo_label_cam: which map becomes segmentation labels, `"cam"` or `"aux_cam"`.
+    """
+
+    weights: tuple[tuple[str, float], ...]
+    pseudo_label_cam: str
+
+    def weight(self, term: str) -> float:
+        """Weight of a loss term in this phase."""
+        return dict(self.weights)[term]
+
+
+def value_at(changes: Sequence[tuple[int, object]], step: int):
+    """The value in force at `step` of `((from_step, value), ...)` in ascending order."""
+    return [value for start, value in changes if start <= step][-1]
+
+
+def phase_at(config: ConfigDict, step: int) -> Phase:
+    """The phase in force at a step."""
+    weights = tuple((term, float(value_at(config.loss_weights[term], step))) for term in LOSS_TERMS)
+    return Phase(weights, value_at(config.pseudo_label_cam, step))
