@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=300, help="mutants besides those made by hand")
     parser.add_argument("--seed", type=int, default=0, help="of the drawing")
     parser.add_argument("--only", nargs="+", metavar="MODULE", help="these modules alone")
-    parser.add_argument("--again", action="store_true", help="run the survivors again")
+    parser.add_argument("--again", action="store_true", help="run other survivors again")
     parser.add_argument("--report", action="store_true", help="run nothing, print what is known")
     args = parser.parse_args()
     unknown = set(args.only or ()) - set(TESTS)
@@ -86,7 +86,8 @@ def run(mutants: list[Mutant], results: Results, folder: pathlib.Path, *, again:
     waiting = []
     for mutant in mutants:
         known = results.get(mutant.key)
-        if known is None or (again and known["outcome"] == "survived"):
+        survived = known is not None and known["outcome"] == "survived"
+        if known is None or (again and survived and not is_equivalent(mutant)):
             waiting.append(mutant)
     if not waiting:
         return
@@ -113,6 +114,11 @@ def run(mutants: list[Mutant], results: Results, folder: pathlib.Path, *, again:
         )
 
 
+def is_equivalent(mutant: Mutant) -> bool:
+    """Whether the table names a mutant as one that computes the same."""
+    return (mutant.function, mutant.change) in table.EQUIVALENT.get(mutant.module, {})
+
+
 def print_table(mutants: list[Mutant], results: Results) -> None:
     """Counts by module, and every survivor that is not named as equivalent."""
     counts = collections.defaultdict(collections.Counter)
@@ -120,8 +126,7 @@ def print_table(mutants: list[Mutant], results: Results) -> None:
     for mutant in mutants:
         known = results.get(mutant.key)
         outcome = known["outcome"] if known else "not run"
-        equivalent = table.EQUIVALENT.get(mutant.module, {})
-        if outcome == "survived" and (mutant.function, mutant.change) in equivalent:
+        if outcome == "survived" and is_equivalent(mutant):
             outcome = "equivalent"
         elif outcome == "survived":
             survivors.append(mutant)
