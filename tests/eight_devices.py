@@ -15,6 +15,7 @@ from conftest import load_config, make_tiny
 
 from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints
+from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
 
@@ -51,7 +52,7 @@ def restore(like: step.TrainState, folder: pathlib.Path) -> step.TrainState:
 def main(out: pathlib.Path, folder: pathlib.Path) -> None:
     """Ten steps on each mesh, and the tenth once more from the other mesh's checkpoint."""
     config = make_tiny(load_config("voc")(), batch_size=BATCH, group_size=2)
-    model = step.make_model(config, grid=4)
+    model = make_model(config, grid=4)
     params = jax.tree.map(np.asarray, step.init_params(model, jax.random.key(0)))
     batches = [make_batch(seed, BATCH) for seed in range(STEPS)]
     phase = phase_at(config, 5)

@@ -26,6 +26,7 @@ from toco_jax.evaluation import squashed
 from toco_jax.method import toco
 from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints
+from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import loop as train
 from toco_jax.training import step, tracking
@@ -192,7 +193,7 @@ def usual(stages):
 @pytest.fixture(scope="module")
 def params():
     """Parameters of the tiny network that tell classes apart."""
-    model = step.make_model(tiny(), grid=4)
+    model = make_model(tiny(), grid=4)
     shapes = jax.eval_shape(functools.partial(step.init_params, model), jax.random.key(0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.standard_normal(x.shape, "f")), shapes)
@@ -218,7 +219,7 @@ def stages(params, tmp_path_factory):
 
 def model_fields(config):
     """What the network is made of."""
-    model = step.make_model(config, grid=4)
+    model = make_model(config, grid=4)
     names = [field.name for field in dataclasses.fields(model)]
     fields = {name: getattr(model, name) for name in names if name not in ("parent", "name")}
     return fields | dataclasses.asdict(fields.pop("compute"))
@@ -232,7 +233,7 @@ def model_on_a_gpu(config):
 
 def losses(params, config):
     """Terms of the fourth step, their weighted sum, and where local crops may come from."""
-    model = step.make_model(config, grid=4)
+    model = make_model(config, grid=4)
     loss_fn = toco.make_loss_fn(config, model, phase_at(config, 3), num_present=4)
     batch = make_batch(0, 4) | {"valid_box": np.tile(np.int32([0, 32, 4, 32]), (4, 1))}
     keys = jax.random.split(jax.random.key(1), 4)

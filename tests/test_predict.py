@@ -17,6 +17,7 @@ import toco_jax
 from toco_jax import predict
 from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.errors import UserError
+from toco_jax.inference.native import network_of
 from toco_jax.inference.segmenter import Segmentation, Segmenter, best_label
 from toco_jax.run import runs
 
@@ -155,7 +156,7 @@ def test_masks_are_those_of_the_maps(run, source):
     segmenter = Segmenter(run, source=source, multi_scale=False, batch_size=4, threshold=0.7)
     image = photo((24, 36), 3)
     (_, result) = next(segmenter.segment([image], lambda image: {"image": image}))
-    network = runs.load(run).network(batch_size=4, seg_scales=(1.0,), cam_scales=(1.0,))
+    network = network_of(runs.load(run), batch_size=4, seg_scales=(1.0,), cam_scales=(1.0,))
     (maps,) = network.start([network.prepare(image)])()
     scores = 1 / (1 + np.exp(-maps.cls_logits.astype(np.float64)))
     np.testing.assert_allclose(result.class_scores, scores, rtol=1e-5)
@@ -355,7 +356,7 @@ import sys
 from test_predict import Quick
 from toco_jax import predict, runs
 predict.Segmenter = lambda *_, **__: Quick(("cat", "dog"))
-runs.set_up_command()
+commands.set_up()
 predict.main(sys.argv[1:])
 """
 

@@ -10,6 +10,7 @@ from tiny_run import photo
 from toco_jax.config import LOSS_TERMS
 from toco_jax.method import par
 from toco_jax.method.phases import phase_at
+from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
 
@@ -54,7 +55,7 @@ def fast(config):
     """State and terms after the real step of `make_batch`."""
     _, params, teacher = slow_step.start_weights()
     mesh = make_mesh(1)
-    model = step.make_model(config, grid=slow_step.GRID)
+    model = make_model(config, grid=slow_step.GRID)
     train_step = step.make_train_step(config, model, mesh, phase_at(config, 0), num_present=3)
     state = step.place_state(config, step.init_state(config, params, teacher), mesh)
     return jax.device_get(train_step(state, shard_batch(make_batch(), mesh), ORIGINS))
@@ -112,7 +113,7 @@ def test_crops_are_drawn_anew_for_each_image_and_step(tiny_config):
     one = {name: value[:1] for name, value in make_batch().items()}
     alike = {name: np.repeat(value, 4, axis=0) for name, value in one.items()}
     mesh = make_mesh(2)
-    model = step.make_model(config, grid=slow_step.GRID)
+    model = make_model(config, grid=slow_step.GRID)
     train_step = step.make_train_step(config, model, mesh, phase_at(config, 0), num_present=3)
 
     def drawn(number, seed):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.run import checkpoints
+from toco_jax.run.network import make_model
 from toco_jax.training import step
 
 # Name, size, classes in the annotation, which are bands in the mask. For a network trained at 32
@@ -38,7 +39,7 @@ def make_run(
     config.batch_size = 4
     config.data.root = str(root)
     config.data.num_threads = 2
-    model = step.make_model(config, grid=4)
+    model = make_model(config, grid=4)
     shapes = jax.eval_shape(lambda key: step.init_params(model, key), jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 
 import jax
+from absl import logging
 
 from toco_jax.errors import UserError
 
@@ -168,3 +169,12 @@ def keep_programs() -> None:
         # In the environment, so that worker processes find it too.
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def set_up() -> None:
+    """Keeps compiled programs between commands and the command's streams to its end, and silences
+    orbax, which warns of opening a checkpoint read-only.
+    """
+    logging.set_verbosity(logging.ERROR)
+    keep_streams()
+    keep_programs()

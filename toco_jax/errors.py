@@ -11,3 +11,7 @@ class WeightsError(UserError):
 
 class MissingWeightsError(WeightsError, FileNotFoundError):
     """There are no such weights, or they could not be downloaded."""
+
+
+class DataError(UserError):
+    """A file or folder of a data set is not what it has to be; the message says what to do."""

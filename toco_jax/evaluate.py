@@ -29,6 +29,7 @@ from toco_jax.errors import UserError
 from toco_jax.evaluation import native, scoring, shares, submission
 from toco_jax.evaluation.native import CRF, NATIVE
 from toco_jax.inference import refinement
+from toco_jax.inference.native import default_batch_size, network_of
 from toco_jax.run import runs
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
@@ -203,7 +204,7 @@ def passes(
     watch: Stopwatch,
 ):
     """Name and function of each pass that the protocols need, see `shares.count_split`."""
-    batch_size = options.batch_size or runs.default_batch_size()
+    batch_size = options.batch_size or default_batch_size()
     for name in names:
         if name.isdecimal():
             yield (
@@ -237,7 +238,7 @@ def native_pass(
     batch_size: int,
 ) -> native.Results:
     """The pass at native size with everything that was asked for on top."""
-    network = run.network(batch_size=batch_size)
+    network = network_of(run, batch_size=batch_size)
     threads = options.num_threads or os.cpu_count() or 1
     with refinement.crf_workers(threads, network.buckets.frame) as crf:
         write_pseudo_label = None
@@ -296,11 +297,11 @@ def submit(options: argparse.Namespace) -> None:
         submission.ListedImages(root, split, options.limit),
         out,
         crf_settings=crf_settings(options) if CRF in names else None,
-        batch_size=options.batch_size or runs.default_batch_size(),
+        batch_size=options.batch_size or default_batch_size(),
         num_threads=options.num_threads or os.cpu_count() or 1,
     )
 
 
 if __name__ == "__main__":
-    runs.set_up_command()
+    commands.set_up()
     main()

@@ -23,6 +23,7 @@ from toco_jax.inference.native import SEG_SCALES
 from toco_jax.method import cams
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.ops.resize import resize
+from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import check_file, write_atomically
 
@@ -67,7 +68,6 @@ def export_run(
         OutputError: the folder of `out` cannot be written to.
     """
     from toco_jax.run import checkpoints, workdir
-    from toco_jax.training import step
 
     check_file(out, "OUT")
     config, state = checkpoints.load_run(run)
@@ -79,7 +79,7 @@ def export_run(
     dtype = "float32" if config.compute_dtype == "auto" else config.compute_dtype
     config = with_values(config, attention="xla", low_memory="off", compute_dtype=dtype)
     grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
-    model = step.make_model(config, grid=grid)
+    model = make_model(config, grid=grid)
     scales = tuple(config.cam_scales) if multiscale else None
     predict = make_predictor(model, state["params"], cam_scales=scales)
     patch = model.backbone.patch

@@ -28,7 +28,6 @@ from toco_jax.inference import drawing, inputs
 from toco_jax.inference.native import resize_map
 from toco_jax.inference.predictions import Report, claim_results, class_slugs
 from toco_jax.inference.segmenter import SOURCES, Segmentation, Segmenter
-from toco_jax.run import runs
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import OutputError
 
@@ -201,5 +200,5 @@ def _in_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 if __name__ == "__main__":
     cv2.setNumThreads(0)
-    runs.set_up_command()
+    commands.set_up()
     main()

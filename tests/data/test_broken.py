@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 from data.conftest import small_config, write_mask
 
-from toco_jax.data import DataError, check, open_configured, pipeline
+from toco_jax.data import check, open_configured, pipeline
+from toco_jax.errors import DataError
 
 LISTS = ("ImageSets", "Segmentation")
 

@@ -6,7 +6,7 @@ from data.conftest import small_config, write_mask
 
 from toco_jax import data
 from toco_jax.config import ConfigError, validate
-from toco_jax.data import DataError
+from toco_jax.errors import DataError
 from toco_jax.method.phases import phase_at
 from toco_jax.run import workdir
 from toco_jax.run.checkpoints import CheckpointError

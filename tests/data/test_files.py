@@ -5,8 +5,9 @@ import PIL.Image
 import pytest
 from data.conftest import small_config, write_mask
 
-from toco_jax.data import DataError, check, files, open_source, prepare
+from toco_jax.data import check, files, open_source, prepare
 from toco_jax.data.photos import turned
+from toco_jax.errors import DataError
 
 
 @pytest.fixture

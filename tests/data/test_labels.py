@@ -2,7 +2,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from toco_jax.data import DataError, labels, photos
+from toco_jax.data import labels, photos
+from toco_jax.errors import DataError
 
 
 def _picture(mode: str, size=(7, 5)) -> PIL.Image.Image:

@@ -7,8 +7,9 @@ import PIL.Image
 import pytest
 from data.conftest import small_config
 
-from toco_jax.data import DataError, check, labels, mask_formats, open_source, prepare
+from toco_jax.data import check, labels, mask_formats, open_source, prepare
 from toco_jax.data.classes import VOC_CLASSES, palette
+from toco_jax.errors import DataError
 
 CAT, DOG = 1, 2
 

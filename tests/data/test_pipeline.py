@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from toco_jax.data import DataError, pipeline
+from toco_jax.data import pipeline
+from toco_jax.errors import DataError
 
 
 class Noise:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from toco_jax.data import DataError
 from toco_jax.data.renumbered import Renumbered, columns_of
+from toco_jax.errors import DataError
 
 
 class Pair:

@@ -10,6 +10,7 @@ import pytest
 from data.conftest import small_config
 
 from toco_jax.data import open_configured, show
+from toco_jax.run.network import make_model
 
 NAMES = ("ant", "bee", "cat")
 
@@ -123,7 +124,7 @@ def test_command_line(photos, tmp_path):
 
 def test_regions_of_a_run(tmp_path, monkeypatch):
     """The map of a network is the step's own: from the auxiliary CAM and the run's thresholds."""
-    from toco_jax.data import DataError
+    from toco_jax.errors import DataError
     from toco_jax.method import cams
     from toco_jax.models.network import normalize
     from toco_jax.run import checkpoints
@@ -136,7 +137,7 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
         8,
     )
     config.aux_layer, config.cam_scales = 1, (1.0,)
-    model = step.make_model(config, grid=4)
+    model = make_model(config, grid=4)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(functools.partial(step.init_params, model), jax.random.key(0))
     params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)

@@ -9,7 +9,8 @@ import pytest
 from data.conftest import small_config
 
 from toco_jax import data
-from toco_jax.data import DataError, check, open_configured, pipeline, prepare
+from toco_jax.data import check, open_configured, pipeline, prepare
+from toco_jax.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

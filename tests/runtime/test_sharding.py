@@ -14,6 +14,7 @@ from conftest import XLA_FLAGS
 from eight_devices import STEPS, make_batch
 
 from toco_jax.method.phases import phase_at
+from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch, split_over
 from toco_jax.training import step
 
@@ -98,7 +99,7 @@ def four(tiny_config):
 
     def run(**changes):
         config = tiny_config(batch_size=16, group_size=2, **phases, **changes)
-        model = step.make_model(config, grid=4)
+        model = make_model(config, grid=4)
         if not params:
             params.update(jax.tree.map(np.asarray, step.init_params(model, jax.random.key(0))))
         mesh = make_mesh(4)
@@ -146,7 +147,7 @@ def test_what_no_device_count_divides_is_copied():
 
 def test_teacher_moves_towards_the_student_before_the_update(tiny_config):
     config = tiny_config()
-    model = step.make_model(config, grid=4)
+    model = make_model(config, grid=4)
     params = step.init_params(model, jax.random.key(0))
     state = step.init_state(config, params)
     moved = state.replace(params=jax.tree.map(lambda x: x + 1.0, params))

@@ -21,10 +21,11 @@ from safetensors.numpy import save_file
 from toco_jax.config import ConfigError, resolve
 from toco_jax.run import checkpoints
 from toco_jax.run.workdir import note_start
+from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training import loop as train_module
 from toco_jax.training.loop import train
 from toco_jax.training.step import TrainState
-from toco_jax.training.tracking import TrainingError, format_seconds
+from toco_jax.training.tracking import TrainingError
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 

@@ -10,6 +10,7 @@ from toco_jax.config import ConfigError
 from toco_jax.method import toco
 from toco_jax.method.phases import phase_at
 from toco_jax.models import network
+from toco_jax.run.network import compute_of, make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
 from toco_jax.weights import load
@@ -44,7 +45,7 @@ def published(golden, voc_config):
     params, teacher = load.params_from_reference(
         reference_state_dict(192, 12), backbone="deit_tiny", num_classes=20
     )
-    model = step.make_model(config, grid=14)
+    model = make_model(config, grid=14)
     batch = {
         "image": channels_last(data["inputs_u8"]),
         "view2": channels_last(data["crop1_u8"]),
@@ -98,14 +99,14 @@ def test_attention_by_cudnn_without_a_gpu(voc_config):
     config = voc_config("deit_tiny")
     config.attention = "cudnn"
     with pytest.raises(ConfigError, match=r"attention='cudnn' needs a GPU .* float32 on a cpu"):
-        step.make_model(config, grid=14)
+        make_model(config, grid=14)
 
 
 def test_low_memory_by_default_is_for_large_encoders_on_a_cpu(voc_config):
     def of(variant, size, low_memory="auto", platform="cpu"):
         config = voc_config(variant)
         config.update(backbone=variant, crop_size=size, low_memory=low_memory)
-        compute = step.compute_of(config, platform)
+        compute = compute_of(config, platform)
         return compute.in_parts, compute.remat
 
     assert of("deit_tiny", 224) == (True, False)
@@ -118,7 +119,7 @@ def test_low_memory_by_default_is_for_large_encoders_on_a_cpu(voc_config):
 
 def test_class_maps_of_one_image_at_a_time(tiny_config, monkeypatch):
     config = tiny_config(low_memory="on", cam_scales=(1.0, 0.5))
-    model = step.make_model(config, grid=4)
+    model = make_model(config, grid=4)
     params = step.init_params(model, jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
 

@@ -17,16 +17,12 @@ whose `source[i]` may be called from several threads at once.
 from collections.abc import Sequence
 from typing import Any
 
-from toco_jax.errors import UserError
+from toco_jax.errors import DataError
 
 SOURCES = ("voc", "coco", "folder", "tfds", "shapes")
 
 # What training does at a record that cannot be read.
 ON_ERROR = ("raise", "skip")
-
-
-class DataError(UserError):
-    """A file or folder of a data set is not what it has to be; the message says what to do."""
 
 
 def open_source(

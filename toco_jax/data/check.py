@@ -21,13 +21,14 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from toco_jax import command_line
-from toco_jax.data import DataError, open_configured, remarks
+from toco_jax.data import open_configured, remarks
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
 from toco_jax.data.folders.folder_masks import MaskError
 from toco_jax.data.labels import load_photo
 from toco_jax.data.photos import Photo
 from toco_jax.data.prepare import progress
+from toco_jax.errors import DataError
 from toco_jax.runtime.outputs import OutputError, check_file, write_atomically
 
 PARTS = ("train", "val")

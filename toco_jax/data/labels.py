@@ -13,9 +13,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 
-from toco_jax.data import DataError
 from toco_jax.data.classes import palette
 from toco_jax.data.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
+from toco_jax.errors import DataError
 
 _VOC_COLOURS = palette()
 

@@ -18,7 +18,8 @@ import cv2
 import grain
 import numpy as np
 
-from toco_jax.data import ON_ERROR, DataError, augment
+from toco_jax.data import ON_ERROR, augment
+from toco_jax.errors import DataError
 
 Batch = dict[str, Any]
 

@@ -19,7 +19,7 @@ from toco_jax.data.labels import read_image
 from toco_jax.data.mask_files import write_mask
 from toco_jax.errors import UserError
 from toco_jax.inference import refinement
-from toco_jax.inference.native import Maps, softmax
+from toco_jax.inference.native import Maps, network_of, softmax
 from toco_jax.inference.stream import finished, stream
 from toco_jax.run.runs import Run
 from toco_jax.runtime.console import say
@@ -90,7 +90,7 @@ def submit(
     _remove_others(masks, out / STAMP_FILE, json.dumps([run.fingerprint, crf_settings]))
     left = [i for i, name in enumerate(images.names) if not (folder / f"{name}.png").exists()]
     say(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
-    network = run.network(batch_size=batch_size)
+    network = network_of(run, batch_size=batch_size)
     progress = Progress("submission", len(left))
 
     def write(record: dict, maps: Maps) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import Padding
 from toco_jax.ops.resize import interpolation_matrix
+from toco_jax.run.runs import Run
 from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import batch_sharded, mesh_of, replicated
 
@@ -268,3 +269,33 @@ def make_padding(grids: list[Size], shape: Size, *, grid: int) -> Padding:
         rows[both, :height] = interpolation_matrix(grid, height, "bicubic")
         columns[both, :width] = interpolation_matrix(grid, width, "bicubic")
     return Padding(valid, rows, columns)
+
+
+def network_of(
+    run: Run,
+    *,
+    batch_size: int | None = None,
+    seg_scales: tuple[float, ...] = SEG_SCALES,
+    cam_scales: tuple[float, ...] | None = None,
+) -> NativeNetwork:
+    """The network of a run, on all devices of this process.
+
+    Args:
+        run: a trained network.
+        batch_size: images a batch; by default one a CPU device and eight a GPU or TPU.
+        seg_scales: scales of the segmentation.
+        cam_scales: scales of the CAMs; those of the training by default.
+    """
+    return NativeNetwork(
+        run.model,
+        run.params,
+        crop_size=run.config.crop_size,
+        cam_scales=tuple(run.config.cam_scales) if cam_scales is None else cam_scales,
+        seg_scales=seg_scales,
+        batch_size=default_batch_size() if batch_size is None else batch_size,
+    )
+
+
+def default_batch_size() -> int:
+    """One image a CPU device, eight a GPU or TPU."""
+    return jax.local_device_count() * (1 if jax.default_backend() == "cpu" else 8)

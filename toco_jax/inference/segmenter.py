@@ -12,7 +12,16 @@ from PIL import Image
 
 from toco_jax.data.photos import as_rgb, read_photo
 from toco_jax.errors import UserError
-from toco_jax.inference.native import SEG_SCALES, Maps, NativeNetwork, Size, resize_map, softmax
+from toco_jax.inference.native import (
+    SEG_SCALES,
+    Maps,
+    NativeNetwork,
+    Size,
+    default_batch_size,
+    network_of,
+    resize_map,
+    softmax,
+)
 from toco_jax.inference.refinement import refine_probs
 from toco_jax.inference.stream import stream
 from toco_jax.run import runs
@@ -88,8 +97,9 @@ class Segmenter:
         self._with_cams = with_cams or source != "seg"
         cam_scales = tuple(self._run.config.cam_scales) if multi_scale else (1.0,)
         seg_scales = SEG_SCALES if multi_scale else (1.0,)
-        self._network: NativeNetwork = self._run.network(
-            batch_size=batch_size or runs.default_batch_size(),
+        self._network: NativeNetwork = network_of(
+            self._run,
+            batch_size=batch_size or default_batch_size(),
             seg_scales=seg_scales if source == "seg" else (),
             cam_scales=cam_scales if self._with_cams else (),
         )

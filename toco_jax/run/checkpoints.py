@@ -15,8 +15,8 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from toco_jax.errors import UserError
+from toco_jax.run.state import TrainState
 from toco_jax.runtime.outputs import write_atomically
-from toco_jax.training.step import TrainState
 
 CONFIG_FILE = "config.json"
 _FOLDER = "checkpoints"

@@ -10,18 +10,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
-from toco_jax import commands
 from toco_jax.config import resolve, with_values
-from toco_jax.data import DataError
 from toco_jax.data.renumbered import Renumbered, columns_of
-from toco_jax.inference.native import SEG_SCALES, NativeNetwork
+from toco_jax.errors import DataError
 from toco_jax.models.network import ToCo
 from toco_jax.run import checkpoints, workdir
+from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
-from toco_jax.training import step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,25 +92,6 @@ class Run:
         say(f"the classes are taken to be those of {where}: {', '.join(names)}")
         return np.arange(len(names))
 
-    def network(
-        self,
-        *,
-        batch_size: int,
-        seg_scales: tuple[float, ...] = SEG_SCALES,
-        cam_scales: tuple[float, ...] | None = None,
-    ) -> NativeNetwork:
-        """The network on images of any size, on all devices of this process; the CAM's scales are
-        the training's unless given.
-        """
-        return NativeNetwork(
-            self.model,
-            self.params,
-            crop_size=self.config.crop_size,
-            cam_scales=tuple(self.config.cam_scales) if cam_scales is None else cam_scales,
-            seg_scales=seg_scales,
-            batch_size=batch_size,
-        )
-
 
 def load(checkpoint: str | os.PathLike) -> Run:
     """A network from a run's folder or `<run>/checkpoints/<step>`.
@@ -134,7 +112,7 @@ def load(checkpoint: str | os.PathLike) -> Run:
     return Run(
         folder,
         config,
-        step.make_model(config, grid=grid),
+        make_model(config, grid=grid),
         state["params"],
         state["step"],
         names or workdir.numbered(config.num_classes),
@@ -160,17 +138,3 @@ def _executed_here(config: ConfigDict, folder: pathlib.Path, *, trained: bool) -
             error=True,
         )
     return here
-
-
-def default_batch_size() -> int:
-    """One image a CPU device, eight a GPU or TPU."""
-    return jax.local_device_count() * (1 if jax.default_backend() == "cpu" else 8)
-
-
-def set_up_command() -> None:
-    """Keeps compiled programs between commands and the command's streams to its end, and silences
-    orbax, which warns of opening a checkpoint read-only.
-    """
-    logging.set_verbosity(logging.ERROR)
-    commands.keep_streams()
-    commands.keep_programs()

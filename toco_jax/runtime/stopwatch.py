@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from toco_jax.runtime.console import say
-from toco_jax.training.tracking import format_seconds
 
 
 class Stopwatch:
@@ -59,3 +58,12 @@ class Progress:
         rate = self._done / max(now - self._began, 1e-9)
         left = format_seconds((self._total - self._done) / rate)
         say(f"{self._what}: {self._done}/{self._total} images  {rate:.2f} images/s  ETA {left}")
+
+
+def format_seconds(seconds: float) -> str:
+    """`93784` as `1d 02:03:04`, without the days where there are none."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    clock = f"{hour:02d}:{minute:02d}:{second:02d}"
+    return f"{days}d {clock}" if days else clock

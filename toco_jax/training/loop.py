@@ -15,22 +15,23 @@ from ml_collections import ConfigDict
 from toco_jax.config import ConfigError, validate
 from toco_jax.data import Part, open_configured, remarks
 from toco_jax.data.pipeline import configured_batches, eval_batches
-from toco_jax.data.sources import shapes
+from toco_jax.demo.baselines import baselines
 from toco_jax.errors import UserError
 from toco_jax.evaluation import scoring, squashed
 from toco_jax.method.phases import phase_at
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.run import checkpoints
 from toco_jax.run import workdir as folder
+from toco_jax.run.network import make_model
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.sharding import local_copy, local_mesh, make_mesh, shard_batch
+from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training import samples
 from toco_jax.training.step import (
     TrainState,
     init_params,
     init_state,
-    make_model,
     make_train_step,
     place_state,
 )
@@ -39,7 +40,6 @@ from toco_jax.training.tracking import (
     Tracker,
     TrainingError,
     broken_weights,
-    format_seconds,
 )
 from toco_jax.weights import class_rows, load
 
@@ -320,7 +320,7 @@ def finish(
         "seconds": round(meta["seconds"], 1),
     }
     if config.data.source == "shapes":
-        results["baselines"] = shapes.baselines(evaluator.source)
+        results["baselines"] = baselines(evaluator.source)
         for name, miou in results["baselines"].items():
             say(f"baseline, {name}: mIoU {miou:.1f} %")
     named = ("segmentation mIoU", "seg_miou"), ("CAM", "cam_miou"), ("aux CAM", "aux_cam_miou")

@@ -1,77 +1,23 @@
 """The state of a run and the training step: the objective's gradient over a mesh, an update."""
 
 from collections.abc import Callable
-from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
-from toco_jax.config import resolve
 from toco_jax.method.phases import Phase
 from toco_jax.method.toco import make_loss_fn
 from toco_jax.models.network import ToCo
-from toco_jax.models.vit import backbone_from_name
 from toco_jax.ops.parts import mean_over_parts
-from toco_jax.runtime.compute import Compute, compiler_options, platform_of
+from toco_jax.run.state import TrainState
+from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import AXIS, data_parallel, replicated, split_over
 from toco_jax.training import optim
 
 # Purpose of a random stream, folded into the run's key before the step.
 _CROPS = 1
-
-
-@flax.struct.dataclass
-class TrainState:
-    """All that a run carries from step to step. The key never changes: draws fold in the step."""
-
-    step: jax.Array
-    params: Any
-    teacher_params: Any
-    opt_state: Any
-    key: jax.Array
-
-
-def compute_of(config: ConfigDict, platform: str) -> Compute:
-    """How a configuration is executed on a platform, `"cpu"`, `"gpu"` or `"tpu"`.
-
-    Raises:
-        ConfigError: cuDNN's attention is asked for where there is none.
-    """
-    config = resolve(config, platform)
-    attention = config.attention
-    if attention == "xla" and config.low_memory in ("on", "parts"):
-        attention = "in_parts"
-    return Compute(
-        dtype=config.compute_dtype,
-        attention=attention,
-        remat=config.low_memory == "on",
-        unrolled=platform != "cpu",
-    )
-
-
-def make_model(config: ConfigDict, *, grid: int, platform: str | None = None) -> ToCo:
-    """The network of a configuration, for the devices at hand unless a platform is named.
-
-    Args:
-        config: a validated configuration; for what `"auto"` means see `config.resolve`.
-        grid: side of the stored positions in patches.
-        platform: `"cpu"`, `"gpu"` or `"tpu"`.
-
-    Raises:
-        ConfigError: cuDNN's attention is asked for where there is none.
-    """
-    return ToCo(
-        backbone_from_name(config.backbone),
-        num_classes=config.num_classes,
-        aux_layer=config.aux_layer,
-        grid=grid,
-        decoder_width=config.decoder_width,
-        decoder_dilation=config.decoder_dilation,
-        compute=compute_of(config, platform or jax.default_backend()),
-    )
 
 
 def make_optimizer(config: ConfigDict, params: dict):

@@ -16,21 +16,13 @@ from toco_jax.errors import UserError
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.processes import is_first
+from toco_jax.runtime.stopwatch import format_seconds
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class TrainingError(UserError):
     """Training cannot go on; the message says what happened and what to do."""
-
-
-def format_seconds(seconds: float) -> str:
-    """`93784` as `1d 02:03:04`, without the days where there are none."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    clock = f"{hour:02d}:{minute:02d}:{second:02d}"
-    return f"{days}d {clock}" if days else clock
 
 
 class Tracker:

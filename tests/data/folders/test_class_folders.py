@@ -9,7 +9,8 @@ import pytest
 from data.conftest import pictures, write_mask
 from data.sources.test_folder import open_split, words
 
-from toco_jax.data import DataError, remarks
+from toco_jax.data import remarks
+from toco_jax.errors import DataError
 
 
 def both(root, **options):

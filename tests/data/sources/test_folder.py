@@ -8,8 +8,8 @@ import pytest
 from data.conftest import pictures, write_mask
 
 from toco_jax import data
-from toco_jax.data import DataError
 from toco_jax.data.folders import folder_masks, folder_splits
+from toco_jax.errors import DataError
 
 # File, size (width, height), Pillow mode, labels.
 IMAGES = (

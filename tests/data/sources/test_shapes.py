@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from toco_jax.data.sources import shapes
-from toco_jax.data.sources.shapes import SHAPES, TEXTURES, ShapesSource, baselines
+from toco_jax.data.sources.shapes import SHAPES, TEXTURES, ShapesSource
+from toco_jax.demo.baselines import baselines
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ import pytest
 from data.conftest import write_mask
 
 from toco_jax import data
-from toco_jax.data import DataError, labels
+from toco_jax.data import labels
 from toco_jax.data.sources import voc
+from toco_jax.errors import DataError
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 

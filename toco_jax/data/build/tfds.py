@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from toco_jax.data import DataError
 from toco_jax.data.files import FileSource
 from toco_jax.data.labels import encode_mask, load_photo
+from toco_jax.errors import DataError
 
 KINDS = ("voc", "coco", "folder")
 

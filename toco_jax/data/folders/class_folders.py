@@ -11,9 +11,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 import PIL.Image
 
-from toco_jax.data import DataError
 from toco_jax.data.files import OnProblem
 from toco_jax.data.remarks import DataRemark, are, count, some
+from toco_jax.errors import DataError
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
 _HOLDERS = ("images", "imgs", "jpegimages")

@@ -2,12 +2,12 @@
 
 import pathlib
 
-from toco_jax.data import DataError
 from toco_jax.data.classes import in_label_order, is_background, name_problems
 from toco_jax.data.files import OnProblem, read_list
 from toco_jax.data.folders.folder_labels import CLASSES_FILE, Labels
 from toco_jax.data.labelling.label_entries import is_names
 from toco_jax.data.remarks import DataRemark, are, count, some
+from toco_jax.errors import DataError
 
 
 def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from toco_jax.data import DataError
 from toco_jax.data.files import OnProblem
 from toco_jax.data.folders.class_folders import mask_folders, read_class_folders
 from toco_jax.data.folders.folder_splits import split_folder, split_list
@@ -16,6 +15,7 @@ from toco_jax.data.labelling.label_files import ENDINGS, read_label_file
 from toco_jax.data.labelling.lists import without_ending
 from toco_jax.data.labelling.sidecars import read_sidecars
 from toco_jax.data.remarks import DataRemark, as_remarks, count, some
+from toco_jax.errors import DataError
 
 LABEL_FILES = ("labels.csv", "labels.json")
 CLASSES_FILE = "classes.txt"

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.data import DataError
 from toco_jax.data.labelling.label_text import (
     Positions,
     is_missing,
@@ -14,6 +13,7 @@ from toco_jax.data.labelling.label_text import (
     none_of,
     split_texts,
 )
+from toco_jax.errors import DataError
 
 _WHOLE = re.compile(r"[0-9]+(\.0)?")  # pandas adds the point where some are missing
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.data import DataError
 from toco_jax.data.files import OnProblem, raise_problem
 from toco_jax.data.labelling import npy_object
 from toco_jax.data.labelling.csv_labels import (
@@ -38,6 +37,7 @@ from toco_jax.data.labelling.lists import image_name
 from toco_jax.data.labelling.text_files import read_text
 from toco_jax.data.labels import INDICES, MaskFormat, read_mask
 from toco_jax.data.remarks import count
+from toco_jax.errors import DataError
 
 ENDINGS = (".npy", ".npz", ".json", ".csv")
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from toco_jax.data import DataError
 from toco_jax.data.labelling.text_files import trimmed
+from toco_jax.errors import DataError
 
 # What programs write where there is no value; never a class.
 MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>"))

@@ -9,7 +9,6 @@ import pathlib
 
 import numpy as np
 
-from toco_jax.data import DataError
 from toco_jax.data.classes import COCO_CLASSES
 from toco_jax.data.files import FileSource, OnProblem, evenly_spaced, raise_problem, refuse_empty
 from toco_jax.data.image_files import image_of_each
@@ -17,6 +16,7 @@ from toco_jax.data.labelling.label_files import classes_in_mask, load_arrays
 from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labels import INDICES, MaskFormat, read_bytes, stored_mask
 from toco_jax.data.mask_formats import foreground_format, refuse_two_valued
+from toco_jax.errors import DataError
 
 PARTS = {"train": "train2014", "val": "val2014"}
 VAL_PART = 5_000

@@ -25,7 +25,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from toco_jax.data import DataError
 from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem
 from toco_jax.data.folders.equal_files import equal_files
 from toco_jax.data.folders.folder_classes import (
@@ -47,6 +46,7 @@ from toco_jax.data.labelling.label_entries import as_vector
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import DataRemark, are, count, some
+from toco_jax.errors import DataError
 
 
 def open_folder(

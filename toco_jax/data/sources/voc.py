@@ -5,7 +5,6 @@ import pathlib
 
 import numpy as np
 
-from toco_jax.data import DataError
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem, refuse_empty
 from toco_jax.data.image_files import image_of_each
@@ -16,6 +15,7 @@ from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import as_remarks
+from toco_jax.errors import DataError
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")

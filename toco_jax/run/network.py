@@ -1,0 +1,49 @@
+"""The network that a run's configuration describes, and how it is executed."""
+
+import jax
+from ml_collections import ConfigDict
+
+from toco_jax.config import resolve
+from toco_jax.models.network import ToCo
+from toco_jax.models.vit import backbone_from_name
+from toco_jax.runtime.compute import Compute
+
+
+def compute_of(config: ConfigDict, platform: str) -> Compute:
+    """How a configuration is executed on a platform, `"cpu"`, `"gpu"` or `"tpu"`.
+
+    Raises:
+        ConfigError: cuDNN's attention is asked for where there is none.
+    """
+    config = resolve(config, platform)
+    attention = config.attention
+    if attention == "xla" and config.low_memory in ("on", "parts"):
+        attention = "in_parts"
+    return Compute(
+        dtype=config.compute_dtype,
+        attention=attention,
+        remat=config.low_memory == "on",
+        unrolled=platform != "cpu",
+    )
+
+
+def make_model(config: ConfigDict, *, grid: int, platform: str | None = None) -> ToCo:
+    """The network of a configuration, for the devices at hand unless a platform is named.
+
+    Args:
+        config: a validated configuration; for what `"auto"` means see `config.resolve`.
+        grid: side of the stored positions in patches.
+        platform: `"cpu"`, `"gpu"` or `"tpu"`.
+
+    Raises:
+        ConfigError: cuDNN's attention is asked for where there is none.
+    """
+    return ToCo(
+        backbone_from_name(config.backbone),
+        num_classes=config.num_classes,
+        aux_layer=config.aux_layer,
+        grid=grid,
+        decoder_width=config.decoder_width,
+        decoder_dilation=config.decoder_dilation,
+        compute=compute_of(config, platform or jax.default_backend()),
+    )
