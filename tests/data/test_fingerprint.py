@@ -1,5 +1,6 @@
 """A corrected label, mask or image changes the fingerprint of a split; touching none does not."""
 
+import dataclasses
 import os
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from toco_jax.data import open_source
 from toco_jax.data.fingerprint import fingerprint
+from toco_jax.data.labels import MaskFormat
 from toco_jax.data.renumbered import Renumbered
 
 
@@ -17,8 +19,8 @@ def root(tmp_path):
         Image.new("RGB", (4, 4), (i, 0, 0)).save(tmp_path / f"{i}.png")
         (tmp_path / f"{i}.txt").write_text(label)
     (tmp_path / "masks").mkdir()
-    for i in range(3):
-        Image.fromarray(np.full((4, 4), i, np.uint8)).save(tmp_path / "masks" / f"{i}.png")
+    for i, label in enumerate((1, 2, 2)):
+        Image.fromarray(np.full((4, 4), label, np.uint8)).save(tmp_path / "masks" / f"{i}.png")
     (tmp_path / "val.txt").write_text("0\n1\n2\n")
     return tmp_path
 
@@ -52,9 +54,16 @@ def test_a_change_shows(root, change):
 
 
 def test_a_mask_that_is_not_there_is_left_to_the_reader(root):
-    before = taken(root)
+    source = open_source("folder", root=str(root), split="val", masks=True)
+    before = fingerprint(source, 3)
     (root / "masks" / "2.png").unlink()
-    assert taken(root) != before
+    assert fingerprint(source, 3) != before
+
+
+def test_another_reading_of_the_masks_shows(root):
+    source = open_source("folder", root=str(root), split="val", masks=True)
+    other = dataclasses.replace(source, mask_format=MaskFormat("index", any_palette=True))
+    assert fingerprint(other, 3) != fingerprint(source, 3)
 
 
 def test_procedural_scenes_have_one():

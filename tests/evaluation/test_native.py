@@ -98,7 +98,7 @@ def test_the_refined_segmentation_is_counted_apart(maps, record):
 
     count = make_count(protocols=(native.CRF,), crf=crf, crf_settings={"top_k": 3})
     counts = count(record, maps)
-    assert set(counts) == {"f1/native", "confusion/seg/native+crf"}
+    assert set(counts) == {"f1/native+crf", "confusion/seg/native+crf"}
     np.testing.assert_allclose(asked[0][0], softmax(maps.logits))
     assert asked[0][1] == {"top_k": 3}
     expected = slow_confusion(record["mask"], lambda place: 4 - maps.logits[place].argmax())

@@ -50,7 +50,10 @@ def test_absent_class_is_none_and_both_means_are_given():
 def test_a_class_of_one_pixel_is_present():
     confusion = np.diag([3, 1, 0, 0])
     row = scoring.make_row(
-        {"confusion/seg/native": confusion}, "seg", "native", description="d", names=NAMES
+        {"confusion/seg/native": confusion, "f1/native": np.array([1.0, 2.0])},
+        *("seg", "native"),
+        description="d",
+        names=NAMES,
     )
     assert row["iou"] == {"background": 100, "cat": 100, "dog": None, "owl": None}
 

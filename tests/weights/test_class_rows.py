@@ -27,7 +27,7 @@ def made(tmp_path_factory, voc_config):
 def started(run, init, names):
     config = checkpoints.load_config(run)
     config = with_values(config, init=str(init), num_classes=len(names))
-    return loop.start_state(config, names)[1].params
+    return loop.start_state(config, class_names=names)[1].params
 
 
 def outputs(params):
@@ -95,13 +95,14 @@ def test_a_note_in_a_file_that_is_no_list_of_names_names_no_classes(tmp_path, st
 
 def test_a_folder_that_is_no_run_is_left_to_the_reader_of_weights(tmp_path):
     (tmp_path / "config.json").write_text('{"architectures": ["Dinov2Model"]}')
+    save_file({"x": np.zeros(1, np.float32)}, tmp_path / "model.safetensors")
     assert class_rows.names_of(str(tmp_path)) is None
 
 
 def test_training_starts_from_the_outputs_of_the_datas_classes(tiny_config, tmp_path, monkeypatch):
     seen = []
 
-    def stop(_, names):
+    def stop(config, weights, names):
         seen.extend(names)
         raise KeyboardInterrupt
 

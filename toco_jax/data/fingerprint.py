@@ -34,6 +34,7 @@ def _parts(source: Any, count: int) -> Iterable[bytes]:
     with ThreadPoolExecutor(READERS) as threads:
         if isinstance(source, FileSource):
             yield source.cls_labels[:count].tobytes()
+            yield repr(source.mask_format).encode()
             yield from threads.map(_stamp, source.images[:count])
             yield from threads.map(_content, (source.masks or ())[:count])
         elif hasattr(source, "root"):
