@@ -1,4 +1,4 @@
-"""Checks a run's configuration before anything is allocated, and derives what depends on it."""
+"""The configuration of a run: every key with its default, its checks, and what `"auto"` means."""
 
 import jax
 from ml_collections import ConfigDict
@@ -7,6 +7,7 @@ from toco_jax.data import ON_ERROR
 from toco_jax.errors import UserError
 from toco_jax.models.vit import backbone_from_name
 
+VARIANTS = ("deit_base", "vit_base", "deit_small", "deit_tiny")
 LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("auto", "xla", "cudnn")
@@ -20,6 +21,110 @@ _LARGE_BLOCK = 4 * 2**20
 
 class ConfigError(UserError):
     """A configuration value that cannot work; the message names the key, the value, the remedy."""
+
+
+def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
+    """Every key of a run, with the published values of PASCAL VOC 2012; no key can be added.
+
+    Args:
+        backbone: one of `VARIANTS`, whose published weights the run starts from.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if backbone not in VARIANTS:
+        raise ConfigError(f"unknown variant {backbone!r}: use one of {', '.join(VARIANTS)}")
+    config = ConfigDict()
+    config.seed = 0
+
+    # Network. `init` is "random", the name of published weights, or a path.
+    config.backbone = backbone
+    config.init = backbone
+    config.num_classes = 20
+    config.aux_layer = -3
+    config.decoder_width = 512
+    config.decoder_dilation = 5
+    # "auto" is bfloat16 on a GPU or TPU and float32 on a CPU; cuDNN's attention goes with bfloat16.
+    config.compute_dtype = "auto"
+    config.attention = "auto"
+    # "on" keeps less of the encoder for the gradient and computes the rest twice. "auto" does so
+    # for large encoders on a CPU, where it also saves time; others there attend in "parts".
+    config.low_memory = "auto"
+
+    # Method.
+    config.crop_size = 448
+    config.local_crop_size = 96
+    config.num_local_crops = 8
+    config.cam_scales = (1.0, 0.5, 1.5)
+    config.low_thre = 0.25
+    config.bkg_thre = 0.5
+    config.high_thre = 0.7
+    config.temperature = 0.5
+    config.ema_momentum = 0.9
+    # (first step, value) pairs; a loss of weight 0 is not computed.
+    config.loss_weights = {
+        "cls": ((0, 1.0),),
+        "cls_aux": ((0, 1.0),),
+        "ptc": ((0, 0.2),),
+        "ctc": ((0, 0.5),),
+        "seg": ((0, 0.0), (2001, 0.1)),
+        "reg": ((0, 0.0), (2001, 0.05)),
+    }
+    config.pseudo_label_cam = ((0, "cam"),)
+    # True restores two defects of the released code: independent flips of the global view and the
+    # local source, and a valid box that is not scaled to the token grid.
+    config.as_published = False
+
+    # Optimisation. `batch_size` is global; losses that pool over images pool over `group_size`.
+    config.batch_size = 4
+    config.group_size = 2
+    # Parts of the batch that each device works through one by one, with the same result.
+    config.accumulate = 1
+    # True gives each device a share of AdamW's moments in place of a copy.
+    config.shard_optimizer = False
+    config.total_steps = 20_000
+    config.warmup_steps = 1_500
+    config.learning_rate = 6e-5
+    config.head_lr_multiplier = 10.0
+    config.projection_lr_multiplier = 10.0
+    config.weight_decay = 0.01
+    config.max_grad_norm = 0.0
+
+    # Loop. `eval_batches` limits an evaluation, 0 takes the whole split.
+    config.eval_every = 2_000
+    config.eval_batches = 0
+    config.save_every = 1_000
+    config.log_every = 20
+
+    config.data = ConfigDict()
+    config.data.source = "voc"
+    config.data.root = "VOCdevkit/VOC2012"
+    # Of a folder each is a list <split>.txt, a sub-folder <split>, or train and val of a seeded
+    # split.
+    config.data.train_split = "train_aug"
+    config.data.val_split = "val"
+    # Image-level labels: "" for the usual place, or a label file (.csv, .json, .npy, .npz) in the
+    # root. Of a devkit also "masks"; of a folder "sidecars" or "folders"; of COCO what
+    # `prepare coco` wrote, where it is not <root>/prepared.
+    config.data.labels = ""
+    # What separates labels in one text, such as " "; "" splits at ; and | and, if it is clear, at ,
+    config.data.label_separator = ""
+    # Folder of the masks in the root; "" for SegmentationClassAug or else SegmentationClass of a
+    # devkit, masks of a folder, the prepared ones of COCO.
+    config.data.masks = ""
+    # Value of the only class in the masks, such as 255; 0 where they hold labels 0, 1, 2, ...
+    config.data.mask_foreground = 0
+    # Share of the images that becomes val where a folder has no lists.
+    config.data.val_fraction = 0.1
+    # Draws that split. `seed` does not, so that runs of several seeds have the same data.
+    config.data.split_seed = 0
+    # An image that cannot be read: "raise" stops, "skip" takes the next one and counts it.
+    config.data.on_error = "raise"
+    config.data.num_threads = 8
+    # Range of the random rescaling before the crop, and of the blurs' deviation in pixels.
+    config.data.scale_range = (0.5, 2.0)
+    config.data.blur_sigma = (0.1, 2.0)
+    return config.lock()
 
 
 def _require(condition: bool, message: str) -> None:
@@ -137,7 +242,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     """Raises `ConfigError`, one sentence, for the first value that cannot work.
 
     Args:
-        config: the configuration of a run, see `configs/voc.py`.
+        config: the configuration of a run, see `config.defaults`.
         num_devices: devices of all processes together.
     """
     _check_sizes(config)

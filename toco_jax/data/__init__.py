@@ -114,7 +114,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
     """Opens the split of a run's configuration that `part` ("train" or "val") names.
 
     Args:
-        config: a configuration with the keys of `configs/voc.py`; the keys of `data` that say where
+        config: a configuration with the keys of `config.defaults`; those of `data` that say where
             labels and masks are may be missing, as in runs made before there were any.
         part: "train" or "val".
         masks: whether records carry "mask".

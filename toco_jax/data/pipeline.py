@@ -110,7 +110,7 @@ def configured_batches(source: Any, config: Any, *, start_step: int, **options) 
 
     Args:
         source: record source.
-        config: a configuration with the keys of `configs/voc.py`; `data.on_error` may be missing,
+        config: a configuration with the keys of `config.defaults`; `data.on_error` may be missing,
             as in runs made before there was any.
         start_step: number of global batches to leave out.
         **options: of `train_batches`, over what the configuration says.

@@ -9,8 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from toco_jax.config import defaults, with_values
 from toco_jax.config import resolve as resolve_config
-from toco_jax.config import with_values
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
 from toco_jax.run import checkpoints
 from toco_jax.runtime import processes
@@ -131,8 +131,9 @@ def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     if "data.split_seed" in new:  # before there was such a key, the seed drew a folder's split
         drawn = old["seed"] if old.get("data.source") == "folder" else new["data.split_seed"]
         old.setdefault("data.split_seed", drawn)
-    if "data.label_separator" in new:
-        old.setdefault("data.label_separator", "")  # as it was before there was such a key
+    # A key that is newer than the run has a default that does what was done before there was one.
+    since = _flat(defaults().to_dict())
+    old |= {key: since[key] for key in new.keys() - old.keys() if key in since}
     if old["compute_dtype"] == "auto":  # as older runs recorded it
         old["compute_dtype"] = new["compute_dtype"]
         begun = with_values(checkpoints.load_config(workdir), compute_dtype=new["compute_dtype"])

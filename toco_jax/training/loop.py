@@ -53,7 +53,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     Several processes call it alike, with one folder for all; the first one writes.
 
     Args:
-        config: the configuration, see `configs/voc.py`.
+        config: the configuration, see `config.defaults`.
         workdir: the run's folder, made if missing; a finished run is left alone.
 
     Raises:
