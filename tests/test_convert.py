@@ -247,7 +247,7 @@ def test_inspect_tells_published_files(small, tmp_path, monkeypatch):
     path = tmp_path / "file"
     save_file(timm_state(small[1]), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    monkeypatch.setitem(convert.weight_files.KNOWN_FILES, digest[:8], "DeiT of the test")
+    monkeypatch.setitem(convert.files.KNOWN_FILES, digest[:8], "DeiT of the test")
     text = "\n".join(convert.inspect(str(path)))
     assert "published  DeiT of the test" in text
     notes = load.load(str(path), backbone=SMALL, num_classes=20)["notes"]

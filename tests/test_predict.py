@@ -354,7 +354,7 @@ def test_a_damaged_video_fails_and_keeps_its_frames(tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 from test_predict import Quick
-from toco_jax import predict, runs
+from toco_jax import commands, predict
 predict.Segmenter = lambda *_, **__: Quick(("cat", "dog"))
 commands.set_up()
 predict.main(sys.argv[1:])

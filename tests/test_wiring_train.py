@@ -24,7 +24,7 @@ REFINED = ["aux_cam", "cam"]
 def without_baselines():
     """Spares runs the baselines of the procedural images, which take seconds."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shapes, "baselines", lambda source: {})
+        patch.setattr(loop, "baselines", lambda source: {})
         yield
 
 

@@ -49,23 +49,22 @@ def test_submission_needs_no_labels(tmp_path, voc_config, capsys):
     )
 
 
-def test_masks_of_other_settings_do_not_count_as_done(tmp_path):
+def test_masks_of_other_settings_do_not_count_as_done(tmp_path, monkeypatch):
     class Started(Exception):
         """The network would be asked for masks that are not there."""
 
-    class Network:
-        fingerprint, class_names = "same", ("a",)
+    def network_of(run, **_):
+        raise Started
 
-        def network(self, **_):
-            raise Started
-
+    monkeypatch.setattr(submission, "network_of", network_of)
+    run = types.SimpleNamespace(fingerprint="same", class_names=("a",))
     out = tmp_path / "out"
     images = types.SimpleNamespace(names=("a",))
     mask = out / FOLDER / "a.png"
     settings = {"batch_size": 1, "num_threads": 1}
     for crf_settings, kept in ((None, False), (None, True), ({}, False), ({"top_k": 2}, False)):
         with pytest.raises(Started):
-            submission.submit(Network(), images, out, crf_settings=crf_settings, **settings)
+            submission.submit(run, images, out, crf_settings=crf_settings, **settings)
         assert mask.exists() == kept
         Image.new("L", (4, 4)).save(mask)
 

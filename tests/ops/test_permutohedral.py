@@ -193,11 +193,11 @@ def test_images_together_equal_one_after_the_other(images, values, monkeypatch):
     monkeypatch.setattr(permutohedral, "_SMALLEST_TABLE", 1)
     pair = jnp.stack([images["smooth"], images["noise"]]), jnp.stack([values, values[::-1]])
     run = partial(bilateral_filter_images, sigma_rgb=15.0, sigma_xy=50.0)
-    together = jax.jit(partial(run, together=True)).trace(*pair)
+    together = jax.jit(partial(run, unrolled=True)).trace(*pair)
     # One branch is taken for all: a batched choice would have become a selection among all sizes.
     assert " cond[" in str(together.jaxpr)
     out = together.lower().compile()(*pair)
-    np.testing.assert_allclose(out, jax.jit(partial(run, together=False))(*pair), rtol=2e-6)
+    np.testing.assert_allclose(out, jax.jit(partial(run, unrolled=False))(*pair), rtol=2e-6)
 
 
 def test_invalid_points_take_no_part():

@@ -14,7 +14,7 @@ PROGRAM = """
 import resource
 import statistics
 
-from toco_jax import host_memory
+from toco_jax.runtime import host_memory
 
 host_memory.keep_memory()
 

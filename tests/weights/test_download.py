@@ -186,7 +186,7 @@ def test_never_from_https_to_http():
 def test_two_processes_download_once(server, cache):
     server.behaviour = "slow"
     address = f"{server.address}/{NAME}"
-    code = f"from toco_jax import download; print(download.fetch({address!r}))"
+    code = f"from toco_jax.weights import download; print(download.fetch({address!r}))"
     environment = os.environ | {"TOCO_CACHE": str(cache)}
     processes = [
         subprocess.Popen(

@@ -420,7 +420,7 @@ def test_own_encoder_file(small, tmp_path):
 
 
 def test_the_encoder_of_the_demo():
-    metadata = load.weight_files.read(load.ASSETS["shapes"]).metadata
+    metadata = load.files.read(load.ASSETS["shapes"]).metadata
     out = load.load("shapes", backbone=metadata["backbone"], num_classes=5)
     assert out["grid"] == int(metadata["grid"])
     assert set(out["params"]) == {"encoder"}

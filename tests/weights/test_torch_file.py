@@ -90,7 +90,7 @@ def test_no_torch_needed(path):
     torch.save({"x": torch.ones(2)}, path)
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        f"from toco_jax import torch_file; print(torch_file.load({str(path)!r})['x'].sum())"
+        f"from toco_jax.weights import torch_file; print(torch_file.load({str(path)!r})['x'].sum())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "2.0"

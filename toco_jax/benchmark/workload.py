@@ -14,6 +14,7 @@ from toco_jax.command_line import load_config, place_of
 from toco_jax.config import ConfigError, validate
 from toco_jax.method.phases import Phase, phase_at
 from toco_jax.models.network import ToCo
+from toco_jax.models.vit import backbone_from_name
 from toco_jax.run import network
 from toco_jax.runtime.sharding import batch_sharded, shard_batch
 from toco_jax.training import step
@@ -88,7 +89,7 @@ def configuration(
 
 def make_model(config: ConfigDict, platform: str | None = None) -> ToCo:
     """The network, with stored positions for the size of the views."""
-    patch = step.backbone_from_name(config.backbone).patch
+    patch = backbone_from_name(config.backbone).patch
     return network.make_model(config, grid=config.crop_size // patch, platform=platform)
 
 

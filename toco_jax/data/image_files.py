@@ -16,14 +16,16 @@ IMAGE_ENDINGS = (
     *(_HEIF_ENDINGS if READS_HEIF else ()),
 )
 
-_CONVERT = "are of a kind that is not read; save them as PNG or JPEG"
+_CONVERT = "of a kind that is not read; save them as PNG or JPEG"
 # Pictures that are passed over, and what to do about them.
 _NOT_READ = dict.fromkeys(
     (".svg", ".psd", ".xcf", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
     _CONVERT,
 ) | dict.fromkeys((".dcm", ".nii", ".exr", ".hdr", ".jxl", ".eps", ".ico"), _CONVERT)
 if not READS_HEIF:
-    _NOT_READ |= dict.fromkeys(_HEIF_ENDINGS, "need pillow-heif: pip install pillow-heif")
+    _NOT_READ |= dict.fromkeys(
+        _HEIF_ENDINGS, "for which pillow-heif is missing: pip install pillow-heif"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Listing:
         """A sentence for each reason to pass files over, with their number and the first three."""
         return [
             f"{len(paths)} {'file' if len(paths) == 1 else 'files'} passed over: "
-            f"{', '.join(map(str, paths[:3]))}{', ...' if len(paths) > 3 else ''} {reason}"
+            f"{', '.join(map(str, paths[:3]))}{', ...' if len(paths) > 3 else ''}, {reason}"
             for reason, paths in self.passed_over.items()
         ]
 
@@ -101,7 +103,7 @@ def _reason_to_pass_over(path: pathlib.Path, endings: Collection[str]) -> str:
     """Why a file that looks like a picture is not taken; "" for those taken and for other files."""
     ending = path.suffix.lower()
     if ending in endings and path.name.startswith("."):
-        return "are hidden by the dot that their names begin with; rename those you need"
+        return "hidden by the dot at the start of the name; rename those you need"
     return "" if ending in endings else _NOT_READ.get(ending, "")
 
 
@@ -114,7 +116,7 @@ def _walk(
     """
     real = os.path.realpath(folder)
     if real in above:
-        yield folder, "lead back to a folder above"
+        yield folder, "a link back to a folder above"
         return
     try:
         entries = sorted(folder.iterdir())
@@ -128,4 +130,4 @@ def _walk(
         elif path.is_file():
             yield path, ""
         elif path.is_symlink() and path.suffix.lower() in IMAGE_ENDINGS:
-            yield path, "are links to nothing; restore what they link to"
+            yield path, "a link to nothing; restore what it links to"

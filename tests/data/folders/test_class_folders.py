@@ -199,7 +199,7 @@ def test_links_to_class_folders_are_followed(tmp_path):
         "dog/c": ("dog",),
         "dog/d": ("dog",),
     }
-    assert any("zoo/dog/loop lead back to a folder above" in remark for remark in said(source))
+    assert any("zoo/dog/loop, a link back to a folder above" in remark for remark in said(source))
 
 
 def test_what_is_passed_over_is_counted_and_named(tmp_path):
@@ -209,7 +209,7 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
     found, source = both(tmp_path)
     assert sorted(found) == ["cat/a", "cat/b", "dog/c"] and source.class_names == ("cat", "dog")
     hidden, others, unlabelled = said(source)
-    assert hidden.startswith(f"1 file passed over: {tmp_path}/cat/._a.png ")
+    assert hidden.startswith(f"1 file passed over: {tmp_path}/cat/._a.png, ")
     assert others.startswith("2 files passed over: cat/Thumbs.db, dog/.DS_Store are no picture by")
     assert unlabelled.startswith("1 image in a folder of unlabelled images is left out (_unlabel")
 
