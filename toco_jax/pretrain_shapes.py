@@ -1,10 +1,10 @@
 """Pre-trains the small encoder of the demo on procedural images of single objects.
 
-    python -m toco_jax.pretrain_shapes [--seed 0] [--out toco_jax/assets/shapes_encoder.npz]
+    python -m toco_jax.pretrain_shapes [--seed 0] [--out toco_jax/demo/assets/shapes_encoder.npz]
 
 What ImageNet is to ToCo, this is to the demo: plain classification of images that show one object
-or none, by labels alone, never a mask. It has seen the textures of `data/shapes.py` labelled, those
-of the demo's classes among them, on every shape; never a scene of the demo. Three stages, because a
+or none, by labels alone, never a mask. It has seen the textures of the scenes labelled, those of
+the demo's classes among them, on every shape; never a scene of the demo. Three stages, because a
 global pool over a large image does not get off the ground: zoomed objects of 24 pixels with a mean
 over patches; mosaics of 3 x 3 such images, each with its own label; mosaics of 2 x 2 images of 40
 pixels, as large together as the demo's.
