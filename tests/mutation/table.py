@@ -24,7 +24,15 @@ MODULES = {
         *("tests/weights/test_load.py", "tests/test_convert.py"),
         *("-k", "not golden and not without_torch and not starts_from_each"),
     ),
+    "toco_jax/weights/backbone_files.py": (
+        *("tests/weights/test_load.py", "tests/weights/test_recognise.py"),
+        *("-k", "not golden and not without_torch and not starts_from_each"),
+    ),
+    "toco_jax/weights/recognise.py": ("tests/weights/test_recognise.py",),
     "toco_jax/inference/segmenter.py": ("tests/test_predict.py",),
+    "toco_jax/inference/refinement.py": (
+        *("tests/inference/test_refinement.py", "tests/inference/test_native.py"),
+    ),
     "toco_jax/evaluation/native.py": (
         *(
             "tests/evaluation/test_native.py",
