@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from toco_jax import command_line
+from toco_jax.cli import command_line
 from toco_jax.config import ConfigError
 
 VOC = "--config=configs/voc.py"

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from toco_jax import commands
-from toco_jax.errors import UserError
+from toco_jax.cli import commands
+from toco_jax.runtime.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 VOC = "--config=configs/voc.py"
@@ -151,7 +151,7 @@ def test_a_home_that_cannot_be_written(monkeypatch, tmp_path):
 
 def test_output_goes_on_without_a_reader():
     code = (
-        "import os, sys; from toco_jax import commands; commands.keep_streams()\n"
+        "import os, sys; from toco_jax.cli import commands; commands.keep_streams()\n"
         "print('first', flush=True); sys.stdin.read()\n"
         "[print('later' * 100, flush=True) for _ in range(100)]\n"
         "print('letters: \\udc80 \\u732b', file=sys.stderr)\n"

@@ -8,8 +8,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "toco_jax"
 # From the door down: a module may import from its own floor and from those below it.
 FLOORS = (
     {"__main__", "benchmark"},
-    {"main", "evaluate", "predict", "convert", "export", "pretrain_shapes", "commands"}
-    | {"command_line", "data.check", "data.show", "data.prepare"},
+    {"main", "evaluate", "predict", "convert", "export", "pretrain_shapes", "cli"}
+    | {"data.check", "data.show", "data.prepare"},
     {"training", "evaluation", "demo"},
     {"inference", "method"},
     {"run", "weights"},
@@ -17,7 +17,7 @@ FLOORS = (
     {"models"},
     {"ops", "data"},
     {"runtime"},
-    {"errors"},
+    {"runtime.errors"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -16,10 +16,10 @@ from tiny_run import compilation_cache, make_run, photo
 import toco_jax
 from toco_jax import predict
 from toco_jax.data.classes import VOC_CLASSES, palette
-from toco_jax.errors import UserError
 from toco_jax.inference.native import network_of
 from toco_jax.inference.segmenter import Segmentation, Segmenter, best_label
 from toco_jax.run import runs
+from toco_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +354,8 @@ def test_a_damaged_video_fails_and_keeps_its_frames(tmp_path, monkeypatch):
 PROGRAM = """
 import sys
 from test_predict import Quick
-from toco_jax import commands, predict
+from toco_jax import predict
+from toco_jax.cli import commands
 predict.Segmenter = lambda *_, **__: Quick(("cat", "dog"))
 commands.set_up()
 predict.main(sys.argv[1:])

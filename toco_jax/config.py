@@ -4,8 +4,8 @@ import jax
 from ml_collections import ConfigDict
 
 from toco_jax.data import ON_ERROR
-from toco_jax.errors import UserError
 from toco_jax.models.vit import backbone_from_name
+from toco_jax.runtime.errors import UserError
 
 VARIANTS = ("deit_base", "vit_base", "deit_small", "deit_tiny")
 LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")

@@ -14,13 +14,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save
 
-from toco_jax import commands
+from toco_jax.cli import commands
 from toco_jax.config import ConfigError
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
-from toco_jax.errors import WeightsError
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime import outputs
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import WeightsError
 from toco_jax.weights import backbone_files, files, layouts, load, recognise
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.

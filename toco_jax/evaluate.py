@@ -20,12 +20,11 @@ import pathlib
 import sys
 from typing import Any
 
-from toco_jax import commands
+from toco_jax.cli import commands
 from toco_jax.data import open_configured
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.fingerprint import fingerprint
 from toco_jax.data.renumbered import Renumbered
-from toco_jax.errors import UserError
 from toco_jax.evaluation import native, scoring, shares, submission
 from toco_jax.evaluation.native import CRF, NATIVE
 from toco_jax.inference import refinement
@@ -33,6 +32,7 @@ from toco_jax.inference.native import default_batch_size, network_of
 from toco_jax.run import runs
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import make_folder, write_atomically
 from toco_jax.runtime.stopwatch import Stopwatch
 

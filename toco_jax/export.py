@@ -15,16 +15,16 @@ import jax
 import jax.numpy as jnp
 from jax import export as jax_export
 
-from toco_jax import commands
+from toco_jax.cli import commands
 from toco_jax.config import with_values
 from toco_jax.data.classes import palette
-from toco_jax.errors import UserError
 from toco_jax.inference.native import SEG_SCALES
 from toco_jax.method import cams
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.ops.resize import resize
 from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import check_file, write_atomically
 
 PLATFORMS = ("cpu", "cuda", "tpu")

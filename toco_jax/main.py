@@ -16,7 +16,7 @@ import sys
 from absl import flags, logging
 from ml_collections import config_flags
 
-from toco_jax import command_line, commands
+from toco_jax.cli import command_line, commands
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.host_memory import keep_memory

@@ -20,15 +20,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from toco_jax import commands
+from toco_jax.cli import commands
 from toco_jax.data import photos
 from toco_jax.data.mask_files import write_mask
-from toco_jax.errors import UserError
 from toco_jax.inference import drawing, inputs
 from toco_jax.inference.native import resize_map
 from toco_jax.inference.predictions import Report, claim_results, class_slugs
 from toco_jax.inference.segmenter import SOURCES, Segmentation, Segmenter
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import OutputError
 
 _JPEG_QUALITY = 92

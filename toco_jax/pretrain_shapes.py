@@ -26,7 +26,7 @@ import numpy as np
 import optax
 from flax import traverse_util
 
-from toco_jax import commands
+from toco_jax.cli import commands
 from toco_jax.data.sources.shapes import SHAPES, TEXTURES, Thing, background, draw, finish
 from toco_jax.models.network import normalize
 from toco_jax.models.vit import ViT, backbone_from_name

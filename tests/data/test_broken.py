@@ -11,7 +11,7 @@ import pytest
 from data.conftest import small_config, write_mask
 
 from toco_jax.data import check, open_configured, pipeline
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 LISTS = ("ImageSets", "Segmentation")
 

@@ -6,10 +6,10 @@ from data.conftest import small_config, write_mask
 
 from toco_jax import data
 from toco_jax.config import ConfigError, validate
-from toco_jax.errors import DataError
 from toco_jax.method.phases import phase_at
 from toco_jax.run import workdir
 from toco_jax.run.checkpoints import CheckpointError
+from toco_jax.runtime.errors import DataError
 from toco_jax.training import loop
 
 

@@ -7,7 +7,7 @@ from data.conftest import small_config, write_mask
 
 from toco_jax.data import check, files, open_source, prepare
 from toco_jax.data.photos import turned
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 @pytest.fixture

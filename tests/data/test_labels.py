@@ -3,7 +3,7 @@ import PIL.Image
 import pytest
 
 from toco_jax.data import labels, photos
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def _picture(mode: str, size=(7, 5)) -> PIL.Image.Image:

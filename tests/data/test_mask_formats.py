@@ -9,7 +9,7 @@ from data.conftest import small_config
 
 from toco_jax.data import check, labels, mask_formats, open_source, prepare
 from toco_jax.data.classes import VOC_CLASSES, palette
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 CAT, DOG = 1, 2
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toco_jax.data import pipeline
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 class Noise:

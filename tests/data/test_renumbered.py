@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toco_jax.data.renumbered import Renumbered, columns_of
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 class Pair:

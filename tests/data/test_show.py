@@ -124,10 +124,10 @@ def test_command_line(photos, tmp_path):
 
 def test_regions_of_a_run(tmp_path, monkeypatch):
     """The map of a network is the step's own: from the auxiliary CAM and the run's thresholds."""
-    from toco_jax.errors import DataError
     from toco_jax.method import cams
     from toco_jax.models.network import normalize
     from toco_jax.run import checkpoints
+    from toco_jax.runtime.errors import DataError
     from toco_jax.training import step
 
     config = small_config("voc")

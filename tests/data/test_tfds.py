@@ -10,7 +10,7 @@ from data.conftest import small_config
 
 from toco_jax import data
 from toco_jax.data import check, open_configured, pipeline, prepare
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -16,7 +16,7 @@ import safetensors.numpy
 from reference_weights import reference_state_dict
 from weight_formats import timm_state
 
-from toco_jax.errors import MissingWeightsError
+from toco_jax.runtime.errors import MissingWeightsError
 from toco_jax.runtime.outputs import OutputError
 from toco_jax.weights import download, load
 

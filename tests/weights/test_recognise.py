@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from weight_formats import timm_state, transformers_state
 
 from toco_jax import convert
-from toco_jax.errors import WeightsError
+from toco_jax.runtime.errors import WeightsError
 from toco_jax.weights import load, recognise
 
 WIDTH, DEPTH = 8, 2

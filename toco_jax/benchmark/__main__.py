@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import jax
 
-from toco_jax import benchmark, commands
+from toco_jax import benchmark
 from toco_jax.benchmark import measure
+from toco_jax.cli import commands
 from toco_jax.runtime.host_memory import keep_memory
 from toco_jax.runtime.outputs import check_file
 

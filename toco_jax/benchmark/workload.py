@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from toco_jax.benchmark.photos import photo
-from toco_jax.command_line import load_config, place_of
+from toco_jax.cli.command_line import load_config, place_of
 from toco_jax.config import ConfigError, validate
 from toco_jax.method.phases import Phase, phase_at
 from toco_jax.models.network import ToCo

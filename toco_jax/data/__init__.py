@@ -17,7 +17,7 @@ whose `source[i]` may be called from several threads at once.
 from collections.abc import Sequence
 from typing import Any
 
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 SOURCES = ("voc", "coco", "folder", "tfds", "shapes")
 

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from toco_jax import command_line
+from toco_jax.cli import command_line
 from toco_jax.data import open_configured, remarks
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.files import FileSource
@@ -28,7 +28,7 @@ from toco_jax.data.folders.folder_masks import MaskError
 from toco_jax.data.labels import load_photo
 from toco_jax.data.photos import Photo
 from toco_jax.data.prepare import progress
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 from toco_jax.runtime.outputs import OutputError, check_file, write_atomically
 
 PARTS = ("train", "val")

@@ -12,7 +12,7 @@ from toco_jax.data.labelling.text_files import read_text, trimmed
 from toco_jax.data.labels import INDICES, MaskFormat, labels_in, load_photo, read_bytes, stored_mask
 from toco_jax.data.photos import Photo, turned
 from toco_jax.data.remarks import DataRemark
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 # On a network file system thousands of small reads are waiting, not work.
 READERS = 8

@@ -15,7 +15,7 @@ import PIL.ImageOps
 
 from toco_jax.data.classes import palette
 from toco_jax.data.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 _VOC_COLOURS = palette()
 

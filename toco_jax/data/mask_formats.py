@@ -9,7 +9,7 @@ import numpy as np
 
 from toco_jax.data.files import READERS, evenly_spaced
 from toco_jax.data.labels import INDICES, MaskFormat, StoredMask, labels_in, read_bytes, stored_mask
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 BY_COLOUR = MaskFormat("palette")
 BY_INDEX = MaskFormat(any_palette=True)

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from toco_jax.data.image_files import READS_HEIF
-from toco_jax.errors import UserError
+from toco_jax.runtime.errors import UserError
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 # What decoders raise for damaged files.

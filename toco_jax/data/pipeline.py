@@ -19,7 +19,7 @@ import grain
 import numpy as np
 
 from toco_jax.data import ON_ERROR, augment
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 Batch = dict[str, Any]
 

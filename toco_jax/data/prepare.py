@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from toco_jax import commands
+from toco_jax.cli import commands
 from toco_jax.data import remarks
 
 

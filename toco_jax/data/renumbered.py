@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def columns_of(names: Sequence[str], known: Sequence[str], *, run: Any, where: str) -> np.ndarray:

@@ -20,7 +20,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from toco_jax import command_line
+from toco_jax.cli import command_line
 from toco_jax.data import open_configured
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.inference import drawing

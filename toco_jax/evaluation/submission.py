@@ -17,12 +17,12 @@ from toco_jax.data.classes import palette
 from toco_jax.data.image_files import image_of_each
 from toco_jax.data.labels import read_image
 from toco_jax.data.mask_files import write_mask
-from toco_jax.errors import UserError
 from toco_jax.inference import refinement
 from toco_jax.inference.native import Maps, network_of, softmax
 from toco_jax.inference.stream import finished, stream
 from toco_jax.run.runs import Run
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.stopwatch import Progress
 

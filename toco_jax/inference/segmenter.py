@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image
 
 from toco_jax.data.photos import as_rgb, read_photo
-from toco_jax.errors import UserError
 from toco_jax.inference.native import (
     SEG_SCALES,
     Maps,
@@ -25,6 +24,7 @@ from toco_jax.inference.native import (
 from toco_jax.inference.refinement import refine_probs
 from toco_jax.inference.stream import stream
 from toco_jax.run import runs
+from toco_jax.runtime.errors import UserError
 
 SOURCES = ("seg", "cam", "aux_cam")
 

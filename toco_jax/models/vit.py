@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toco_jax.errors import UserError
 from toco_jax.models.layers import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
 from toco_jax.runtime.compute import Compute
+from toco_jax.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

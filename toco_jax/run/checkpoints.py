@@ -14,8 +14,8 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from toco_jax.errors import UserError
 from toco_jax.run.state import TrainState
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
 
 CONFIG_FILE = "config.json"

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from toco_jax.config import resolve, with_values
 from toco_jax.data.renumbered import Renumbered, columns_of
-from toco_jax.errors import DataError
 from toco_jax.models.network import ToCo
 from toco_jax.run import checkpoints, workdir
 from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import DataError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ import pathlib
 import secrets
 import tempfile
 
-from toco_jax.errors import UserError
+from toco_jax.runtime.errors import UserError
 
 
 class OutputError(UserError):

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from toco_jax.errors import UserError
+from toco_jax.runtime.errors import UserError
 
 # The exit code of a run that was told to stop and has saved: start it again (EX_TEMPFAIL).
 RESTART = 75

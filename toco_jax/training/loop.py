@@ -16,7 +16,6 @@ from toco_jax.config import ConfigError, validate
 from toco_jax.data import Part, open_configured, remarks
 from toco_jax.data.pipeline import configured_batches, eval_batches
 from toco_jax.demo.baselines import baselines
-from toco_jax.errors import UserError
 from toco_jax.evaluation import scoring, squashed
 from toco_jax.method.phases import phase_at
 from toco_jax.models.vit import backbone_from_name
@@ -25,6 +24,7 @@ from toco_jax.run import workdir as folder
 from toco_jax.run.network import make_model
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.sharding import local_copy, local_mesh, make_mesh, shard_batch
 from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training import samples

@@ -12,8 +12,8 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from toco_jax.config import LOSS_TERMS
-from toco_jax.errors import UserError
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.processes import is_first
 from toco_jax.runtime.stopwatch import format_seconds

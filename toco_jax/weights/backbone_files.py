@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from toco_jax.errors import WeightsError
 from toco_jax.models.vit import BACKBONES, Backbone
+from toco_jax.runtime.errors import WeightsError
 from toco_jax.weights import layouts, recognise
 
 Tensors = Mapping[str, np.ndarray]

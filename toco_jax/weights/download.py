@@ -16,7 +16,7 @@ from typing import BinaryIO
 import rich.console
 import rich.progress
 
-from toco_jax.errors import MissingWeightsError, WeightsError
+from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.runtime.outputs import make_folder
 
 _DEIT = "https://dl.fbaipublicfiles.com/deit"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from toco_jax.errors import MissingWeightsError, WeightsError
+from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.weights import torch_file
 
 _SAFETENSORS_TYPES = {

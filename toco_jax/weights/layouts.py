@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toco_jax.errors import WeightsError
 from toco_jax.models.vit import Backbone
+from toco_jax.runtime.errors import WeightsError
 
 Shape = tuple[int, ...]
 PROJECTION = (2048, 256, 1024)  # hidden width, bottleneck and features of the projection head

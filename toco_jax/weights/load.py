@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from toco_jax.errors import MissingWeightsError, UserError, WeightsError
 from toco_jax.models.vit import backbone_from_name
+from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError
 from toco_jax.weights import backbone_files, download, files, layouts, recognise, torch_file
 
 Tensors = Mapping[str, np.ndarray]

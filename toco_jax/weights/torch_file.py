@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from toco_jax.data import safe_pickle
-from toco_jax.errors import WeightsError
+from toco_jax.runtime.errors import WeightsError
 
 ZIP_MAGIC = b"PK\x03\x04"
 # The integer that opens a file of torch before 1.6, as its pickle writes it.

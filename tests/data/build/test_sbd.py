@@ -93,7 +93,7 @@ def test_missing_parts_are_named(devkit, sbd, tmp_path, monkeypatch):
 
 def test_pycocotools_is_asked_for(tmp_path, monkeypatch):
     from toco_jax.data.build import coco_masks, coco_regions
-    from toco_jax.errors import DataError
+    from toco_jax.runtime.errors import DataError
 
     coco_regions.pycocotools_mask.cache_clear()
     monkeypatch.setitem(sys.modules, "pycocotools", None)

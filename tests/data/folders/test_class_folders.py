@@ -10,7 +10,7 @@ from data.conftest import pictures, write_mask
 from data.sources.test_folder import open_split, words
 
 from toco_jax.data import remarks
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def both(root, **options):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from toco_jax import data
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 OBJECT = "<object><name>{}</name></object>"
 

@@ -5,7 +5,7 @@ import pytest
 
 from toco_jax.data.labelling.label_entries import as_vector
 from toco_jax.data.labelling.label_files import classes_in_mask, read_label_file
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 CLASSES = ("cat", "dog", "emu")
 VECTORS = {"one": [1, 0, 1], "two": [0, 0, 0]}

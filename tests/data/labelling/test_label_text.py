@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from toco_jax import data
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 NAMES = ("i0", "i1", "i2", "i3")
 

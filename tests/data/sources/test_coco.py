@@ -11,7 +11,7 @@ from toco_jax.data import labels, prepare
 from toco_jax.data.build import coco_instances, coco_masks, coco_regions
 from toco_jax.data.classes import COCO_CLASSES, palette
 from toco_jax.data.sources import coco
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 pycocotools = pytest.importorskip("pycocotools.coco")
 rle = pytest.importorskip("pycocotools.mask")

@@ -9,7 +9,7 @@ from data.conftest import pictures, write_mask
 
 from toco_jax import data
 from toco_jax.data.folders import folder_masks, folder_splits
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 # File, size (width, height), Pillow mode, labels.
 IMAGES = (

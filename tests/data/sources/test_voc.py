@@ -10,7 +10,7 @@ from data.conftest import write_mask
 from toco_jax import data
 from toco_jax.data import labels
 from toco_jax.data.sources import voc
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 

@@ -7,7 +7,7 @@ from typing import Any
 from toco_jax.data.classes import COCO_CLASSES
 from toco_jax.data.labelling.lists import image_name
 from toco_jax.data.sources.coco import CATEGORY_IDS
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 _LABEL_OF_ID = {category: k + 1 for k, category in enumerate(CATEGORY_IDS)}
 _LONGEST_SIDE = 65_535  # of a JPEG file

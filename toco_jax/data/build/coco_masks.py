@@ -20,7 +20,7 @@ from toco_jax.data.build.coco_regions import pycocotools_mask, region
 from toco_jax.data.classes import COCO_CLASSES
 from toco_jax.data.labels import write_mask
 from toco_jax.data.sources.coco import PARTS
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 _CHUNK = 64  # images a task of a worker
 

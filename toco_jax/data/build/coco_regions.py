@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 _FEWEST_NUMBERS = 6  # of a polygon: three corners
 # How far outside a corner may lie, in longest sides of the image. pycocotools walks along every

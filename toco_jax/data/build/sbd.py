@@ -10,7 +10,7 @@ import numpy as np
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.files import READERS
 from toco_jax.data.labels import read_mask, write_mask
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def prepare_sbd(root: pathlib.Path, sbd: pathlib.Path) -> Iterator[tuple[int, int]]:

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from toco_jax.data.files import FileSource
 from toco_jax.data.labels import encode_mask, load_photo
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 KINDS = ("voc", "coco", "folder")
 

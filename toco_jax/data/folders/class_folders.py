@@ -13,7 +13,7 @@ import PIL.Image
 
 from toco_jax.data.files import OnProblem
 from toco_jax.data.remarks import DataRemark, are, count, some
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
 _HOLDERS = ("images", "imgs", "jpegimages")

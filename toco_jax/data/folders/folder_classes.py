@@ -7,7 +7,7 @@ from toco_jax.data.files import OnProblem, read_list
 from toco_jax.data.folders.folder_labels import CLASSES_FILE, Labels
 from toco_jax.data.labelling.label_entries import is_names
 from toco_jax.data.remarks import DataRemark, are, count, some
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]:

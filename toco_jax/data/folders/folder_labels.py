@@ -15,7 +15,7 @@ from toco_jax.data.labelling.label_files import ENDINGS, read_label_file
 from toco_jax.data.labelling.lists import without_ending
 from toco_jax.data.labelling.sidecars import read_sidecars
 from toco_jax.data.remarks import DataRemark, as_remarks, count, some
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 LABEL_FILES = ("labels.csv", "labels.json")
 CLASSES_FILE = "classes.txt"

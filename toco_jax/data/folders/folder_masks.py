@@ -8,7 +8,7 @@ from toco_jax.data.files import OnProblem
 from toco_jax.data.folders.class_folders import plain
 from toco_jax.data.folders.equal_files import equal_files
 from toco_jax.data.image_files import image_files
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 MASKS = "masks"
 MAX_CLASSES = 254  # of 8-bit masks, where 0 is the background and 255 ignored

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from toco_jax.data.files import refuse_empty
 from toco_jax.data.folders.class_folders import SPLIT_NAMES, plain
 from toco_jax.data.labelling.lists import read_names
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def split_list(root: pathlib.Path, split: str) -> pathlib.Path | None:

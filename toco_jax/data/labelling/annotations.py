@@ -10,7 +10,7 @@ import numpy as np
 
 from toco_jax.data.labelling.label_text import none_of
 from toco_jax.data.labels import read_bytes
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 # What an annotation without objects holds.
 _FIELDS = frozenset(("folder", "filename", "path", "source", "owner", "size", "segmented"))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from toco_jax.data.image_files import IMAGE_ENDINGS
 from toco_jax.data.labelling.text_files import read_text, trimmed
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 DELIMITERS = (",", ";", "\t")
 

@@ -13,7 +13,7 @@ from toco_jax.data.labelling.label_text import (
     none_of,
     split_texts,
 )
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 _WHOLE = re.compile(r"[0-9]+(\.0)?")  # pandas adds the point where some are missing
 

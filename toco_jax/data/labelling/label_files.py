@@ -37,7 +37,7 @@ from toco_jax.data.labelling.lists import image_name
 from toco_jax.data.labelling.text_files import read_text
 from toco_jax.data.labels import INDICES, MaskFormat, read_mask
 from toco_jax.data.remarks import count
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 ENDINGS = (".npy", ".npz", ".json", ".csv")
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from toco_jax.data.labelling.text_files import trimmed
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 # What programs write where there is no value; never a class.
 MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from toco_jax.data.files import read_list, refuse_repeats
 from toco_jax.data.image_files import IMAGE_ENDINGS
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def image_name(written: str, root: pathlib.Path | None = None) -> str:

@@ -10,7 +10,7 @@ from toco_jax.data.files import READERS
 from toco_jax.data.labelling.label_entries import understand
 from toco_jax.data.labelling.label_text import Positions
 from toco_jax.data.labelling.text_files import read_text
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 # A row of boxes or outlines as YOLO's tools write them: a class and at least four numbers.
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"

@@ -4,7 +4,7 @@ import codecs
 import pathlib
 
 from toco_jax.data.labels import read_bytes
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 _UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Not white space to Python: zero-width marks, and the end of file of old DOS editors.

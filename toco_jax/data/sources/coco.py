@@ -16,7 +16,7 @@ from toco_jax.data.labelling.label_files import classes_in_mask, load_arrays
 from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labels import INDICES, MaskFormat, read_bytes, stored_mask
 from toco_jax.data.mask_formats import foreground_format, refuse_two_valued
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 PARTS = {"train": "train2014", "val": "val2014"}
 VAL_PART = 5_000

@@ -46,7 +46,7 @@ from toco_jax.data.labelling.label_entries import as_vector
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import DataRemark, are, count, some
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 def open_folder(

@@ -12,7 +12,7 @@ import math
 import cv2
 import numpy as np
 
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 TEXTURES = ("striped", "checkered", "dotted", "meshed", "speckled")
 SHAPES = ("disc", "square", "triangle", "hexagon", "star", "cross")

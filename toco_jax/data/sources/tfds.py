@@ -9,7 +9,7 @@ import numpy as np
 
 from toco_jax.data.files import fitted
 from toco_jax.data.labels import decode_image, decode_mask
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 
 class TfdsSource:

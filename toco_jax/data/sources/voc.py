@@ -15,7 +15,7 @@ from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import as_remarks
-from toco_jax.errors import DataError
+from toco_jax.runtime.errors import DataError
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from toco_jax import commands
+from toco_jax.cli import commands
 from toco_jax.config import ConfigError
-from toco_jax.errors import UserError
+from toco_jax.runtime.errors import UserError
 
 
 def define_config() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import jax
 from absl import logging
 
-from toco_jax.errors import UserError
+from toco_jax.runtime.errors import UserError
 
 # Exit code of a command that was interrupted by Ctrl-C, as shells have it.
 INTERRUPTED = 130
