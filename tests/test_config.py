@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from toco_jax.config import ConfigError, validate
+from toco_jax.config import ConfigError, resolve, validate
 from toco_jax.method.phases import phase_at
 from toco_jax.models.vit import Backbone, backbone_from_name
 
@@ -13,6 +13,43 @@ def test_published_values_are_valid_for_every_variant(voc_config):
         config = voc_config(variant)
         validate(config, num_devices=2)
         assert config.backbone == config.init == variant
+
+
+def test_defaults_are_the_published_values(voc_config):
+    config = voc_config()
+    published = {
+        "aux_layer": -3,
+        "num_classes": 20,
+        "crop_size": 448,
+        "local_crop_size": 96,
+        "num_local_crops": 8,
+        "cam_scales": (1.0, 0.5, 1.5),
+        "low_thre": 0.25,
+        "bkg_thre": 0.5,
+        "high_thre": 0.7,
+        "temperature": 0.5,
+        "ema_momentum": 0.9,
+        "batch_size": 4,
+        "group_size": 2,
+        "total_steps": 20_000,
+        "warmup_steps": 1_500,
+        "learning_rate": 6e-5,
+        "head_lr_multiplier": 10,
+        "projection_lr_multiplier": 10,
+        "weight_decay": 0.01,
+        "max_grad_norm": 0,
+        "eval_every": 2_000,
+    }
+    assert {key: config[key] for key in published} == published
+    assert (config.data.scale_range, config.data.blur_sigma) == ((0.5, 2.0), (0.1, 2.0))
+
+
+def test_defaults_of_what_the_paper_does_not_say(voc_config):
+    config = voc_config()
+    # The defects of the released code are off, an evaluation takes all images.
+    assert (config.as_published, config.eval_batches) == (False, 0)
+    assert (config.seed, config.data.split_seed) == (0, 0)
+    assert (config.save_every, config.log_every) == (1_000, 20)
 
 
 @pytest.mark.parametrize("name", ["voc", "coco", "folder", "shapes"])
@@ -117,6 +154,38 @@ def test_extreme_values_are_taken(voc_config, values):
     with config.ignore_type():
         config.update_from_flattened_dict(values)
     validate(config, num_devices=1)
+
+
+@pytest.mark.parametrize(
+    ("variant", "crop_size", "meant"),
+    [
+        ("deit_tiny", 224, "parts"),
+        ("vit_base", 192, "parts"),
+        ("vit_base", 208, "on"),
+        ("vit_base", 448, "on"),
+    ],
+)
+def test_large_encoders_keep_little_memory_on_a_cpu(voc_config, variant, crop_size, meant):
+    config = voc_config(variant)
+    config.crop_size = crop_size
+    assert resolve(config, "cpu").low_memory == meant
+    assert resolve(config, "gpu").low_memory == "off"
+    config.low_memory = "off"
+    assert resolve(config, "cpu").low_memory == "off"
+
+
+def test_attention_of_cudnn_needs_a_gpu_and_bfloat16(voc_config):
+    config = voc_config()
+    assert resolve(config, "gpu").attention == "cudnn"
+    config.compute_dtype = "float32"
+    assert resolve(config, "gpu").attention == "xla"
+    config.attention = "cudnn"
+    with pytest.raises(ConfigError, match=r"this is float32 on a gpu: use attention='auto'"):
+        resolve(config, "gpu")
+    config.compute_dtype = "bfloat16"
+    assert resolve(config, "gpu").attention == "cudnn"
+    with pytest.raises(ConfigError, match=r"this is bfloat16 on a cpu: use attention='auto'"):
+        resolve(config, "cpu")
 
 
 def test_misspelt_key_is_refused(voc_config):

