@@ -137,5 +137,5 @@ TINY_RUN = {
     "log_every": 2,
     "data.source": "shapes",
     "data.train_split": "train",
-    "data.num_threads": 1,
+    "machine.num_threads": 1,
 }

@@ -77,7 +77,7 @@ def run_tiny(run, tiny_file):
 # A phase without CAMs, which compiles in a few seconds.
 CLASSIFIER_ONLY = [f"--set=loss_weights.{term}=((0, 0.0), (2, 0.1))" for term in ("ptc", "ctc")]
 
-SHARDED_STEP = ("--set=shard_optimizer=True", "--phase", "first", *CLASSIFIER_ONLY)
+SHARDED_STEP = ("--set=machine.shard_optimizer=True", "--phase", "first", *CLASSIFIER_ONLY)
 
 
 def test_step_and_its_parts(run_tiny, tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
-from toco_jax.config import ConfigError, resolve, validate
+from toco_jax.config import ConfigError, completed, flat_values, resolve, validate
 from toco_jax.method.phases import phase_at
 from toco_jax.models.vit import Backbone, backbone_from_name
 
@@ -58,7 +58,7 @@ def test_every_file_is_valid_and_has_the_same_keys(get_config_of, name):
     validate(config, num_devices=1)
     expected = get_config_of("voc")().to_dict()
     assert sorted(config.to_dict()) == sorted(expected)
-    for group in ("data", "loss_weights"):
+    for group in ("data", "loss_weights", "machine"):
         assert sorted(config[group]) == sorted(expected[group])
 
 
@@ -87,15 +87,15 @@ def test_unknown_variant(voc_config):
         ("learning_rate", -1.0, "learning_rate=-1.0"),
         ("ema_momentum", 1.0, "ema_momentum=1.0 must lie in"),
         ("compute_dtype", "float16", "compute_dtype='float16' must be one of auto, float32"),
-        ("low_memory", "yes", "low_memory='yes' must be one of auto, on, off"),
-        ("attention", "flash", "attention='flash' must be one of auto, xla, cudnn"),
-        ("accumulate", 0, "accumulate=0 must be at least 1"),
-        ("accumulate", 3, "group_size=2 x accumulate=3: use 12 or 24"),
+        ("machine.low_memory", "yes", "machine.low_memory='yes' must be one of auto, on, off"),
+        ("machine.attention", "flash", "machine.attention='flash' must be one of auto, xla, cudnn"),
+        ("machine.accumulate", 0, "machine.accumulate=0 must be at least 1"),
+        ("machine.accumulate", 3, "group_size=2 x machine.accumulate=3: use 12 or 24"),
         ("backbone", "resnet50", "unknown backbone 'resnet50'"),
         ("backbone", "width=96,depth=6,heads=5,patch=8", "that the heads divide"),
         ("aux_layer", 12, "aux_layer=12 is not a block"),
         ("init", "", "init=''"),
-        ("data.num_threads", -1, "data.num_threads=-1"),
+        ("machine.num_threads", -1, "machine.num_threads=-1"),
         ("data.scale_range", (2.0, 0.5), "data.scale_range="),
         ("loss_weights.seg", ((5, 0.1),), "loss_weights.seg=.*start at step 0"),
         ("loss_weights.seg", ((0, -0.1),), "loss_weights.seg="),
@@ -112,7 +112,7 @@ def test_unknown_variant(voc_config):
         ("data.scale_range", (0.0, 2.0), "data.scale_range="),
         ("data.blur_sigma", (-0.1, 2.0), "data.blur_sigma="),
         ("weight_decay", -0.1, "weight_decay=-0.1 must not be negative"),
-        ("accumulate", 2, "group_size=2 x accumulate=2: use 8 or 16"),
+        ("machine.accumulate", 2, "group_size=2 x machine.accumulate=2: use 8 or 16"),
         ("aux_layer", -13, "aux_layer=-13 is not a block"),
         ("crop_size", 0, "crop_size=0 must be a positive multiple"),
     ],
@@ -128,7 +128,7 @@ def test_impossible_values(voc_config, key, value, message):
 
 def test_float32_has_no_attention_by_cudnn(voc_config):
     config = voc_config()
-    config.attention = "cudnn"
+    config.machine.attention = "cudnn"
     for dtype in ("auto", "bfloat16"):
         config.compute_dtype = dtype
         validate(config, num_devices=2)
@@ -142,8 +142,8 @@ def test_float32_has_no_attention_by_cudnn(voc_config):
     [
         {"low_thre": 0.0, "high_thre": 1.0, "ema_momentum": 0.0, "warmup_steps": 0},
         {"total_steps": 2, "warmup_steps": 1, "num_local_crops": 1, "weight_decay": 0.0},
-        {"data.scale_range": (1.0, 1.0), "data.blur_sigma": (0.5, 0.5), "data.num_threads": 0},
-        {"batch_size": 1, "group_size": 1, "accumulate": 1},
+        {"data.scale_range": (1.0, 1.0), "data.blur_sigma": (0.5, 0.5), "machine.num_threads": 0},
+        {"batch_size": 1, "group_size": 1, "machine.accumulate": 1},
         {"local_crop_size": 432, "num_local_crops": 256, "aux_layer": -12},
         {"crop_size": 32, "local_crop_size": 16, "cam_scales": (0.5,), "aux_layer": 11},
         {"loss_weights.seg": ((0, 0.0),), "pseudo_label_cam": ((0, "aux_cam"), (1, "cam"))},
@@ -168,24 +168,48 @@ def test_extreme_values_are_taken(voc_config, values):
 def test_large_encoders_keep_little_memory_on_a_cpu(voc_config, variant, crop_size, meant):
     config = voc_config(variant)
     config.crop_size = crop_size
-    assert resolve(config, "cpu").low_memory == meant
-    assert resolve(config, "gpu").low_memory == "off"
-    config.low_memory = "off"
-    assert resolve(config, "cpu").low_memory == "off"
+    assert resolve(config, "cpu").machine.low_memory == meant
+    assert resolve(config, "gpu").machine.low_memory == "off"
+    config.machine.low_memory = "off"
+    assert resolve(config, "cpu").machine.low_memory == "off"
 
 
 def test_attention_of_cudnn_needs_a_gpu_and_bfloat16(voc_config):
     config = voc_config()
-    assert resolve(config, "gpu").attention == "cudnn"
+    assert resolve(config, "gpu").machine.attention == "cudnn"
     config.compute_dtype = "float32"
-    assert resolve(config, "gpu").attention == "xla"
-    config.attention = "cudnn"
-    with pytest.raises(ConfigError, match=r"this is float32 on a gpu: use attention='auto'"):
+    assert resolve(config, "gpu").machine.attention == "xla"
+    config.machine.attention = "cudnn"
+    with pytest.raises(
+        ConfigError, match=r"this is float32 on a gpu: use machine.attention='auto'"
+    ):
         resolve(config, "gpu")
     config.compute_dtype = "bfloat16"
-    assert resolve(config, "gpu").attention == "cudnn"
-    with pytest.raises(ConfigError, match=r"this is bfloat16 on a cpu: use attention='auto'"):
+    assert resolve(config, "gpu").machine.attention == "cudnn"
+    with pytest.raises(
+        ConfigError, match=r"this is bfloat16 on a cpu: use machine.attention='auto'"
+    ):
         resolve(config, "cpu")
+
+
+def test_values_of_an_earlier_version_are_found_under_their_present_keys(voc_config):
+    earlier = voc_config().to_dict()
+    del earlier["machine"], earlier["data"]["mask_foreground"], earlier["data"]["split_seed"]
+    earlier |= {"attention": "xla", "low_memory": "on", "accumulate": 2, "seed": 7}
+    earlier["data"] |= {"num_threads": 3, "source": "folder"}
+    earlier["cam_scales"] = [1.0, 0.5]  # as JSON has it
+    now = completed(earlier)
+    assert now.machine.to_dict() == {
+        "attention": "xla",
+        "low_memory": "on",
+        "accumulate": 2,
+        "shard_optimizer": False,
+        "num_threads": 3,
+    }
+    assert (now.data.mask_foreground, now.data.split_seed) == (0, 7)
+    assert now.cam_scales == (1.0, 0.5)
+    assert flat_values(now.to_dict()).keys() == flat_values(voc_config().to_dict()).keys()
+    assert completed(now.to_dict()) == now
 
 
 def test_misspelt_key_is_refused(voc_config):

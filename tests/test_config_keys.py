@@ -65,8 +65,8 @@ KEYS = {
         {"model": {"decoder_dilation"}, "losses": {"seg", "reg", "total"}},
     ),
     "compute_dtype": ("float32", {"model": set(), "model on a GPU": {"dtype", "attention"}}),
-    "attention": ("xla", {"model": set(), "model on a GPU": {"attention"}}),
-    "low_memory": ("on", {"model": {"remat"}}),
+    "machine.attention": ("xla", {"model": set(), "model on a GPU": {"attention"}}),
+    "machine.low_memory": ("on", {"model": {"remat"}}),
     "crop_size": (
         48,
         {
@@ -98,8 +98,8 @@ KEYS = {
     "batch_size": (8, {"batches": BATCH, "evaluation": {"images", "batch"}}),
     "group_size": (2, {"losses": {"ptc", "seg", "total"}}),
     # The parts are smaller, the step is the same.
-    "accumulate": (2, {"step": {"part"}}),
-    "shard_optimizer": (True, {"step": {"placement"}}),
+    "machine.accumulate": (2, {"step": {"part"}}),
+    "machine.shard_optimizer": (True, {"step": {"placement"}}),
     "total_steps": (
         5,
         {"update": LATE, "loop": {"weights", "cam", "evaluated", "saved", "shown"}},
@@ -132,7 +132,7 @@ KEYS = {
     "data.split_seed": (5, {"sources": {"train.split_seed", "val.split_seed"}}),
     "data.val_fraction": (0.5, {"sources": {"train.val_fraction", "val.val_fraction"}}),
     "data.on_error": ("skip", {"batches": {"skipped"}}),
-    "data.num_threads": (2, {"batches": set()}),
+    "machine.num_threads": (2, {"batches": set()}),
     "data.scale_range": ((0.3, 0.35), {"batches": {"image", "local", "valid_box"}}),
     "data.blur_sigma": ((2.0, 4.0), {"batches": VIEWS}),
 }

@@ -38,7 +38,7 @@ def make_run(
     config.cam_scales = cam_scales
     config.batch_size = 4
     config.data.root = str(root)
-    config.data.num_threads = 2
+    config.machine.num_threads = 2
     model = make_model(config, grid=4)
     shapes = jax.eval_shape(lambda key: step.init_params(model, key), jax.random.key(0))
     rng = np.random.default_rng(0)

@@ -1,6 +1,9 @@
 """The configuration of a run: every key with its default, its checks, and what `"auto"` means."""
 
+from typing import Any
+
 import jax
+from flax import traverse_util
 from ml_collections import ConfigDict
 
 from toco_jax.data import ON_ERROR
@@ -17,6 +20,16 @@ SWITCH = ("auto", "on", "off", "parts")
 # Bytes that a block's linear layers make of an image, from which on the blocks go into a loop on a
 # CPU: 1.4 MB (deit_tiny at 224 pixels) are faster without it, 5.4 MB (vit_base at 224) with it.
 _LARGE_BLOCK = 4 * 2**20
+
+
+# Keys that earlier versions called otherwise: the old name and the present one.
+_MOVED_KEYS = {
+    "attention": "machine.attention",
+    "low_memory": "machine.low_memory",
+    "accumulate": "machine.accumulate",
+    "shard_optimizer": "machine.shard_optimizer",
+    "data.num_threads": "machine.num_threads",
+}
 
 
 class ConfigError(UserError):
@@ -44,12 +57,8 @@ def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
     config.aux_layer = -3
     config.decoder_width = 512
     config.decoder_dilation = 5
-    # "auto" is bfloat16 on a GPU or TPU and float32 on a CPU; cuDNN's attention goes with bfloat16.
+    # "auto" is bfloat16 on a GPU or TPU and float32 on a CPU.
     config.compute_dtype = "auto"
-    config.attention = "auto"
-    # "on" keeps less of the encoder for the gradient and computes the rest twice. "auto" does so
-    # for large encoders on a CPU, where it also saves time; others there attend in "parts".
-    config.low_memory = "auto"
 
     # Method.
     config.crop_size = 448
@@ -78,10 +87,6 @@ def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
     # Optimisation. `batch_size` is global; losses that pool over images pool over `group_size`.
     config.batch_size = 4
     config.group_size = 2
-    # Parts of the batch that each device works through one by one, with the same result.
-    config.accumulate = 1
-    # True gives each device a share of AdamW's moments in place of a copy.
-    config.shard_optimizer = False
     config.total_steps = 20_000
     config.warmup_steps = 1_500
     config.learning_rate = 6e-5
@@ -120,10 +125,24 @@ def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
     config.data.split_seed = 0
     # An image that cannot be read: "raise" stops, "skip" takes the next one and counts it.
     config.data.on_error = "raise"
-    config.data.num_threads = 8
     # Range of the random rescaling before the crop, and of the blurs' deviation in pixels.
     config.data.scale_range = (0.5, 2.0)
     config.data.blur_sigma = (0.1, 2.0)
+
+    # How a run is executed, apart from what it is. These keys change a result by rounding alone,
+    # and they alone may differ when a run goes on, or is evaluated, on another machine.
+    config.machine = ConfigDict()
+    # "xla" or "cudnn"; "auto" is cuDNN's for bfloat16 on a GPU.
+    config.machine.attention = "auto"
+    # "on" keeps less of the encoder for the gradient and computes the rest twice. "auto" does so
+    # for large encoders on a CPU, where it also saves time; others there attend in "parts".
+    config.machine.low_memory = "auto"
+    # Parts of the batch that each device works through one after the other, with the same result.
+    config.machine.accumulate = 1
+    # True gives each device a share of AdamW's moments instead of a copy of all of them.
+    config.machine.shard_optimizer = False
+    # Threads that read and augment images; 0 does so in the thread of the training loop.
+    config.machine.num_threads = 8
     return config.lock()
 
 
@@ -177,10 +196,11 @@ def _check_sizes(config: ConfigDict) -> None:
 
 
 def _check_batch(config: ConfigDict, num_devices: int) -> None:
-    _require(config.accumulate >= 1, f"accumulate={config.accumulate} must be at least 1")
-    unit = num_devices * config.group_size * config.accumulate
+    accumulate = config.machine.accumulate
+    _require(accumulate >= 1, f"machine.accumulate={accumulate} must be at least 1")
+    unit = num_devices * config.group_size * accumulate
     lower = max(config.batch_size // unit, 1) * unit
-    parts = f" x accumulate={config.accumulate}" if config.accumulate > 1 else ""
+    parts = f" x machine.accumulate={accumulate}" if accumulate > 1 else ""
     _require(
         config.batch_size >= 1 and config.batch_size % unit == 0,
         f"batch_size={config.batch_size} must be a multiple of {num_devices} devices x group_size="
@@ -207,14 +227,18 @@ def _check_values(config: ConfigDict) -> None:
         f"warmup_steps={config.warmup_steps} must be below total_steps={config.total_steps}",
     )
     _require(0 <= config.ema_momentum < 1, f"ema_momentum={config.ema_momentum} must lie in [0, 1)")
-    choices = {"compute_dtype": COMPUTE_DTYPES, "attention": ATTENTIONS, "low_memory": SWITCH}
-    for key, allowed in choices.items():
-        _require(
-            config[key] in allowed, f"{key}={config[key]!r} must be one of {', '.join(allowed)}"
-        )
+    machine = config.machine
+    choices = {
+        "compute_dtype": (config.compute_dtype, COMPUTE_DTYPES),
+        "machine.attention": (machine.attention, ATTENTIONS),
+        "machine.low_memory": (machine.low_memory, SWITCH),
+        "data.on_error": (config.data.on_error, ON_ERROR),
+    }
+    for key, (value, allowed) in choices.items():
+        _require(value in allowed, f"{key}={value!r} must be one of {', '.join(allowed)}")
     _require(
-        config.attention != "cudnn" or config.compute_dtype != "float32",
-        "attention='cudnn' needs compute_dtype='bfloat16'",
+        machine.attention != "cudnn" or config.compute_dtype != "float32",
+        "machine.attention='cudnn' needs compute_dtype='bfloat16'",
     )
     for key in ("scale_range", "blur_sigma"):
         low, high = config.data[key]
@@ -223,18 +247,14 @@ def _check_values(config: ConfigDict) -> None:
         )
     _require(bool(config.init), "init='' must be 'random', a weight name or a path")
     _require(
-        config.data.num_threads >= 0,
-        f"data.num_threads={config.data.num_threads} must not be negative",
+        machine.num_threads >= 0,
+        f"machine.num_threads={machine.num_threads} must not be negative",
     )
-    on_error = config.data.get("on_error", ON_ERROR[0])
-    _require(
-        on_error in ON_ERROR, f"data.on_error={on_error!r} must be one of {', '.join(ON_ERROR)}"
-    )
-    foreground = config.data.get("mask_foreground", 0)
+    foreground = config.data.mask_foreground
     _require(
         0 <= foreground <= 255, f"data.mask_foreground={foreground} must be a pixel's value 0..255"
     )
-    val_fraction = config.data.get("val_fraction", 0.1)
+    val_fraction = config.data.val_fraction
     _require(0 < val_fraction < 1, f"data.val_fraction={val_fraction} must lie between 0 and 1")
 
 
@@ -259,13 +279,17 @@ def validate(config: ConfigDict, num_devices: int) -> None:
 
 
 def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
-    """A copy of a configuration with what `"auto"` means on a platform, `"cpu"`, `"gpu"` or
-    `"tpu"`; that of the devices at hand by default.
+    """Returns a copy of a configuration in which every `"auto"` is replaced by what it means.
 
-    `compute_dtype` is bfloat16 on a GPU or TPU and float32 on a CPU; it is part of what a run is.
-    The other two only say how a run is executed: `attention` is cuDNN's for bfloat16 on a GPU, and
-    `low_memory` is "off" but on a CPU: "on" for large encoders, where it also is fastest, and
-    "parts" (large attention maps and passes for CAMs in parts) for others.
+    `compute_dtype` becomes bfloat16 on a GPU or TPU and float32 on a CPU; it is part of what a run
+    is. `machine.attention` becomes cuDNN's for bfloat16 on a GPU and XLA's otherwise.
+    `machine.low_memory` becomes "off" on a GPU or TPU; on a CPU it becomes "on" for large encoders,
+    for which that is also fastest, and "parts" for others (large attention maps, and the passes
+    for CAMs, are computed in parts).
+
+    Args:
+        config: the configuration of a run.
+        platform: `"cpu"`, `"gpu"` or `"tpu"`; by default that of JAX's devices.
 
     Raises:
         ConfigError: cuDNN's attention is asked for where there is none.
@@ -274,21 +298,21 @@ def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
     dtype = config.compute_dtype
     if dtype == "auto":
         dtype = "float32" if platform == "cpu" else "bfloat16"
-    # Older runs have neither key.
-    attention, low_memory = config.get("attention", "auto"), config.get("low_memory", "auto")
+    attention, low_memory = config.machine.attention, config.machine.low_memory
     has_cudnn = platform == "gpu" and dtype == "bfloat16"
     if attention == "auto":
         attention = "cudnn" if has_cudnn else "xla"
     _require(
         attention != "cudnn" or has_cudnn,
-        f"attention='cudnn' needs a GPU and compute_dtype='bfloat16', and this is {dtype} on a "
-        f"{platform}: use attention='auto'",
+        f"machine.attention='cudnn' needs a GPU and compute_dtype='bfloat16', and this is {dtype} "
+        f"on a {platform}: use machine.attention='auto'",
     )
     if low_memory == "auto":
         low_memory = "off"
         if platform == "cpu":
             low_memory = "on" if _has_large_blocks(config) else "parts"
-    return with_values(config, compute_dtype=dtype, attention=attention, low_memory=low_memory)
+    machine = {"attention": attention, "low_memory": low_memory}
+    return with_values(config, compute_dtype=dtype, machine=machine)
 
 
 def _has_large_blocks(config: ConfigDict) -> bool:
@@ -298,8 +322,39 @@ def _has_large_blocks(config: ConfigDict) -> bool:
 
 
 def with_values(config: ConfigDict, **values: object) -> ConfigDict:
-    """A copy of a configuration with other values, of keys that older runs may lack."""
+    """Returns a copy of a configuration with other values; the value of a group is a dict."""
     changed = config.copy_and_resolve_references()
-    with changed.unlocked():
-        changed.update(values)
+    changed.update(values)
     return changed
+
+
+def renamed(key: str) -> str:
+    """Returns the present name of a dotted key that earlier versions may have called otherwise."""
+    return _MOVED_KEYS.get(key, key)
+
+
+def completed(values: dict[str, Any]) -> ConfigDict:
+    """Returns the configuration that an earlier version, or this one, wrote as `config.json`.
+
+    Keys that have moved since are found under their present names, and keys that are newer than the
+    file have defaults, which do what was done before there were such keys. Keys that no longer
+    exist are kept.
+
+    Args:
+        values: the nested values of the file; lists become tuples.
+    """
+    values = {renamed(key): value for key, value in flat_values(values).items()}
+    if values.get("data.source") == "folder":  # `seed` once drew the split of a folder
+        values.setdefault("data.split_seed", values.get("seed", 0))
+    nested = traverse_util.unflatten_dict(flat_values(defaults().to_dict()) | values, sep=".")
+    return ConfigDict(nested)
+
+
+def flat_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of nested groups by dotted key; lists become tuples."""
+    flat = traverse_util.flatten_dict(values, sep=".")
+    return {key: _as_tuples(value) for key, value in flat.items()}
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value

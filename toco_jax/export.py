@@ -77,7 +77,9 @@ def export_run(
     notes = [] if names else [workdir.missing_names(folder, config.num_classes)]
     # One program for every platform: nothing in it may depend on the devices at hand.
     dtype = "float32" if config.compute_dtype == "auto" else config.compute_dtype
-    config = with_values(config, attention="xla", low_memory="off", compute_dtype=dtype)
+    config = with_values(
+        config, compute_dtype=dtype, machine={"attention": "xla", "low_memory": "off"}
+    )
     grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
     model = make_model(config, grid=grid)
     scales = tuple(config.cam_scales) if multiscale else None

@@ -79,5 +79,5 @@ def photos(tmp_path) -> pathlib.Path:
 def small_config(name: str):
     """The configuration of `configs/<name>.py`, with tiny crops."""
     config = load_config(name)()
-    config.crop_size, config.local_crop_size, config.data.num_threads = 32, 16, 2
+    config.crop_size, config.local_crop_size, config.machine.num_threads = 32, 16, 2
     return config

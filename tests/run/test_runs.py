@@ -29,14 +29,14 @@ def change(run, **values):
 
 
 def test_a_run_of_a_gpu_is_loaded_on_a_cpu(run, capsys):
-    change(run, compute_dtype="bfloat16", attention="cudnn", low_memory="off")
+    change(run, compute_dtype="bfloat16", machine={"attention": "cudnn", "low_memory": "off"})
     loaded = runs.load(run)
     assert (loaded.model.compute.dtype, loaded.model.compute.attention) == ("bfloat16", "in_parts")
     assert "cuDNN's attention, which needs a GPU" in capsys.readouterr().err
 
 
 def test_a_run_of_a_cpu_keeps_its_precision_on_a_gpu(run):
-    change(run, compute_dtype="float32", attention="xla", low_memory="on")
+    change(run, compute_dtype="float32", machine={"attention": "xla", "low_memory": "on"})
     with made_for("gpu"):
         model = runs.load(run).model
     assert (model.compute.dtype, model.compute.attention) == ("float32", "xla")

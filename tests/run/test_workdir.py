@@ -18,7 +18,7 @@ def test_auto_is_recorded_as_what_it_meant(voc_config):
     }.items():
         with made_for(platform):
             found = config.resolve(voc_config())
-        assert (found.compute_dtype, found.attention, found.low_memory) == meant
+        assert (found.compute_dtype, found.machine.attention, found.machine.low_memory) == meant
 
 
 def test_a_run_goes_on_in_its_own_precision(tiny_config, tmp_path, capsys):
@@ -28,7 +28,7 @@ def test_a_run_goes_on_in_its_own_precision(tiny_config, tmp_path, capsys):
     assert json.loads((tmp_path / "config.json").read_text())["compute_dtype"] == "bfloat16"
     capsys.readouterr()
     here = workdir.resolve(tmp_path, tiny_config())
-    assert (here.compute_dtype, here.attention) == ("bfloat16", "xla")
+    assert (here.compute_dtype, here.machine.attention) == ("bfloat16", "xla")
     assert "goes on in bfloat16, in which it was begun" in capsys.readouterr().out
     workdir.claim(tmp_path, here, ("a",))
     other = workdir.resolve(tmp_path, tiny_config(compute_dtype="float32"))

@@ -117,7 +117,7 @@ def plain(four):
 
 
 def test_accumulated_step_is_the_step(four, plain):
-    (state, terms), (expected, expected_terms) = four(accumulate=2), plain
+    (state, terms), (expected, expected_terms) = four(**{"machine.accumulate": 2}), plain
     assert_equal_terms(jax.device_get(terms), jax.device_get(expected_terms), atol=1e-6)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6),
@@ -127,7 +127,7 @@ def test_accumulated_step_is_the_step(four, plain):
 
 
 def test_sharded_optimiser_is_the_optimiser(four, plain):
-    (state, _), (expected, _) = four(shard_optimizer=True), plain
+    (state, _), (expected, _) = four(**{"machine.shard_optimizer": True}), plain
     kernel = state.opt_state[1].mu["encoder"]["blocks_0"]["mlp"]["fc1"]["kernel"]
     assert kernel.addressable_shards[0].data.size == kernel.size // 4
     assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(state.params))

@@ -97,7 +97,7 @@ def replay(published):
 
 def test_attention_by_cudnn_without_a_gpu(voc_config):
     config = voc_config("deit_tiny")
-    config.attention = "cudnn"
+    config.machine.attention = "cudnn"
     with pytest.raises(ConfigError, match=r"attention='cudnn' needs a GPU .* float32 on a cpu"):
         make_model(config, grid=14)
 
@@ -105,7 +105,7 @@ def test_attention_by_cudnn_without_a_gpu(voc_config):
 def test_low_memory_by_default_is_for_large_encoders_on_a_cpu(voc_config):
     def of(variant, size, low_memory="auto", platform="cpu"):
         config = voc_config(variant)
-        config.update(backbone=variant, crop_size=size, low_memory=low_memory)
+        config.update(backbone=variant, crop_size=size, machine={"low_memory": low_memory})
         compute = compute_of(config, platform)
         return compute.in_parts, compute.remat
 
@@ -118,7 +118,7 @@ def test_low_memory_by_default_is_for_large_encoders_on_a_cpu(voc_config):
 
 
 def test_class_maps_of_one_image_at_a_time(tiny_config, monkeypatch):
-    config = tiny_config(low_memory="on", cam_scales=(1.0, 0.5))
+    config = tiny_config(**{"machine.low_memory": "on", "cam_scales": (1.0, 0.5)})
     model = make_model(config, grid=4)
     params = step.init_params(model, jax.random.key(0))
     images = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))

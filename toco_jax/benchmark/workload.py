@@ -47,7 +47,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any key of the configuration, such as accumulate=4; may be repeated",
+        help="any key of the configuration, such as machine.accumulate=4; may be repeated",
     )
 
 
@@ -82,7 +82,9 @@ def configuration(
     config.compute_dtype = args.dtype or config.compute_dtype
     for assignment in args.set:
         override(config, assignment)
-    config.batch_size = args.batch_size or config.group_size * config.accumulate * num_devices
+    config.batch_size = (
+        args.batch_size or config.group_size * config.machine.accumulate * num_devices
+    )
     validate(config, num_devices)
     return config
 

@@ -6,14 +6,18 @@ import inspect
 import itertools
 import pathlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
 from toco_jax.cli import commands
-from toco_jax.config import ConfigError
+from toco_jax.config import ConfigError, renamed
 from toco_jax.runtime.errors import UserError
+
+# The start of an option that sets a key of the configuration, and the key.
+_KEY = re.compile(r"(--?(?:no)?config\.)([^\[=]+)")
 
 
 def define_config() -> None:
@@ -50,7 +54,7 @@ def place_of(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
     Raises:
         ConfigError: no such key; the message names those that look like it.
     """
-    *parents, name = key.split(".")
+    *parents, name = renamed(key).split(".")
     place = config
     for parent in parents:
         place = place.get(parent) if isinstance(place, ConfigDict) else None
@@ -66,6 +70,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
     key that is not there, a word that belongs to no option, or what `main` raises.
     """
     commands.keep_streams()
+    # Assigned, because `config_flags` reads the keys from `sys.argv`.
+    sys.argv = [_with_present_key(argument) for argument in sys.argv]
     # Otherwise all that follows a word that is no option would be words, too.
     flags.FLAGS.set_gnu_getopt(True)
 
@@ -100,8 +106,8 @@ def check(arguments: Sequence[str]) -> None:
         name, equals, value = argument.partition("=")
         if name in ("-config", "--config"):
             config = load_config(value if equals else following)
-        elif found := re.match(r"--?(?:no)?config\.([^\[]+)", name):
-            keys.append(found[1])
+        elif found := _KEY.match(name):
+            keys.append(found[2])
     for key in keys if config else ():
         place_of(config, key)
 
@@ -110,6 +116,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
     with commands.reported(debug="--debug" in argv):
         check(argv[1:])
     return app.parse_flags_with_usage(argv)
+
+
+def _with_present_key(argument: str) -> str:
+    """The argument, a `--config.KEY` of an earlier version by its present name."""
+    found = _KEY.match(argument)
+    return f"{found[1]}{renamed(found[2])}{argument[found.end() :]}" if found else argument
 
 
 def _keys(config: ConfigDict, prefix: str = "") -> Iterator[str]:

@@ -121,7 +121,7 @@ def configured_batches(source: Any, config: Any, *, start_step: int, **options) 
         "batch_size": config.batch_size,
         "crop_size": config.crop_size,
         "as_published": config.as_published,
-        "num_threads": data.num_threads,
+        "num_threads": config.machine.num_threads,
         "scale_range": tuple(data.scale_range),
         "blur_sigma": tuple(data.blur_sigma),
         "on_error": data.get("on_error", "raise"),

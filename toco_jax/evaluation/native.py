@@ -60,7 +60,7 @@ def squashed_pass(
         Part(source, places),
         batch_size=batch_size,
         size=size,
-        num_threads=config.data.num_threads,
+        num_threads=config.machine.num_threads,
     )
     predictions = squashed.predictions(
         squashed.make_eval_step(config, model, mesh),

@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from toco_jax.config import completed
 from toco_jax.run.state import TrainState
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
@@ -138,14 +139,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
             f"{path} is not the configuration of a run: give the folder of one; weights of others, "
             "such as a model folder of Hugging Face, are for --config.init"
         )
-    return _tuples(values)
-
-
-def _tuples(value: Any) -> Any:
-    """JSON values as a configuration has them: lists become tuples."""
-    if isinstance(value, dict):
-        return ConfigDict({key: _tuples(item) for key, item in value.items()})
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    return completed(values)
 
 
 def run_folder(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:

@@ -16,13 +16,13 @@ def compute_of(config: ConfigDict, platform: str) -> Compute:
         ConfigError: cuDNN's attention is asked for where there is none.
     """
     config = resolve(config, platform)
-    attention = config.attention
-    if attention == "xla" and config.low_memory in ("on", "parts"):
+    attention, low_memory = config.machine.attention, config.machine.low_memory
+    if attention == "xla" and low_memory in ("on", "parts"):
         attention = "in_parts"
     return Compute(
         dtype=config.compute_dtype,
         attention=attention,
-        remat=config.low_memory == "on",
+        remat=low_memory == "on",
         unrolled=platform != "cpu",
     )
 

@@ -122,15 +122,15 @@ def load(checkpoint: str | os.PathLike) -> Run:
 
 def _executed_here(config: ConfigDict, folder: pathlib.Path, *, trained: bool) -> ConfigDict:
     """A run's configuration for evaluation on the devices at hand."""
-    values = {"low_memory": "auto"}
-    if config.get("attention") == "cudnn" and jax.default_backend() != "gpu":
-        values["attention"] = "xla"
+    machine = {"low_memory": "auto"}
+    if config.machine.attention == "cudnn" and jax.default_backend() != "gpu":
+        machine["attention"] = "xla"
         say(
             f"{folder} was trained with cuDNN's attention, which needs a GPU: XLA's stands in "
             "here, the same function in another rounding",
             error=True,
         )
-    here = resolve(with_values(config, **values))
+    here = resolve(with_values(config, machine=machine))
     if config.compute_dtype == "auto" and trained:
         say(
             f"{folder / checkpoints.CONFIG_FILE} is an older one and does not record in which "

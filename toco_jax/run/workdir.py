@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from toco_jax.config import defaults, with_values
+from toco_jax.config import flat_values, with_values
 from toco_jax.config import resolve as resolve_config
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
 from toco_jax.run import checkpoints
@@ -19,10 +19,9 @@ from toco_jax.runtime.outputs import make_folder
 
 CLASSES_FILE = "classes.json"
 START_FILE = "init.json"  # which weights the run started from
-# Keys that may differ when a run goes on: they do not change what it computes.
-FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root")
-FREE_KEYS += ("data.num_threads", "data.on_error")
-FREE_KEYS += ("accumulate", "low_memory", "attention", "shard_optimizer")
+# Keys that may differ when a run goes on, as all of `machine` may: they do not change what it
+# computes.
+FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root", "data.on_error")
 # The names of data sets whose classes are always the same.
 _FIXED_CLASSES = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
@@ -127,21 +126,15 @@ def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     if not (workdir / checkpoints.CONFIG_FILE).exists():
         checkpoints.save_config(workdir, config)
         return
-    old, new = (_flat(c.to_dict()) for c in (checkpoints.load_config(workdir), config))
-    if "data.split_seed" in new:  # before there was such a key, the seed drew a folder's split
-        drawn = old["seed"] if old.get("data.source") == "folder" else new["data.split_seed"]
-        old.setdefault("data.split_seed", drawn)
-    # A key that is newer than the run has a default that does what was done before there was one.
-    since = _flat(defaults().to_dict())
-    old |= {key: since[key] for key in new.keys() - old.keys() if key in since}
-    if old["compute_dtype"] == "auto":  # as older runs recorded it
-        old["compute_dtype"] = new["compute_dtype"]
-        begun = with_values(checkpoints.load_config(workdir), compute_dtype=new["compute_dtype"])
+    begun = checkpoints.load_config(workdir)
+    if begun.compute_dtype == "auto":  # as older runs recorded it
+        begun = with_values(begun, compute_dtype=config.compute_dtype)
         checkpoints.save_config(workdir, begun)
+    old, new = flat_values(begun.to_dict()), flat_values(config.to_dict())
     changed = [
         f"{key} ({old.get(key)} there, {new.get(key)} now)"
         for key in sorted(old.keys() | new.keys())
-        if key not in FREE_KEYS and old.get(key) != new.get(key)
+        if key not in FREE_KEYS and not key.startswith("machine.") and old.get(key) != new.get(key)
     ]
     if changed:
         raise checkpoints.CheckpointError(
@@ -184,11 +177,3 @@ def note_start(workdir: pathlib.Path, origin: dict[str, Any], *, goes_on: bool) 
             f"init={origin['init']!r} now is of the SHA-256 {origin['sha256']}; this run started "
             f"from {noted.get('sha256')} and goes on from its own checkpoint"
         )
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        nested = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else None
-        flat |= {prefix + key: value} if nested is None else nested
-    return flat

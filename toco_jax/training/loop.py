@@ -268,7 +268,7 @@ class Evaluator:
             Part(self.source, places),
             batch_size=self.config.batch_size // jax.process_count(),
             size=self.config.crop_size,
-            num_threads=self.config.data.num_threads,
+            num_threads=self.config.machine.num_threads,
         )
         params = local_copy(params, self.mesh)
         return squashed.predictions(

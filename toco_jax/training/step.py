@@ -61,10 +61,10 @@ def init_state(config: ConfigDict, params: dict, teacher_params: dict | None = N
 
 def state_placement(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:
     """Where each leaf of a state, or of its shapes, lies on a mesh: a copy on every device, or a
-    share each of the optimiser's moments with `config.shard_optimizer`.
+    share each of the optimiser's moments with `config.machine.shard_optimizer`.
     """
     placement = jax.tree.map(lambda _: replicated(mesh), state)
-    if config.shard_optimizer:
+    if config.machine.shard_optimizer:
         shares = jax.tree.map(lambda x: split_over(mesh, x.shape), state.opt_state)
         placement = placement.replace(opt_state=shares)
     return placement
@@ -121,7 +121,7 @@ def make_train_step(
             (_, aux), grads = value_and_grad(params, teacher_params, *part)
             return grads, aux["terms"]
 
-        means = mean_over_parts(part_grads, share, config.accumulate)
+        means = mean_over_parts(part_grads, share, config.machine.accumulate)
         return means if mesh.size == 1 else jax.lax.pmean(means, AXIS)
 
     everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
@@ -139,7 +139,7 @@ def make_train_step(
         return jax.lax.with_sharding_constraint(state, placement), terms
 
     copies = replicated(mesh)
-    moments = None if config.shard_optimizer else copies
+    moments = None if config.machine.shard_optimizer else copies
     placement = TrainState(copies, copies, copies, moments, copies)
     return jax.jit(
         train_step,
