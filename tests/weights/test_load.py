@@ -426,6 +426,15 @@ def test_the_encoder_of_the_demo():
     assert set(out["params"]) == {"encoder"}
 
 
+def safetensors_of(header, data=b""):
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(dtype, size):
+    return {"dtype": dtype, "shape": [1], "data_offsets": [0, size]}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -433,8 +442,11 @@ def test_the_encoder_of_the_demo():
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\x93NUMPY\x01\x00", "no file of weights"),
         (b"\xff" * 8 + b"{}", "damaged or cut"),
-        ((2).to_bytes(8, "little") + b"{}rest", "tensors take 0 bytes, the file has 4"),
-        ((7).to_bytes(8, "little") + b'{"x":3}', "damaged or cut"),
+        (safetensors_of({}, b"rest"), "damaged or cut"),
+        (safetensors_of({"x": 3}), "damaged or cut"),
+        (safetensors_of({"x": entry("F32", 4)}, b"123"), "damaged or cut"),
+        (safetensors_of({"x": entry("F32", 4), "y": entry("F32", 4)}, b"1234"), "damaged or cut"),
+        (safetensors_of({"x": entry("F8_E4M3", 1)}, b"1"), "not supported.*save them as float32"),
         (b"PK\x03\x04", "damaged or cut"),
     ],
 )

@@ -151,6 +151,10 @@ def test_allowed_names_cannot_be_misused():
         (b"\x80\x02]2.", "instruction DUP"),
         (b"\x80\x02(U\x02lsios\nsystem\n.", "instruction INST"),
         (b"\x80\x02ccollections\nOrderedDict\n](K\x01K\x02e\x85R.", "with arguments"),
+        (b"\x80\x02ctorch\nFloatStorage\n)\x81.", "only be named"),
+        (b"\x80\x02ctorch\nFloatStorage\nK\x01K\x02s.", "items for a dictionary"),
+        (b"\x80\x02)Q.", "refers to an object outside"),
+        (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "instruction BYTEARRAY8"),
     ):
         with pytest.raises(ValueError, match=message):
             safe_pickle.load(data, constructors)
@@ -176,6 +180,37 @@ def test_hostile_pickles_end_quickly():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 64 * 2**20
+
+
+def doubled(depth):
+    """A pickle's instructions for a tuple that holds the last one twice, `depth` times over."""
+    out = b")q\x000"
+    for i in range(depth):
+        out += b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) + b"0"
+    return out + b"h" + bytes([depth])
+
+
+@pytest.mark.parametrize(
+    ("instructions", "message"),
+    [
+        (b"}" + doubled(60) + b"K\x01s.", "key or set element of type tuple"),
+        (b"\x8f(" + doubled(60) + b"\x90.", "key or set element of type tuple"),
+        (b"(" + doubled(60) + b"\x91.", "key or set element of type tuple"),
+        # A persistent identifier, a tensor's shape, and the name of a type.
+        (b"(" + doubled(60) + b"NNNNtQ.", "a reference to something that is no storage"),
+        (
+            b"ctorch._utils\n_rebuild_tensor_v2\n(NK\x00" + doubled(60) + b")tR.",
+            "a tensor without storage, shape",
+        ),
+        (b"ctorch\n" + b"x" * 10**6 + b"\n.", "asks for torch"),
+    ],
+)
+def test_nothing_of_exponential_size_is_hashed_or_printed(path, instructions, message):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x04" + instructions)
+    with pytest.raises(ValueError, match=message) as caught:
+        torch_file.load(path)
+    assert len(str(caught.value)) < 1000
 
 
 def rewritten(path, change):
@@ -345,6 +380,7 @@ def test_numpy_dictionary_of_older_numpy(tmp_path):
         ({"x": np.array([object()])}, r"asks for|array of objects"),
         ({"x": np.ones(2, ">f4")}, "big-endian"),
         ({"x": np.zeros(2, "c8")}, "c8"),
+        ({"x": np.zeros(2, [("a", "f4")])}, "V4"),
     ],
 )
 def test_numpy_refusals(tmp_path, content, message):

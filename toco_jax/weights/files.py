@@ -2,31 +2,17 @@
 
 import hashlib
 import json
-import mmap
 import pathlib
 import zipfile
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+import safetensors
 
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.weights import torch_file
 
-_SAFETENSORS_TYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
-_MAX_HEADER = 100 * 2**20  # the limit of the safetensors format
 # What Hugging Face libraries call the weights in a model's folder, and formats that are not read.
 _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 _OTHER_FORMATS = (".index.json", ".msgpack", ".h5", ".onnx", ".gguf")
@@ -162,56 +148,19 @@ def _read_torch(path: pathlib.Path) -> WeightFile:
 
 
 def _read_safetensors(path: pathlib.Path) -> WeightFile:
-    with path.open("rb") as file:
-        buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        header_size = int.from_bytes(buffer[:8], "little")
-        begin = 8 + header_size
-        if header_size > min(_MAX_HEADER, len(buffer) - 8):
-            raise ValueError(f"its header of {header_size} bytes does not fit into the file")
-        header = json.loads(buffer[8:begin])
-        metadata = header.pop("__metadata__", {})
-        tensors, spans = {}, []
-        for name, entry in header.items():
-            tensors[name], span = _safetensor(buffer, begin, entry)
-            spans.append(span)
-        _check_spans(spans, len(buffer) - begin)
-    # A damaged header can be any JSON, or none.
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        with safetensors.safe_open(path, framework="np") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
         raise WeightsError(
             f"{path} is a damaged or cut .safetensors file ({error}): download it again"
         ) from error
+    except AttributeError as error:  # what a type that numpy lacks, such as float8, raises
+        raise WeightsError(
+            f"{path} holds tensors of a type that is not supported ({error}): save them as float32"
+        ) from error
     return WeightFile("safetensors", tensors, metadata, [])
-
-
-def _safetensor(
-    buffer: mmap.mmap, begin: int, entry: Mapping[str, Any]
-) -> tuple[np.ndarray, tuple[int, int]]:
-    first, last = entry["data_offsets"]
-    shape = tuple(entry["shape"])
-    if entry["dtype"] not in _SAFETENSORS_TYPES:
-        raise ValueError(f"the type {entry['dtype']} is not supported")
-    dtype = np.dtype(_SAFETENSORS_TYPES[entry["dtype"]])
-    count = 1
-    for size in shape:
-        if type(size) is not int or size < 0:
-            raise ValueError(f"a tensor of shape {shape}")
-        count *= size
-    if not 0 <= first <= last <= len(buffer) - begin or last - first != count * dtype.itemsize:
-        raise ValueError(f"a tensor of shape {shape} and type {dtype} at bytes {first} to {last}")
-    values = np.frombuffer(buffer, dtype, count, begin + first) if count else np.empty(0, dtype)
-    return values.reshape(shape), (first, last)
-
-
-def _check_spans(spans: list[tuple[int, int]], size: int) -> None:
-    """The tensors must tile the data without gap or overlap, as the format demands."""
-    end = 0
-    for first, last in sorted(spans):
-        if first != end:
-            raise ValueError(f"a gap or an overlap at byte {end} of its data")
-        end = last
-    if end != size:
-        raise ValueError(f"its tensors take {end} bytes, the file has {size}")
 
 
 def _read_npz(path: pathlib.Path) -> WeightFile:

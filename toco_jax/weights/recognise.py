@@ -1,7 +1,7 @@
 """What the weights of a vision transformer are, told by the names and shapes of their tensors.
 
 Some recipes leave files that look alike. Then all that are possible are named: the SHA-256 of a
-published file, see `weight_files.KNOWN_FILES`, is the only thing that tells them apart.
+published file, see `files.KNOWN_FILES`, is the only thing that tells them apart.
 """
 
 import re

@@ -1,11 +1,11 @@
-"""Reads the zip files of `torch.save` without torch, nothing in them run: tensors as views."""
+"""Reads the zip files of `torch.save` without torch and without running what they hold."""
 
+import contextlib
 import mmap
 import pathlib
 import struct
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -15,10 +15,10 @@ from toco_jax.data import safe_pickle
 from toco_jax.runtime.errors import WeightsError
 
 ZIP_MAGIC = b"PK\x03\x04"
-# The integer that opens a file of torch before 1.6, as its pickle writes it.
+# A file of torch before 1.6 starts with a pickle of this integer.
 LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
-_LOCAL_HEADER = struct.Struct("<4s5H3I2H")
+_CHUNK = 2**16
 _STORAGES = {
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
@@ -34,7 +34,7 @@ _STORAGES = {
 
 
 class LegacyFormatError(WeightsError):
-    """The file is of torch before 1.6; the message has the command that saves it anew."""
+    """The file was written by torch before 1.6; the message has the command that converts it."""
 
 
 class _Storage(NamedTuple):
@@ -46,17 +46,16 @@ class _Storage(NamedTuple):
 
 
 def load(path: str | pathlib.Path) -> Any:
-    """The object in a file of `torch.save`, tensors as read-only arrays that view the file.
+    """Returns the object in a file of `torch.save`, with read-only arrays for its tensors.
 
-    Tensors keep their type (bfloat16 as `ml_dtypes.bfloat16`), shape and strides; those that share
-    storage share memory. Dictionaries, lists, tuples, numbers and text come as they are,
-    `argparse.Namespace` as `safe_pickle.Opaque`. Checksums are verified. Memory use is that of the
-    pickle; the tensors are pages of the file.
+    An array is a view of the file, so that only the pickle takes memory. Tensors keep their type
+    (bfloat16 as `ml_dtypes.bfloat16`), shape and strides; those that share storage share memory.
+    `argparse.Namespace` becomes `safe_pickle.Opaque`; dictionaries, lists, tuples, numbers and text
+    stay what they are. Checksums are verified.
 
     Raises:
         LegacyFormatError: the file is in the format of torch before 1.6.
-        WeightsError: the file is damaged or truncated, or its pickle asks for anything but plain
-            data.
+        WeightsError: the file is damaged or truncated, or its pickle asks for more than plain data.
     """
     path = pathlib.Path(path)
     with path.open("rb") as file:
@@ -67,8 +66,9 @@ def load(path: str | pathlib.Path) -> Any:
             raise WeightsError(f"{path} is not a file of torch.save: it starts with {start[:8]!r}")
         buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
-        return _load(buffer, _Archive(path, buffer))
-    except ValueError as error:  # a damaged file can ask for anything that cannot be
+        with contextlib.closing(_Archive(path, buffer)) as archive:
+            return _load(buffer, archive)
+    except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
 
 
@@ -80,20 +80,20 @@ _LEGACY = (
 
 
 def _is_legacy_tar(file) -> bool:
-    """Whether this is the tar of torch before 0.1.10."""
+    """Whether this is a tar file, which torch wrote before 0.1.10."""
     file.seek(257)
     return file.read(5) == b"ustar"
 
 
 def _load(buffer: mmap.mmap, archive: "_Archive") -> Any:
-    if archive.text("byteorder", default=b"little") != b"little":
+    if archive.byte_order() != b"little":
         raise ValueError("big-endian files are not supported: re-save it on a usual machine")
     storages: dict[str, tuple[int, int]] = {}
 
     def storage(identifier: Any) -> _Storage:
         kind, dtype, key, _, count = identifier
         if kind != "storage" or type(key) is not str or type(count) is not int:
-            raise ValueError(f"a reference to something that is no storage: {kind!r}")
+            raise ValueError("a reference to something that is no storage")
         dtype = np.dtype(_STORAGES[dtype.name.removeprefix("torch.")])
         if key not in storages:
             storages[key] = archive.verified(f"data/{key}")
@@ -115,22 +115,20 @@ def _load(buffer: mmap.mmap, archive: "_Archive") -> Any:
 
 
 def _view(buffer, storage: _Storage, offset: Any, shape: Any, strides: Any) -> np.ndarray:
-    """A tensor's view of its storage, inside the storage's bounds."""
-    if type(storage) is not _Storage or type(shape) is not tuple or type(strides) is not tuple:
-        raise ValueError("a tensor without storage, shape or strides")
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise ValueError(f"a tensor of shape {shape}, strides {strides} and offset {offset}")
+    """Returns a tensor as a view of its storage, within the bounds of the storage."""
+    are_sizes = all(map(safe_pickle.is_shape, ((offset,), shape, strides)))
+    if type(storage) is not _Storage or not are_sizes or len(shape) != len(strides):
+        # Their values stay out of the message: a pickle can make them of any length.
+        raise ValueError("a tensor without storage, shape, strides or offset")
+    if 0 in shape:
+        return np.empty(shape, storage.dtype)
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    is_empty = 0 in shape
-    if last >= storage.count and not is_empty:
+    if last >= storage.count:
         raise ValueError(
             f"a tensor of shape {shape} and strides {strides} at {offset} reaches beyond its "
             f"storage of {storage.count} numbers"
         )
     size = storage.dtype.itemsize
-    if is_empty:
-        return np.empty(shape, storage.dtype)
     return np.ndarray(
         shape,
         storage.dtype,
@@ -141,54 +139,50 @@ def _view(buffer, storage: _Storage, offset: Any, shape: Any, strides: Any) -> n
 
 
 class _Archive:
-    """The records of an uncompressed zip file, found and verified without reading them in."""
+    """Finds and verifies the records of an uncompressed zip file without keeping their content."""
 
     def __init__(self, path: pathlib.Path, buffer: mmap.mmap):
-        self.buffer = buffer
-        try:
-            with zipfile.ZipFile(path) as archive:
-                records = {info.filename: info for info in archive.infolist()}
-        # What zipfile raises on a damaged directory depends on where the damage is.
-        except Exception as error:
-            raise ValueError(
-                f"the zip file is damaged or cut short ({error!r}): download it again"
-            ) from error
-        indices = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
-        if len(indices) != 1:
+        self._buffer = buffer
+        with _damage_as_value_error("the zip file"):
+            self._zip = zipfile.ZipFile(path)
+        names = self._zip.namelist()
+        pickles = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(pickles) != 1:
             raise ValueError("a zip file, but not one of torch.save: it has no single data.pkl")
-        root = indices[0].removesuffix("data.pkl")
-        self.records: Mapping[str, zipfile.ZipInfo] = {
-            name.removeprefix(root): info for name, info in records.items()
-        }
+        self._root = pickles[0].removesuffix("data.pkl")
 
-    def text(self, name: str, *, default: bytes) -> bytes:
-        if name not in self.records:
-            return default
-        start, size = self.verified(name)
-        return self.buffer[start : start + min(size, 64)]
+    def close(self) -> None:
+        self._zip.close()
+
+    def byte_order(self) -> bytes:
+        """Returns the content of the record `byteorder`; files without it are little-endian."""
+        if f"{self._root}byteorder" not in self._zip.namelist():
+            return b"little"
+        start, size = self.verified("byteorder")
+        return self._buffer[start : start + min(size, 64)]
 
     def verified(self, name: str) -> tuple[int, int]:
-        """First byte and number of bytes of a record whose checksum was found right."""
-        info = self.records.get(name)
-        if info is None:
-            raise ValueError(f"the record {name} is missing: the file is damaged")
+        """Returns the first byte and the size of a record after it has verified the checksum."""
+        try:
+            info = self._zip.getinfo(self._root + name)
+        except KeyError:
+            raise ValueError(f"the record {name} is missing: the file is damaged") from None
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
             raise ValueError(f"the record {name} is compressed, which torch.save never does")
-        header_end = info.header_offset + _LOCAL_HEADER.size
-        if info.header_offset < 0 or header_end > len(self.buffer):
-            raise ValueError(f"the record {name} lies outside the file: the file is damaged")
-        magic, *_, name_size, extra_size = _LOCAL_HEADER.unpack(
-            self.buffer[info.header_offset : header_end]
-        )
-        stored_name = self.buffer[header_end : header_end + name_size]
-        start = header_end + name_size + extra_size
-        if (
-            magic != ZIP_MAGIC
-            or stored_name != info.orig_filename.encode()
-            or start + info.file_size > len(self.buffer)
-        ):
-            raise ValueError(f"the record {name} is damaged or cut short: download the file again")
-        with memoryview(self.buffer) as view, view[start : start + info.file_size] as record:
-            if zlib.crc32(record) != info.CRC:
-                raise ValueError(f"the record {name} has a wrong checksum: download the file again")
-        return start, info.file_size
+        with _damage_as_value_error(f"the record {name}"), self._zip.open(info) as record:
+            while record.read(_CHUNK):  # zipfile compares the header and the checksum
+                pass
+        # The local header ends with the sizes of the name and of the extra field, which follow it.
+        sizes = struct.unpack_from("<2H", self._buffer, info.header_offset + 26)
+        return info.header_offset + 30 + sum(sizes), info.file_size
+
+
+@contextlib.contextmanager
+def _damage_as_value_error(what: str) -> Iterator[None]:
+    try:
+        yield
+    # What zipfile raises depends on where the damage is.
+    except Exception as error:
+        raise ValueError(
+            f"{what} is damaged or cut short ({error!r}): download the file again"
+        ) from error

@@ -1,4 +1,4 @@
-"""Reads what numpy pickles into `.npy` files, such as dictionaries of arrays, nothing in it run."""
+"""Reads `.npy` files that hold one pickled object, such as a dictionary, without running it."""
 
 import pathlib
 import re
@@ -20,12 +20,13 @@ def _dtype(name: Any, *_flags) -> np.dtype:
     if name == "O8":  # numpy wraps a single pickled object in a 0-d array of objects
         return np.dtype(object)
     if type(name) is not str or not re.fullmatch(r"[biufSU]\d{1,6}", name):
-        raise Refused(f"arrays of type {name!r} are refused: numbers, truth values and text only")
+        shown = repr(name[:20]) if type(name) is str else f"<{type(name).__name__}>"
+        raise Refused(f"arrays of type {shown} are refused: numbers, truth values and text only")
     return np.dtype(name)
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    """The number or text as Python has it, so that it may be the key of a dictionary."""
+    """Returns a numpy scalar as a Python number or text, so that it may be a dictionary's key."""
     if not isinstance(dtype, np.dtype) or type(data) is not bytes or len(data) != dtype.itemsize:
         raise ValueError("a number without type or value")
     return np.frombuffer(data, dtype)[0].item()
@@ -43,10 +44,10 @@ _NUMPY: dict[str, safe_pickle.Constructor] = {
 
 
 def load(path: str | pathlib.Path) -> Any:
-    """The object that `numpy.save` pickled into an `.npy` file, such as a dictionary of arrays.
+    """Returns the object that `numpy.save` pickled into an `.npy` file.
 
     Raises:
-        ValueError: the file is damaged, holds a plain array, or its pickle asks for anything but
+        ValueError: the file is damaged, holds a plain array, or its pickle asks for more than
             plain data.
     """
     path = pathlib.Path(path)
