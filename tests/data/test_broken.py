@@ -184,7 +184,7 @@ FOLDER = [
         "unknown label",
         lambda r: r / "classes.txt",
         write(b"cat\n"),
-        "'dog' is none of the 1 classes",
+        "'dog' is none of the 1 class ",
     ),
     (
         "listed but absent",

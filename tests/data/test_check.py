@@ -194,7 +194,7 @@ def test_all_faults_of_class_folders_are_found_at_once(tmp_path):
         r"folder .*Train/annotations \(2 pictures\) looks like masks",
         r"all images of folder 'farm' lie in its sub-folders \(goose, hen\)",
         r"class folder 'sheep' has sub-folders named like splits \(val\)",
-        r"classes 'Cat' and 'cat' differ in case",
+        r"classes 'Cat' and 'cat' differ only in case",
         r"class 'line\\nbreak' has .* line break",
         r"the masks of .* may count the classes in another order: class 'c10' comes before 'c2'",
     )

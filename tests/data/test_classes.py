@@ -37,21 +37,40 @@ def test_names_that_cannot_be_told_apart():
     same = ("Hot  Dog", "hot dog", " HOT\u00a0DOG", "hot\u200b dog", "\uff48ot dog")
     assert len({classes.folded(name) for name in same}) == 1
     assert len(classes.name_problems(same)) == 4
-    assert classes.name_problems(("hot dog", "hotdog", "hot_dog", "日本", "[x]", "é")) == []
+    assert classes.name_problems(("hot dog", "hotdog", "日本", "[x]", "é")) == []
+    for other in ("hot_dog", "Hot-Dog", "__hot  dog"):
+        assert len(classes.name_problems(("hot dog", other))) == 1
     (found,) = classes.name_problems(("caf\u00e9", "cafe\u0301"))
     assert r"'caf\xe9' and 'cafe\u0301' differ" in found  # they look the same otherwise
 
 
 def test_names_that_no_table_can_show():
-    for name in ("a\nb", "a\tb", "\x1b[31m", "a\u2028b", "\udcff", " ", ""):
+    for name in ("a\nb", "a\tb", "\x1b[31m", "a\u2028b", "\udcff", " ", "", "_"):
         (found,) = classes.name_problems((name,))
         assert "rename it" in found and found.isprintable()
+
+
+def test_names_that_a_conversion_damaged():
+    (found,) = classes.name_problems(("caf\ufffd", "cat"))
+    assert found.startswith("class 'caf\ufffd' lost a letter when its text was converted from")
 
 
 def test_spellings_of_the_background():
     for name in ("background", " Background", "BACKGROUND", "__background__", "_background_"):
         assert classes.is_background(name)
-    assert not classes.is_background("background car")
+    for name in ("0_background", "002.Background", "0 - background", "00-BACKGROUND"):
+        assert classes.is_background(name)
+    for name in ("background car", "no background", "background2"):
+        assert not classes.is_background(name)
+
+
+def test_names_that_are_several_others():
+    names = {"cat", "Dog", "polar bear"}
+    for joined in ("cat+dog", "cat_dog", "cat and Dog", "cat, dog", "polar bear / cat", "CAT dog"):
+        found, between = classes.several_names({*names, joined})
+        assert found == joined and joined.split(between)[0].casefold() in ("cat", "polar bear")
+    for single in ("hot dog", "cat-cat", "cats and dogs", "cat_2", "dog-fish"):
+        assert classes.several_names({*names, single}) is None
 
 
 def test_order_of_names():

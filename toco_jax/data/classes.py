@@ -3,7 +3,7 @@
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
@@ -41,26 +41,56 @@ def palette(n: int = 256) -> np.ndarray:
     return colour
 
 
+# What may stand between the names of several classes; the second takes names of several words
+# apart, too.
+_BETWEEN = (r"\s*[^\w\s]+\s*|[\W_]+and[\W_]+", r"[\W_]+")
+
+
 def folded(name: str) -> str:
-    """A name without what the eye overlooks: case, width, composition, white space, marks that
-    are not drawn. Two classes that agree in it cannot be told apart in a table."""
+    """Removes the differences between names that a reader overlooks.
+
+    These are case, width and composition of letters, invisible characters, and whether white space,
+    hyphens or underscores separate words. Two classes with the same folded name are refused.
+    """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split())
+    visible = "".join(c for c in plain if unicodedata.category(c) != "Cf")
+    return " ".join(re.split(r"[\s_-]+", visible)).strip()
 
 
 def is_background(name: str) -> bool:
-    """Whether a name means label 0, in any spelling (`Background`, `__background__`)."""
-    return folded(name).strip("_ ") == "background"
+    """Whether a name means label 0: `Background`, `__background__` or, numbered, `0_background`."""
+    return re.sub(r"^[\d\W]+", "", folded(name)) == "background"
+
+
+def several_names(names: Collection[str]) -> tuple[str, str] | None:
+    """Finds a class that may stand for several of the others, such as `cat+dog` or `cat and dog`.
+
+    Returns:
+        The first such name and what stands between its parts; None if there is none.
+    """
+    known = {folded(name) for name in names}
+    for name, between in itertools.product(sorted(names), _BETWEEN):
+        parts = {folded(part) for part in re.split(between, name)}
+        if len(parts) > 1 and parts <= known:
+            return name, re.search(between, name)[0]
+    return None
 
 
 def name_problems(names: Iterable[str]) -> list[str]:
-    """What is wrong with the names of classes, a sentence a fault with its remedy.
+    """Describes what is wrong with the names of classes, one sentence with a remedy per fault.
 
-    At fault are names that look alike and names that no table can show.
+    Names are wrong if they look alike, if no table can show them, or if they were damaged when a
+    text was converted from another encoding.
     """
     problems, spellings = [], {}
     for name in names:
         spellings.setdefault(folded(name), []).append(name)
+        if "\ufffd" in name:
+            problems.append(
+                f"class {name!r} lost a letter when its text was converted from another encoding; "
+                "correct the name"
+            )
+            continue
         if not folded(name) or any(
             unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name
         ):
@@ -73,8 +103,8 @@ def name_problems(names: Iterable[str]) -> list[str]:
             composed = {unicodedata.normalize("NFC", name) for name in (one, other)}
             shown = repr if len(composed) == 2 else ascii
             problems.append(
-                f"classes {shown(one)} and {shown(other)} differ in case, white space or the "
-                "encoding of a letter alone; give both one spelling"
+                f"classes {shown(one)} and {shown(other)} differ only in case, white space, hyphens"
+                " or the encoding of a letter; give both one spelling"
             )
     return problems
 

@@ -81,7 +81,7 @@ def test_a_background_folder_holds_images_without_any_class(tmp_path):
 )
 def test_classes_that_look_alike_are_refused(tmp_path, one, other):
     pictures(tmp_path, f"{one}/a.png", f"{other}/b.png", "dog/c.png")
-    with pytest.raises(DataError, match=r"differ in case, white space or .*; give both one") as hit:
+    with pytest.raises(DataError, match=r"differ only in case, white .*; give both one") as hit:
         open_split(tmp_path)
     shown = [ascii, repr][one.isascii() and other.isascii()]
     assert shown(one) in str(hit.value) or repr(one) in str(hit.value)

@@ -1,6 +1,7 @@
 """Labels as people write them, read through a folder of images."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -200,11 +201,50 @@ def test_what_may_be_one_class_or_several_is_asked(photos, cells, shown, separat
         np.testing.assert_array_equal(listed.cls_labels, source.cls_labels)
 
 
+@pytest.mark.parametrize("between", ["/", "+", " & ", " and ", "_", "-", " ", ":"])
+def test_labels_that_are_several_others_are_asked(photos, between):
+    several = f"bear{between}dog"
+    write(photos, column(several, "dog", "bear", several))
+    separator = re.escape(repr(between))
+    message = rf"{re.escape(several)}' may be one class or several; set .*separator to {separator}"
+    with pytest.raises(DataError, match=message):
+        opened(photos)
+    apart = opened(photos, label_separator=between)
+    assert words(apart) == ["bear dog", "dog", "bear", "bear dog"]
+    assert opened(photos, label_separator=";").class_names == ("bear", several, "dog")
+    write(photos, f"bear\ndog\n{several}\n", "classes.txt")
+    assert words(opened(photos)) == [several, "dog", "bear", several]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["['cat', 'dog']", "['dog']", "['cat']", "[]"],
+        ['[""cat"", ""dog""]', '[""dog""]', '[""cat""]', "[]"],
+        ["{cat, dog}", "{dog}", "{cat}", "{}"],
+        ["(cat, dog)", "(dog,)", "(cat,)", "()"],
+        ["[1 0]", "[0 1]", "[1 1]", "[0 0]"],
+    ],
+)
+@pytest.mark.parametrize("listed", [False, True])
+def test_lists_as_programs_print_them_are_refused(photos, cells, listed):
+    write(photos, column(*(f'"{cell}"' for cell in cells)))
+    if listed:
+        write(photos, "cat\ndog\n", "classes.txt")
+    with pytest.raises(DataError, match=r"labels\.csv: .* is a list as programs print it; write"):
+        opened(photos)
+
+
+def test_brackets_alone_are_part_of_a_name(photos):
+    write(photos, column("[cat]", "dog", "(emu)", "dog"))
+    assert opened(photos).class_names == ("(emu)", "[cat]", "dog")
+
+
 def test_names_of_two_words_are_taken_with_a_remark(photos):
     write(photos, column("traffic light", "hot dog", "dog", "traffic light"))
     source = opened(photos)
     assert words(source) == ["traffic light", "hot dog", "dog", "traffic light"]
-    assert "'hot dog', are one class each; set data.label_separator to ' '" in said(source)
+    assert "1 label of several words, such as 'hot dog', is taken as one class" in said(source)
 
 
 def test_commas_in_names_beside_semicolons(photos):
@@ -368,6 +408,11 @@ def test_the_same_letters_coded_otherwise(photos):
         ("file,label\n,cat\ni1.jpg,dog\n", "line 2: .* is not `file,label;label`"),
         ("file,cat,cat\ni0.jpg,1,0\n", "column 'cat' is there twice"),
         ("file,cat,\ni0.jpg,1,0\n", "column 3 has no heading"),
+        ("file|label\ni0.jpg|cat\n", r"one column, .*line 1: 'file\|label'\);.* semicolon or tab"),
+        ("i0.jpg cat\ni1.jpg dog\n", "one column, which names no image .* semicolon or tab"),
+        ("<html><body>Sign in</body></html>\n", "one column, which names no image"),
+        ("file,cat,dog\ni0.jpg,1,-1\n", r"each class \(line 2 has '-1' in column 'dog'\)"),
+        ("file,cat,dog\ni0.jpg,,x\n", r"each class \(line 2 has '' in column 'cat'\)"),
     ],
 )
 def test_broken_tables(photos, text, message):
@@ -399,6 +444,30 @@ def test_boxes_beside_images_are_no_names(photos):
         opened(photos)
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["0.0 0.5 0.5 0.1 0.1", "1.0 0.5 0.5 0.2 0.1", "", "0.0 .1 .1 1 1"],  # YOLO, by pandas
+        ["cat 0.5 0.5 0.1 0.1", "dog 0.5 0.4 0.1 0.1", "cat 0 0 1 1", "dog 0 0 .5 .5"],
+        ["Car 0.00 0 1.85 387 181 423 203", "Van 0.00 0 -0.2 7 1 8 3", "", ""],  # KITTI
+        ["gsd:0.1\n2 4 8 4 8 8 2 5 plane 0", "7 2 6 2 8 4 5 4 ship 0", "", ""],  # DOTA
+        ["377,117,463,117,465,130,Genaxis", "493,115,519,115,519,131,[06]", "", ""],  # ICDAR
+    ],
+)
+def test_coordinates_are_no_part_of_a_name(photos, texts):
+    for name, text in zip(NAMES, texts, strict=True):
+        write(photos, text, f"{name}.txt")
+    with pytest.raises(DataError, match=r"text files .* holds coordinates; keep the names of clas"):
+        opened(photos)
+
+
+@pytest.mark.parametrize("ending", ["txt", "TXT", "Txt"])
+def test_text_files_of_every_spelling(photos, ending):
+    for name, text in zip(NAMES, PLAIN, strict=True):
+        write(photos, text, f"{name}.{ending}")
+    assert words(opened(photos)) == PLAIN
+
+
 def test_a_list_may_name_what_has_no_text(photos):
     for name in NAMES[:3]:
         write(photos, "cat", f"{name}.txt")
@@ -424,3 +493,7 @@ def test_a_class_in_other_letters_is_suggested(photos):
         write(photos, column(cell, "cat", "cat", "cat"))
         with pytest.raises(DataError, match=rf"{cell!r} is none of .*did you mean {meant!r}"):
             opened(photos)
+    write(photos, "caf\u00e9\n", "classes.txt")
+    write(photos, column("cafe\u0301", "cat", "cat", "cat"))
+    with pytest.raises(DataError, match=r"did you mean 'caf\\xe9', not 'cafe\\u0301'\?"):
+        opened(photos)

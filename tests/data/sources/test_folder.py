@@ -339,7 +339,7 @@ def test_background_as_a_label(tmp_path):
         ("Background\n", r"lists the background alone, which is no class; add the classes"),
         ("cat\n\ndog\n\n", r"classes\.txt, line 2 is blank, and classes are numbered by their li"),
         ("cat\ndog\ncat\n", r"list .*classes\.txt has 'cat' twice; keep one of the lines"),
-        ("cat\ndog\nDog\n", r"classes\.txt: classes 'dog' and 'Dog' differ in case, white space"),
+        ("cat\ndog\nDog\n", r"classes\.txt: classes 'dog' and 'Dog' differ only in case, white"),
     ],
 )
 def test_lists_of_classes_that_cannot_be(tmp_path, content, message):

@@ -105,16 +105,16 @@ def _with_text(
     files: Mapping[str, pathlib.Path],
     listing: Listing,
     splits: Collection[str],
-) -> list[str]:
-    """The images that have a text file beside them; lists of the root are none."""
+) -> dict[str, pathlib.Path]:
+    """The text files beside images, by the images' names; lists in the root do not count."""
     lists = {f"{split}.txt".casefold() for split in splits} | {CLASSES_FILE}
     texts = {
-        path.relative_to(root).with_suffix("").as_posix()
+        path.relative_to(root).with_suffix("").as_posix(): path
         for path in listing.others
         if path.suffix.lower() == ".txt"
         and not (path.parent == root and path.name.casefold() in lists)
     }
-    return [name for name in files if name in texts]
+    return {name: texts[name] for name in files if name in texts}
 
 
 def _labels_of_folders(
@@ -147,7 +147,7 @@ def _labels_of_folders(
 def _labels_of_texts(
     root: pathlib.Path,
     files: Mapping[str, pathlib.Path],
-    with_text: Sequence[str],
+    with_text: Mapping[str, pathlib.Path],
     listed: Sequence[str],
     label_separator: str,
 ) -> Labels:
@@ -166,7 +166,7 @@ def _labels_of_texts(
 def _labels_there(
     root: pathlib.Path,
     files: Mapping[str, pathlib.Path],
-    with_text: Sequence[str],
+    with_text: Collection[str],
     on_problem: OnProblem,
 ) -> str:
     for name in LABEL_FILES:

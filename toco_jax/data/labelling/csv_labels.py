@@ -72,7 +72,8 @@ def read_csv(
     def is_image(cell: str) -> bool:
         return _is_picture(cell) or is_there(cell)
 
-    heading = rows[0].cells if _is_heading(rows, is_image) else []
+    first = rows[0]
+    heading = first.cells if _is_heading(rows, is_image) else []
     rows = rows[1:] if heading else rows
     width = max((k + 1 for row in rows for k, cell in enumerate(row.cells) if cell), default=0)
     width = max(width, 1 + max((k for k, cell in enumerate(heading) if cell), default=0))
@@ -86,6 +87,12 @@ def read_csv(
         for k in range(width)
         if k != image and not (index and k == 0) and not _most(rows, k, _is_picture)
     ]
+    if width == 1 and not any(is_image(row.cells[0]) for row in rows):
+        raise DataError(
+            f"{where} has one column, which names no image (line {first.line}: "
+            f"{first.cells[0]!r}); write the name and the labels of an image in two columns, with "
+            "a comma, semicolon or tab between"
+        )
     if not others:
         raise DataError(f"{where} has only names of images; add a column of labels")
     expected = width if heading else len(rows[0].cells)
@@ -191,13 +198,19 @@ def _with_heading(
         named = others
     if len(named) == 1:
         rest = [heading[k] or f"number {k + 1}" for k in others if k not in named]
-        remarks = [f"{where}: not read are the columns {', '.join(rest)}"] if rest else []
+        remarks = [f"{where}: these columns are not read: {', '.join(rest)}"] if rest else []
         column = named[0]
         return [Written(r.cells[image], r.cells[column], f"line {r.line}") for r in rows], remarks
     if not truths:
+        strange = [k for row in rows[:1] for k in others if row.cells[k].casefold() not in _TRUTH]
+        said = [
+            f" (line {rows[0].line} has {rows[0].cells[k]!r} in column {heading[k]!r})"
+            for k in strange[:1]
+        ]
         raise DataError(
             f"{where} has the columns {', '.join(heading[k] for k in others)} beside "
             f"{heading[image]!r}; keep either one of labels or one of 0 and 1 for each class"
+            + "".join(said)
         )
     for k in others:
         if not heading[k]:

@@ -11,6 +11,7 @@ from toco_jax.data.labelling.label_text import (
     is_missing,
     labels_among,
     none_of,
+    number_of_classes,
     split_texts,
 )
 from toco_jax.runtime.errors import DataError
@@ -142,8 +143,8 @@ def as_vector(entry: Any, class_names: Sequence[str], where: str) -> np.ndarray:
     if vector is None or vector.shape != label.shape:
         shape = "no vector" if vector is None else f"a vector of shape {vector.shape}"
         raise DataError(
-            f"{where}: {shape}, but there are {len(class_names)} classes; give one value for each "
-            "and none for the background"
+            f"{where}: {shape}, but there {'is' if len(class_names) == 1 else 'are'} "
+            f"{number_of_classes(class_names)}; give one value for each and none for the background"
         )
     if not np.isin(vector, (0, 1)).all():
         raise DataError(f"{where}: values other than 0 and 1; give one-hot sums, not counts")
@@ -156,10 +157,9 @@ def _position(number: int, class_names: Sequence[str], where: str) -> int:
             return class_names.index(str(number))
         raise DataError(f"{where}: {number} is {none_of(class_names, str(number))}")
     if number >= len(class_names):
-        count = f"{len(class_names)} class" + ("es" if len(class_names) > 1 else "")
         raise DataError(
-            f"{where}: {number} is no position among the {count}, counted from 0; correct it or "
-            "write class names"
+            f"{where}: {number} is no position among the {number_of_classes(class_names)}, counted "
+            "from 0; correct it or write class names"
         )
     return number
 

@@ -4,9 +4,11 @@ import collections
 import dataclasses
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from toco_jax.data.classes import folded, several_names
 from toco_jax.data.labelling.text_files import trimmed
 from toco_jax.runtime.errors import DataError
 
@@ -15,6 +17,10 @@ MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>"))
 
 _ALWAYS_APART = re.compile(r"[;|\r\n]")
 _KEY = "data.label_separator"
+# [cat, dog], {'cat'} or [1 0], but not [cat].
+_PRINTED_LIST = re.compile(r"""\[\]|\{\}|\(\)|(\[.*[,'"\s].*\]|\{.*[,'"\s].*\}|\(.*[,'"\s].*\))""")
+NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+_FEWEST_COORDINATES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +61,7 @@ def split_texts(
     if separator:
         apart = re.compile(rf"{re.escape(separator)}|[\r\n]")
         return {name: labels_among(apart.split(text)) for name, text in texts.items()}, []
+    _refuse_other_content(texts.values(), known, where)
     split = {name: labels_among(_ALWAYS_APART.split(text)) for name, text in texts.items()}
     if known:
         return {
@@ -72,9 +79,42 @@ def split_texts(
         remarks.append(
             f"{where}: labels are split at commas; set {_KEY} to ';' if a comma is part of a name"
         )
+    labels = {label for parts in split.values() for label in parts}
     if not several:
-        remarks += _blanks_in_names({part for parts in split.values() for part in parts}, where)
+        remarks += _blanks_in_names(labels, where)
+    if found := several_names(labels):
+        label, between = found
+        raise DataError(
+            f"{where}: {label!r} may be one class or several; set {_KEY} to {between!r} if it "
+            "separates labels, to ';' if it is part of a name"
+        )
     return split, remarks
+
+
+def _refuse_other_content(texts: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raises `DataError` for texts that programs write for themselves, which name no classes."""
+    for text in texts:
+        for line in text.splitlines():
+            if line in known:
+                continue
+            if _PRINTED_LIST.fullmatch(trimmed(line)):
+                raise DataError(
+                    f"{where}: {line!r} is a list as programs print it; write the names of its "
+                    f"classes with ; between them, or set {_KEY} to ';' if it is one class"
+                )
+            if any(map(_holds_coordinates, _ALWAYS_APART.split(line))):
+                raise DataError(
+                    f"{where}: {line!r} holds coordinates; keep the names of classes alone, or set "
+                    f"{_KEY} to ';' if it is one class"
+                )
+
+
+def _holds_coordinates(text: str) -> bool:
+    """Whether there are four numbers and more that are not just the numbers of classes."""
+    words = [word for word in re.split(r"[\s,]+", text) if word]
+    numbers = [word for word in words if re.fullmatch(NUMBER, word, re.IGNORECASE)]
+    are_whole = all(word.isdecimal() for word in words)
+    return len(numbers) >= _FEWEST_COORDINATES and not are_whole
 
 
 def labels_among(pieces: Sequence[str]) -> list[str]:
@@ -130,19 +170,29 @@ def _blanks_in_names(labels: Collection[str], where: str) -> list[str]:
             f"{where}: {shared[0]!r} may be one class or several; set {_KEY} to ' ' if blanks "
             "separate labels, to ';' if they are part of a name"
         )
+    number, verb = ("1 label", "is") if len(shared) == 1 else (f"{len(shared)} labels", "are")
     return [
-        f"{where}: {len(shared)} labels of several words, such as {shared[0]!r}, are one class "
+        f"{where}: {number} of several words, such as {shared[0]!r}, {verb} taken as one class "
         f"each; set {_KEY} to ' ' if blanks separate labels"
     ]
 
 
 def none_of(class_names: Sequence[str], name: str) -> str:
-    """What to say after a name that is no class."""
+    """Completes a sentence that begins with a name that is no class."""
     shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
-    alike = [known for known in class_names if _folded(known) == _folded(name)]
-    remedy = f"did you mean {alike[0]!r}? Correct the name" if alike else "correct the name"
-    return f"none of the {len(class_names)} classes ({shown}); {remedy}"
+    alike = [known for known in class_names if _letters(known) == _letters(name)]
+    remedy = "correct the name"
+    if alike:
+        looks_equal = unicodedata.normalize("NFC", alike[0]) == unicodedata.normalize("NFC", name)
+        meant = f"{alike[0]!a}, not {name!a}" if looks_equal else repr(alike[0])
+        remedy = f"did you mean {meant}? Correct the name"
+    return f"none of the {number_of_classes(class_names)} ({shown}); {remedy}"
 
 
-def _folded(name: str) -> str:
-    return re.sub(r"[\W_]", "", name.casefold())
+def number_of_classes(class_names: Sequence[str]) -> str:
+    """`1 class`, `2 classes`."""
+    return "1 class" if len(class_names) == 1 else f"{len(class_names)} classes"
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", folded(name))

@@ -2,31 +2,34 @@
 
 import pathlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from toco_jax.data.files import READERS
 from toco_jax.data.labelling.label_entries import understand
-from toco_jax.data.labelling.label_text import Positions
+from toco_jax.data.labelling.label_text import NUMBER, Positions
 from toco_jax.data.labelling.text_files import read_text
 from toco_jax.runtime.errors import DataError
 
 # A row of boxes or outlines as YOLO's tools write them: a class and at least four numbers.
-_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
-_BOXES = re.compile(rf"\s*\d+(\s+{_NUMBER}){{4,}}\s*", re.IGNORECASE)
+_BOXES = re.compile(rf"\s*\d+(\s+{NUMBER}){{4,}}\s*", re.IGNORECASE)
 
 
 def read_sidecars(
-    root: pathlib.Path, names: Sequence[str], *, known: Collection[str], separator: str
+    root: pathlib.Path,
+    paths: Mapping[str, pathlib.Path],
+    *,
+    known: Collection[str],
+    separator: str,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Reads the text file `<root>/<name>.txt` of every image.
+    """Reads the text file of every image.
 
-    A file lists labels, or has a row of numbers for each box, the first one its class.
+    A file lists labels, or has a row of numbers for each box, the first of which is its class.
 
     Args:
-        root: the data set's folder.
-        names: the images.
+        root: folder of the data set.
+        paths: the text file of each image, by the image's name.
         known: all classes, empty if the labels are to tell them.
         separator: what separates labels in a line, "" to find it out.
 
@@ -38,16 +41,16 @@ def read_sidecars(
         DataError: boxes without a list of classes, or labels that may be read in two ways.
     """
 
-    def attempt(name: str) -> str | DataError:
+    def attempt(path: pathlib.Path) -> str | DataError:
         try:
-            return read_text(root / f"{name}.txt", "label file")
+            return read_text(path, "label file")
         except DataError as error:
             return error
 
     with ThreadPoolExecutor(READERS) as threads:
-        found = dict(zip(names, threads.map(attempt, names), strict=True))
+        found = dict(zip(paths, threads.map(attempt, paths.values()), strict=True))
     texts = {name: text for name, text in found.items() if isinstance(text, str)}
-    labels = _classes_of_boxes(root, texts, known)
+    labels = _classes_of_boxes(root, paths, texts, known)
     if labels:
         remarks = [f"text files in {root} hold boxes, whose numbers are classes counted from 0"]
     else:
@@ -63,20 +66,23 @@ def read_sidecars(
 
 
 def _classes_of_boxes(
-    root: pathlib.Path, texts: Mapping[str, str], known: Collection[str]
+    root: pathlib.Path,
+    paths: Mapping[str, pathlib.Path],
+    texts: Mapping[str, str],
+    known: Collection[str],
 ) -> dict[str, Positions]:
     """The classes of the boxes in the texts, empty if they hold no boxes."""
     rows = {name: [line for line in t.splitlines() if line.strip()] for name, t in texts.items()}
     boxes = {name for name, lines in rows.items() if any(map(_BOXES.fullmatch, lines))}
     if not boxes:
         return {}
-    first = root / f"{min(boxes)}.txt"
+    first = paths[min(boxes)]
     for name, lines in rows.items():
         strange = [line for line in lines if not _BOXES.fullmatch(line)]
         if strange:
             raise DataError(
                 f"label file {first} holds boxes, a class number and coordinates a row, but "
-                f"{root / name}.txt has {strange[0]!r}; write either boxes or names everywhere"
+                f"{paths[name]} has {strange[0]!r}; write either boxes or names everywhere"
             )
     if not known:
         raise DataError(
