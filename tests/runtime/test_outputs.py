@@ -38,6 +38,11 @@ def test_text_is_utf8_in_any_locale(tmp_path):
     assert (tmp_path / "x").read_bytes() == "猫".encode()
 
 
+def test_a_name_as_long_as_a_file_system_takes(tmp_path):
+    write_atomically(tmp_path / ("x" * 255), "text")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["text"]
+
+
 def test_folder_that_takes_no_file(tmp_path):
     assert make_folder(tmp_path / "a" / "b", "--out").is_dir()
     assert not list((tmp_path / "a" / "b").iterdir())

@@ -208,22 +208,6 @@ def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool)
     return np.ascontiguousarray(index)
 
 
-def write_mask(path: pathlib.Path, mask: np.ndarray) -> None:
-    """Saves labels uint8 [H, W] as a palette PNG in VOC's colours; a whole file or none."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(encode_mask(mask))
-    temporary.replace(path)
-
-
-def encode_mask(mask: np.ndarray) -> bytes:
-    """Labels uint8 [H, W] as the content of a palette PNG."""
-    picture = PIL.Image.frombytes("P", mask.shape[::-1], np.ascontiguousarray(mask).tobytes())
-    picture.putpalette(_VOC_COLOURS.tobytes())
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    return content.getvalue()
-
-
 def read_bytes(path: pathlib.Path, what: str) -> bytes:
     """A file's content; `what` it is goes into the message."""
     try:

@@ -1,18 +1,24 @@
-"""Label maps as palette PNGs, the form in which the field hands them on."""
+"""Writes label maps as palette PNGs, the form that VOC introduced and other tools read."""
 
-import os
+import io
 import pathlib
 
 import numpy as np
 from PIL import Image
 
 from toco_jax.data.classes import palette
+from toco_jax.runtime.outputs import write_atomically
 
 
-def write_mask(path: pathlib.Path, label: np.ndarray) -> None:
-    """Writes labels `[H, W]` in 0..255 as an 8-bit PNG with VOC's palette, whole or not at all."""
-    picture = Image.fromarray(label.astype(np.uint8))
+def write_mask(path: pathlib.Path, mask: np.ndarray) -> None:
+    """Writes labels `[H, W]` in 0..255 as a palette PNG; a killed process leaves no part of it."""
+    write_atomically(path, encode_mask(mask))
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """Returns labels `[H, W]` in 0..255 as the content of an 8-bit PNG with VOC's palette."""
+    picture = Image.fromarray(mask.astype(np.uint8))
     picture.putpalette(palette().tobytes())  # makes the mode "P"
-    temporary = path.with_name(f".{path.name}.tmp")
-    picture.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()

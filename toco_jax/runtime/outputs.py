@@ -19,8 +19,8 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     that those who may read the folder may read the file.
     """
     data = content.encode() if isinstance(content, str) else content
-    # Not `tempfile`, whose files only their owner may read.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Not `tempfile`, whose files only their owner may read. The whole name could be too long.
+    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
             file.write(data)

@@ -7,6 +7,7 @@ import scipy.io
 
 from toco_jax import data
 from toco_jax.data import labels, prepare
+from toco_jax.data.mask_files import write_mask
 
 
 def write_mat(path, mask):
@@ -49,7 +50,7 @@ def test_masks_of_both_are_laid_together(devkit, sbd, inside, capsys):
 def test_what_is_there_is_kept(devkit, sbd):
     run(devkit, sbd)
     path = devkit / "SegmentationClassAug" / "2007_000003.png"
-    labels.write_mask(path, np.full((12, 20), 5, np.uint8))
+    write_mask(path, np.full((12, 20), 5, np.uint8))
     (devkit / "SegmentationClassAug" / "2007_000001.png").unlink()
     run(devkit, sbd)
     assert (labels.read_mask(path, 20) == 5).all()

@@ -197,7 +197,7 @@ def test_a_pickle_is_not_run(tmp_path, capsys):
 
 
 def test_classes_in_mask(tmp_path):
-    from toco_jax.data.labels import write_mask
+    from toco_jax.data.mask_files import write_mask
 
     mask = np.array([[0, 3, 3], [1, 255, 0]], np.uint8)
     write_mask(tmp_path / "m.png", mask)

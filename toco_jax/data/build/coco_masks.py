@@ -18,7 +18,7 @@ import numpy as np
 from toco_jax.data.build.coco_instances import read_annotations
 from toco_jax.data.build.coco_regions import pycocotools_mask, region
 from toco_jax.data.classes import COCO_CLASSES
-from toco_jax.data.labels import write_mask
+from toco_jax.data.mask_files import write_mask
 from toco_jax.data.sources.coco import PARTS
 from toco_jax.runtime.errors import DataError
 

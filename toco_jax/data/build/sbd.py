@@ -9,7 +9,8 @@ import numpy as np
 
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.data.files import READERS
-from toco_jax.data.labels import read_mask, write_mask
+from toco_jax.data.labels import read_mask
+from toco_jax.data.mask_files import write_mask
 from toco_jax.runtime.errors import DataError
 
 

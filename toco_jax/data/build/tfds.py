@@ -9,7 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from toco_jax.data.files import FileSource
-from toco_jax.data.labels import encode_mask, load_photo
+from toco_jax.data.labels import load_photo
+from toco_jax.data.mask_files import encode_mask
 from toco_jax.runtime.errors import DataError
 
 KINDS = ("voc", "coco", "folder")
