@@ -1,4 +1,4 @@
-"""AdamW with two learning rates and the warm-up and polynomial schedule of the published runs."""
+"""AdamW, its learning rates and its schedule, as in the published runs."""
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,17 @@ def poly_warmup_factor(
     power: float = 0.9,
     warmup_ratio: float = 1e-6,
 ) -> jax.Array:
-    """Factor of the learning rate at `step`, float32 in [0, 1].
+    """Returns the factor of the learning rate at `step`, float32 in [0, 1].
 
-    Linear from `warmup_ratio` to 1 during warm-up, then `(1 - step / total_steps) ** power` with
-    the global step, hence a jump where warm-up ends. From `total_steps` on it keeps its last value.
+    The factor rises linearly from `warmup_ratio` to 1 during warm-up and is
+    `(1 - step / total_steps) ** power` afterwards. It jumps where warm-up ends, because the second
+    formula takes the global step; `optax.join_schedules` would restart it at 0. From `total_steps`
+    on the factor keeps its last value.
     """
     step = jnp.minimum(jnp.asarray(step, jnp.int32), total_steps - 1)
     progress = step.astype(jnp.float32) / max(warmup_steps, 1)
-    # Differences of integers before the division: both forms stay exact near their ends.
+    # The integers are subtracted before the division, so that the factor is exact near the end,
+    # where `1 - step / total_steps`, which optax computes, loses its digits.
     remaining = (total_steps - step).astype(jnp.float32) / total_steps
     warmup = progress * (1 - warmup_ratio) + warmup_ratio
     return jnp.where(step < warmup_steps, warmup, remaining**power)
@@ -32,9 +35,11 @@ def poly_warmup_factor(
 def learning_rate_scales(
     params: dict, *, head_lr_multiplier: float, projection_lr_multiplier: float
 ) -> dict:
-    """Per-parameter factor of the base rate: 1 for the encoder, `projection_lr_multiplier` for the
-    projection head, `head_lr_multiplier` for the classifiers and the decoder, 0 for the positional
-    embedding, which is never trained nor decayed.
+    """Returns each parameter's factor of the learning rate, a pytree like `params`.
+
+    The factor is 1 for the encoder, `projection_lr_multiplier` for the projection head and
+    `head_lr_multiplier` for the classifiers and the decoder. It is 0 for the positional embedding,
+    which is neither trained nor decayed.
     """
 
     def scale(path: str) -> float:
@@ -48,7 +53,7 @@ def learning_rate_scales(
 
 
 def adamw(
-    schedule,
+    schedule: optax.Schedule,
     scales: dict,
     *,
     weight_decay: float,
@@ -57,20 +62,21 @@ def adamw(
     eps: float = 1e-8,
     max_grad_norm: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """AdamW with decoupled decay on every trained parameter, norms and biases too.
+    """AdamW with decoupled weight decay of every trained parameter, norms and biases included.
 
     Args:
-        schedule: step to learning rate.
-        scales: pytree like the parameters of factors of the learning rate; 0 freezes.
+        schedule: maps a step to the learning rate.
+        scales: each parameter's factor of the learning rate, a pytree like the parameters; 0
+            freezes a parameter.
         weight_decay: decay per unit of learning rate.
         b1: decay of the first moment.
         b2: decay of the second moment.
         eps: added to the root of the second moment.
-        max_grad_norm: gradients are clipped to this global norm; 0 does not clip.
+        max_grad_norm: gradients are clipped to this global norm; 0 disables clipping.
 
     Returns:
-        A transformation whose `update` takes the global step as the keyword `step`, which may
-        differ from the number of updates it has seen.
+        A transformation whose `update` takes the global step as the keyword `step`. That step may
+        differ from the number of updates, which is what `optax.scale_by_schedule` counts.
     """
     direction = optax.chain(
         optax.clip_by_global_norm(max_grad_norm) if max_grad_norm else optax.identity(),
@@ -78,6 +84,8 @@ def adamw(
         optax.add_decayed_weights(weight_decay),
     )
 
+    # The rates are neither a fourth part of the chain nor an `optax.partition`, because the state
+    # would have another structure and the checkpoints of older runs would not restore.
     def update(grads, state, params=None, *, step):
         updates, state = direction.update(grads, state, params)
         rate = schedule(step)
