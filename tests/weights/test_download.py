@@ -13,10 +13,11 @@ import time
 import numpy as np
 import pytest
 import safetensors.numpy
+from huggingface_hub import constants
 from reference_weights import reference_state_dict
 from weight_formats import timm_state
 
-from toco_jax.runtime.errors import MissingWeightsError
+from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.runtime.outputs import OutputError
 from toco_jax.weights import download, load
 
@@ -32,7 +33,7 @@ class Server:
         self.behaviour = "whole"
         self.requests = []
         self.files = {}
-        self.linked = DIGEST
+        self.tokens = []
         self.released = threading.Event()
         server = self
 
@@ -40,6 +41,10 @@ class Server:
             def do_GET(self):
                 server.requests.append((self.path, self.headers.get("Range")))
                 server.answer(self)
+
+            def do_HEAD(self):
+                server.tokens.append(self.headers.get("Authorization"))
+                server.answer_for_hub(self)
 
             def log_message(self, *_):
                 pass
@@ -53,15 +58,12 @@ class Server:
         behaviour = self.behaviour
         if behaviour == "404":
             return request.send_error(404)
-        if behaviour == "redirect" and "cdn" not in request.path:
-            request.send_response(302)
-            request.send_header("Location", f"{self.address}/cdn/file")
-            request.send_header("X-Linked-Etag", f'"{self.linked}"')
-            return request.end_headers()
         if request.path in self.files:
+            content = self.files[request.path]
             request.send_response(200)
+            request.send_header("Content-Length", str(len(content)))
             request.end_headers()
-            return request.wfile.write(self.files[request.path])
+            return request.wfile.write(content)
         asked = request.headers.get("Range")
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         if behaviour == "cut_no_ranges":
@@ -84,6 +86,16 @@ class Server:
         else:
             request.wfile.write(body)
 
+    def answer_for_hub(self, request):
+        """What the hub says of a file before it is asked for it."""
+        content = self.files.get(request.path)
+        request.send_response(404 if content is None else 200)
+        if content is not None:
+            request.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            request.send_header("X-Repo-Commit", "0" * 40)
+            request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+
     def close(self):
         if self.released.is_set():
             return
@@ -105,6 +117,16 @@ def server(cache):
     server = Server()
     yield server
     server.close()
+
+
+@pytest.fixture
+def hub(server, tmp_path, monkeypatch):
+    """The server in place of the hub, with an empty cache."""
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return server
 
 
 def visible(cache):
@@ -167,20 +189,12 @@ def test_wrong_hash(server, cache):
         download.fetch(f"{server.address}/{NAME}")
 
 
-def test_hash_sent_with_a_redirect(server, cache):
-    server.behaviour = "redirect"
-    place = download.fetch(f"{server.address}/model.safetensors")
-    assert place.read_bytes() == CONTENT
-    server.linked = "0" * 64
-    with pytest.raises(ValueError, match="was promised"):
-        download.fetch(f"{server.address}/other.safetensors")
-    assert visible(cache) == ["model.safetensors"]
-
-
 def test_never_from_https_to_http():
     request = download.urllib.request.Request("https://example.org/a")
     with pytest.raises(OSError, match="refused a redirect"):
-        download._Redirect().redirect_request(request, None, 302, "", {}, "http://example.org/a")
+        download._SafeRedirect().redirect_request(
+            request, None, 302, "", {}, "http://example.org/a"
+        )
 
 
 def test_two_processes_download_once(server, cache):
@@ -215,33 +229,28 @@ def test_a_name_is_downloaded_and_read(server, cache, monkeypatch):
     assert load.resolve("deit_tiny") == cache / NAME
 
 
-def test_a_legacy_file_gives_way_to_the_hub(server, cache, monkeypatch, tmp_path):
+def test_a_legacy_file_gives_way_to_the_hub(hub, monkeypatch, tmp_path):
     torch = pytest.importorskip("torch")
     state = reference_state_dict(8, 2, patch=4)
     timm = {name: torch.from_numpy(value) for name, value in timm_state(state).items()}
     torch.save(timm, tmp_path / "legacy", _use_new_zipfile_serialization=False)
     content = (tmp_path / "legacy").read_bytes()
     name = f"/published-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-    server.files = {name: content}
-    monkeypatch.setattr(download, "ADDRESSES", {"deit_tiny": server.address + name})
-    monkeypatch.setattr(download, "_HUB", server.address)
+    hub.files = {name: content}
+    monkeypatch.setattr(download, "ADDRESSES", {"deit_tiny": hub.address + name})
     sizes = {"backbone": "width=8,depth=2,heads=2,patch=4", "num_classes": 20}
-    hub_path = "/timm/deit_tiny_patch16_224.fb_in1k/resolve/main/model.safetensors"
-    server.files[hub_path] = b"<html>"
-    with pytest.raises(ValueError, match="web page"):
+    with pytest.raises(
+        FileNotFoundError, match=r'Re-save it.*python -c "import torch.*path of the'
+    ):
         load.load("deit_tiny", **sizes)
-    (cache / "hf/timm/deit_tiny_patch16_224.fb_in1k/model.safetensors").unlink()
-    server.files[hub_path] = safetensors.numpy.save(timm_state(state))
+    hub_path = "/timm/deit_tiny_patch16_224.fb_in1k/resolve/main/model.safetensors"
+    hub.files[hub_path] = safetensors.numpy.save(timm_state(state))
     out = load.load("deit_tiny", **sizes)
     expected, _ = load.params_from_reference(state, **sizes)
     np.testing.assert_array_equal(
         out["params"]["encoder"]["pos_embed"], expected["encoder"]["pos_embed"]
     )
     assert any("hf:timm/deit_tiny" in note for note in out["notes"])
-    (cache / "hf/timm/deit_tiny_patch16_224.fb_in1k/model.safetensors").unlink()
-    server.close()
-    with pytest.raises(FileNotFoundError, match=r'Re-save it.*python -c "import torch.*put it at'):
-        load.load("deit_tiny", **sizes)
 
 
 def test_published_addresses():
@@ -254,19 +263,53 @@ def test_published_addresses():
     }
 
 
-def test_hub_names(cache):
-    address = download.hub_address("hf:timm/deit_tiny_patch16_224.fb_in1k")
-    assert address == (
-        "https://huggingface.co/timm/deit_tiny_patch16_224.fb_in1k/resolve/main/model.safetensors"
-    )
-    assert download.place_of(address) == (
-        cache / "hf/timm/deit_tiny_patch16_224.fb_in1k/model.safetensors"
-    )
-    address = download.hub_address("hf:google/vit-base-patch16-224/sub/other.safetensors")
-    assert address.endswith("vit-base-patch16-224/resolve/main/sub/other.safetensors")
+def test_a_file_of_the_hub_is_downloaded_once_and_verified(hub):
+    hub.files = {"/owner/name/resolve/main/model.safetensors": CONTENT}
+    path = download.from_hub("hf:owner/name")
+    assert path.read_bytes() == CONTENT
+    assert download.from_hub("hf:owner/name/model.safetensors") == path
+    assert len(hub.requests) == len(hub.tokens) == 1
+    path.resolve().write_bytes(CONTENT[:-1])
+    with pytest.raises(WeightsError, match=rf"blobs/{DIGEST} has the SHA-256 .* Remove it"):
+        download.from_hub("hf:owner/name")
+    path.resolve().unlink()
+    assert download.from_hub("hf:owner/name").read_bytes() == CONTENT
+
+
+def test_what_the_hub_does_not_have(hub):
+    with pytest.raises(
+        MissingWeightsError, match=r"cannot download hf:a/b/c\.bin \(.*hf auth"
+    ) as e:
+        download.from_hub("hf:a/b/c.bin")
+    assert f"{hub.address}/a/b/resolve/main/c.bin" in str(e.value)
+    assert len(str(e.value)) < 600
     for name in ("hf:", "hf:timm", "hf:a/../../b", "hf:a/b/../../c", "timm/x"):
-        with pytest.raises(ValueError, match="not of the form"):
-            download.hub_address(name)
+        with pytest.raises(WeightsError, match="not of the form"):
+            download.from_hub(name)
+
+
+def test_the_variables_of_the_hub_hold(server, tmp_path):
+    """A mirror, a token and a cache by environment, and then offline."""
+    server.files = {"/owner/name/resolve/main/sub/x.safetensors": CONTENT}
+    code = "from toco_jax.weights import download; print(download.from_hub('hf:owner/name/{}'))"
+    environment = os.environ | {
+        "HF_ENDPOINT": server.address,
+        "HF_TOKEN": "hf_secret",
+        "HF_HOME": str(tmp_path / "home"),
+    }
+
+    def run(file, **more):
+        command = [sys.executable, "-c", code.format(file)]
+        return subprocess.run(
+            command, env=environment | more, capture_output=True, text=True, check=False
+        )
+
+    path = pathlib.Path(run("sub/x.safetensors").stdout.strip())
+    assert path.is_relative_to(tmp_path / "home") and path.read_bytes() == CONTENT
+    assert server.tokens == ["Bearer hf_secret"]
+    server.close()
+    assert run("sub/x.safetensors", HF_HUB_OFFLINE="1").stdout.strip() == str(path)
+    assert "cannot download hf:owner/name/y" in run("y", HF_HUB_OFFLINE="1").stderr
 
 
 def test_cache_folder(monkeypatch, tmp_path):

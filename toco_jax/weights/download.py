@@ -1,6 +1,5 @@
-"""Published weights by address: from the cache, else downloaded once over HTTPS and verified."""
+"""Downloads published weights into a cache, once, and verifies their SHA-256."""
 
-import contextlib
 import hashlib
 import http.client
 import os
@@ -8,11 +7,11 @@ import pathlib
 import re
 import sys
 import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import BinaryIO
 
+import filelock
 import rich.console
 import rich.progress
 
@@ -21,8 +20,8 @@ from toco_jax.runtime.outputs import make_folder
 
 _DEIT = "https://dl.fbaipublicfiles.com/deit"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
-_HUB = "https://huggingface.co"
 
+# The files that the published runs started from. The hub has the same numbers in other files.
 ADDRESSES: Mapping[str, str] = {
     "deit_tiny": f"{_DEIT}/deit_tiny_patch16_224-a1311bcf.pth",
     "deit_small": f"{_DEIT}/deit_small_patch16_224-cd65a155.pth",
@@ -43,8 +42,46 @@ HUB_NAMES: Mapping[str, str] = {
 _CHUNK = 2**20
 
 
+def from_hub(name: str) -> pathlib.Path:
+    """Returns the file of `hf:owner/repository[/file]`, from the hub's cache if it is there.
+
+    The file defaults to `model.safetensors`. The cache is the one that timm and transformers use;
+    `huggingface_hub` reads its variables `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`, `HF_HUB_OFFLINE`.
+
+    Raises:
+        MissingWeightsError: the file cannot be downloaded.
+        WeightsError: the name is not of that form, or the file has another SHA-256 than the hub
+            says.
+    """
+    # Imported late: only these names need it, and it is slow to import.
+    import huggingface_hub
+
+    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", name)
+    if match is None or ".." in name:
+        raise WeightsError(f"{name!r} is not of the form hf:owner/repository/file.safetensors")
+    repository, file = match[1], match[2] or "model.safetensors"
+    path = huggingface_hub.try_to_load_from_cache(repository, file)
+    if not isinstance(path, str):
+        try:
+            path = huggingface_hub.hf_hub_download(repository, file, library_name="toco_jax")
+        # Errors of the hub and those of the HTTP library beneath it have no base class in common.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise MissingWeightsError(
+                f"cannot download {name} ({reason}). Log in with `hf auth login` if it is private; "
+                f"or download {huggingface_hub.hf_hub_url(repository, file)} elsewhere and give "
+                "the path of the file as init"
+            ) from error
+    path = pathlib.Path(path)
+    # The cache links each file of a repository to one that is named by its SHA-256.
+    if path.is_symlink() and re.fullmatch(r"[0-9a-f]{64}", path.readlink().name):
+        blob = os.path.normpath(path.parent / path.readlink())
+        _verify(path, path.readlink().name, f"the cached file {blob}")
+    return path
+
+
 def cache_folder() -> pathlib.Path:
-    """`$TOCO_CACHE`, or `toco_jax` in the user's cache directory.
+    """Returns the folder of downloads by address: `$TOCO_CACHE`, or one in the user's cache.
 
     Raises:
         MissingWeightsError: there is neither such a variable nor a home directory.
@@ -62,72 +99,43 @@ def cache_folder() -> pathlib.Path:
     return folder
 
 
-def hub_address(name: str) -> str:
-    """The address of `hf:owner/repository[/file]`; the file defaults to `model.safetensors`.
-
-    Raises:
-        WeightsError: the name is not of that form.
-    """
-    match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", name)
-    if match is None or ".." in name:
-        raise WeightsError(f"{name!r} is not of the form hf:owner/repository/file.safetensors")
-    return f"{_HUB}/{match[1]}/resolve/main/{match[2] or 'model.safetensors'}"
-
-
 def place_of(address: str) -> pathlib.Path:
-    """Where the file of an address lies once it is cached."""
-    path = urllib.parse.urlsplit(address).path
-    if address.startswith(f"{_HUB}/"):
-        return cache_folder() / "hf" / path.strip("/").replace("/resolve/main/", "/")
-    return cache_folder() / path.rsplit("/", 1)[-1]
+    """Returns the path of an address's file in the cache."""
+    return cache_folder() / address.rsplit("/", 1)[-1]
 
 
 def promised_hash(address: str) -> str | None:
-    """The first 8 hex digits of the SHA-256 that a file name carries, or None."""
+    """Returns the first 8 hex digits of the SHA-256, if the name of the file carries them."""
     match = re.search(r"-([0-9a-f]{8})\.\w+$", address)
     return match[1] if match else None
 
 
 def fetch(address: str, *, timeout: float = 30.0, attempts: int = 3) -> pathlib.Path:
-    """The cached file of an address, downloaded where it is missing.
+    """Returns the cached file of an address, after it has downloaded the file if it is missing.
 
     Processes that ask at the same time wait for one download. The file appears under its name only
     when it is whole and its hash is right.
 
     Args:
-        address: where the file is; its name may carry the start of its SHA-256, and the Hugging
-            Face hub sends it along.
-        timeout: seconds without any data after which an attempt is given up.
-        attempts: how often a broken transfer is taken up again where it stopped.
+        address: where the file is; its name may carry the start of its SHA-256.
+        timeout: seconds without any data after which an attempt ends.
+        attempts: how often a transfer is tried; each one continues where the last one broke off.
 
     Raises:
         MissingWeightsError: the file cannot be downloaded; the message has the address and the
-            place to put it by hand.
-        WeightsError: the file has another hash than promised.
+            path at which a file downloaded elsewhere is found.
+        WeightsError: the file has another hash than its name promises.
         OutputError: the cache cannot be written to.
     """
     place = place_of(address)
     if not place.exists():
         make_folder(place.parent, "TOCO_CACHE")
-        with _only_process(place.with_name(f".{place.name}.lock")):
+        with filelock.FileLock(place.with_name(f".{place.name}.lock")):
             if not place.exists():
                 _download(address, place, timeout=timeout, attempts=attempts)
                 return place
     _verify(place, promised_hash(address), f"the cached file {place}")
     return place
-
-
-@contextlib.contextmanager
-def _only_process(lock: pathlib.Path) -> Iterator[None]:
-    """Holds an advisory lock; the system lets go of it when the process dies."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two downloads at once are wasteful, not wrong
-        yield
-        return
-    with lock.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _download(address: str, place: pathlib.Path, *, timeout: float, attempts: int) -> None:
@@ -143,8 +151,8 @@ def _download(address: str, place: pathlib.Path, *, timeout: float, attempts: in
     try:
         with part.open("wb") as file, rich.progress.Progress(*columns, console=console) as progress:
             task = progress.add_task(place.name)
-            promised = _transfer(address, file, progress, task, timeout=timeout, attempts=attempts)
-        _verify(part, promised, f"what {address} sent")
+            _transfer(address, file, progress, task, timeout=timeout, attempts=attempts)
+        _verify(part, promised_hash(address), f"what {address} sent")
         part.replace(place)
     except (OSError, http.client.HTTPException) as error:
         raise MissingWeightsError(
@@ -162,10 +170,9 @@ def _transfer(
     *,
     timeout: float,
     attempts: int,
-) -> str | None:
-    """Fills `file`, taking a broken transfer up where it stopped; returns the promised hash."""
-    redirect = _Redirect()
-    opener = urllib.request.build_opener(redirect)
+) -> None:
+    """Fills `file`; each attempt continues where the last one broke off."""
+    opener = urllib.request.build_opener(_SafeRedirect())
     for attempt in range(1, attempts + 1):
         request = urllib.request.Request(address, headers={"User-Agent": "toco_jax"})
         if file.tell():
@@ -182,7 +189,7 @@ def _transfer(
                     file.write(chunk)
                     progress.update(task, completed=file.tell())
             if total is None or file.tell() == total:
-                return promised_hash(address) or redirect.hash
+                return
             error: Exception = OSError(f"broken off after {file.tell()} of {total} bytes")
         except urllib.error.HTTPError as refused:
             refused.close()
@@ -191,20 +198,14 @@ def _transfer(
             error = broken
         if attempt == attempts:
             raise error
-    raise AssertionError("unreachable")
 
 
-class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, never from HTTPS to HTTP, and keeps the hash the hub sends with them."""
-
-    hash: str | None = None
+class _SafeRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, except from HTTPS to HTTP."""
 
     def redirect_request(self, req, fp, code, msg, headers, newurl):
         if req.full_url.startswith("https:") and not newurl.startswith("https:"):
             raise urllib.error.URLError(f"refused a redirect from HTTPS to {newurl}")
-        tag = headers.get("X-Linked-Etag", "").strip('"')
-        if re.fullmatch(r"[0-9a-f]{64}", tag):
-            self.hash = tag
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

@@ -181,7 +181,7 @@ def resolve(init: str) -> pathlib.Path:
     if init in download.ADDRESSES:
         return download.fetch(download.ADDRESSES[init])
     if init.startswith("hf:"):
-        return download.fetch(download.hub_address(init))
+        return download.from_hub(init)
     path = pathlib.Path(os.path.expanduser(init))  # as it is where nobody is at home
     if not path.exists():
         names = ", ".join([*download.ADDRESSES, *ASSETS])
