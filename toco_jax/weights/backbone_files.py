@@ -1,4 +1,4 @@
-"""ImageNet backbones in the layouts of other libraries: which one it is, and what it holds."""
+"""Recognises the layout of ImageNet backbones and turns them into a plain ViT."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from toco_jax.weights import layouts, recognise
 
 Tensors = Mapping[str, np.ndarray]
 
-# Heads of the pre-training, which the network has no place for, by layout.
+# Heads of the pre-training by layout; the network does not use them.
 DROPPED = {
     "toco": ("encoder.head.weight", "encoder.head.bias"),
     "timm": (
@@ -56,17 +56,17 @@ _POSITIONS = {
 
 
 def without_module(tensors: Tensors) -> dict[str, np.ndarray]:
-    """The tensors without the `module.` that torch's data parallelism puts before every name."""
+    """Removes the `module.` that torch's data parallelism puts before every name."""
     if tensors and all(name.startswith("module.") for name in tensors):
         return {name.removeprefix("module."): value for name, value in tensors.items()}
     return dict(tensors)
 
 
 def layout_of(tensors: Tensors) -> str:
-    """The layout by its names: `toco`, `timm`, `transformers`, `original` or `toco_jax`.
+    """Returns the layout: `toco`, `timm`, `transformers`, `original` or `toco_jax`.
 
     Raises:
-        WeightsError: the names are those of none of them.
+        WeightsError: the names belong to none of these layouts.
     """
     plain = {name.removeprefix("vit.").removeprefix("deit.") for name in tensors}
     for layout, name in _CLASS_TOKENS.items():
@@ -82,7 +82,7 @@ def layout_of(tensors: Tensors) -> str:
 
 
 def positions_of(tensors: Tensors, layout: str) -> np.ndarray:
-    """The positional embedding `[1, 1 + grid ** 2, D]`."""
+    """Returns the positional embedding `[1, 1 + grid ** 2, D]`; `WeightsError` if it is missing."""
     name = _prefixed(tensors, layout, _POSITIONS[layout])
     if name not in tensors:
         raise WeightsError(f"{name} is missing")
@@ -90,10 +90,10 @@ def positions_of(tensors: Tensors, layout: str) -> np.ndarray:
 
 
 def grid_of(positions: np.ndarray, name: str = "the positional embedding") -> int:
-    """Side of the square grid of a positional embedding `[1, 1 + grid ** 2, D]`.
+    """Returns the side, in patches, of the grid of positions `[1, 1 + grid ** 2, D]`.
 
     Raises:
-        WeightsError: the entries beside the class token's are no square.
+        WeightsError: the number of entries without the class token's is not a square.
     """
     entries = positions.shape[1] - 1 if positions.ndim == 3 else -1
     grid = math.isqrt(max(entries, 0))
@@ -106,7 +106,7 @@ def grid_of(positions: np.ndarray, name: str = "the positional embedding") -> in
 
 
 def encoder_sources(tensors: Tensors, layout: str, spec: Backbone) -> dict[str, layouts.Source]:
-    """The encoder's layout, with the grid of the file."""
+    """Returns the layout of the encoder with the positional grid of the file."""
     grid = grid_of(positions_of(tensors, layout), _POSITIONS[layout])
     if layout == "timm":
         return layouts.timm_encoder(spec, grid)
@@ -118,13 +118,13 @@ def encoder_sources(tensors: Tensors, layout: str, spec: Backbone) -> dict[str, 
 
 
 def plain_vit(tensors: Tensors, layout: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The tensors of a plain ViT, and lines on what was done to make it one.
+    """Returns the tensors of a plain ViT that computes the same, and notes on the changes.
 
-    DINOv2 and DeiT III scale each residual branch: the scales are multiplied into the branch's last
-    layer. DeiT III has no position for the class token: it becomes 0. Both are the same function.
+    DINOv2 and DeiT III scale each residual branch; the scales are multiplied into the branch's last
+    layer. DeiT III adds no position to the class token; its position becomes 0.
 
     Raises:
-        WeightsError: it has parts that the network has no place for, such as a second class token.
+        WeightsError: it has parts that the network lacks, such as a second class token.
     """
     if found := recognise.foreign(tensors):
         what, why = found
@@ -155,10 +155,10 @@ def _fold_scale(tensors: dict[str, np.ndarray], name: str, match: re.Match) -> N
 
 
 def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
-    """`width`, `depth` and `patch` of an encoder, read off the shapes of any layout.
+    """Returns the `width`, `depth` and `patch` of an encoder in any layout.
 
     Raises:
-        WeightsError: a tensor that tells them is missing or misshapen.
+        WeightsError: a tensor whose shape is needed is missing or does not have four axes.
     """
     patterns = {
         "toco": (r"encoder\.blocks\.(\d+)\.", "encoder.patch_embed.proj.weight"),
@@ -185,7 +185,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
 
 
 def backbone_of(sizes: Mapping[str, int]) -> str | None:
-    """The named backbone of these sizes; `deit_base` stands for the equal `vit_base`."""
+    """Returns the name of the backbone of these sizes, of two equal ones the first, or None."""
     for name, spec in BACKBONES.items():
         if all(getattr(spec, key) == value for key, value in sizes.items()):
             return name
@@ -193,7 +193,7 @@ def backbone_of(sizes: Mapping[str, int]) -> str | None:
 
 
 def dropped_note(tensors: Tensors, names: Iterable[str]) -> list[str]:
-    """A line that names the tensors of the file that were dropped on purpose."""
+    """Returns a note on those of `names` that the file has, or none; they are dropped."""
     found = [f"{name} {tensors[name].shape}" for name in names if name in tensors]
     return [f"dropped, as meant: {', '.join(found)}"] if found else []
 

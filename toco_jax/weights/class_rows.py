@@ -1,4 +1,4 @@
-"""The outputs of a network for one class, taken from a network of other classes."""
+"""Takes over the outputs of a network for the classes that another network shares."""
 
 import json
 import pathlib
@@ -10,24 +10,24 @@ from safetensors import SafetensorError, safe_open
 from toco_jax.run import checkpoints, workdir
 from toco_jax.weights import load
 
-# Parts of the network with one output a class, and those with one for the background before.
+# Parts with one output per class, and the part that has one for the background before them.
 _CLASSIFIERS = ("classifier", "aux_classifier")
 _DECODER = ("decoder", "conv8")
 
 
 def names_of(init: str) -> tuple[str, ...] | None:
-    """Names of the classes of starting weights; None where they are not known or there are none.
+    """Returns the names of the classes of starting weights, or None if the weights name none.
 
     Args:
-        init: a name, a file or a run, as `pretrained.load` takes it.
+        init: a name, a file or a run, as in `load.load`.
 
     Raises:
-        CheckpointError: a run whose `classes.json` is broken.
+        CheckpointError: it is a run whose `classes.json` is damaged.
     """
     path = load.resolve(init)
     if path.is_dir():
         folder, _ = checkpoints.run_folder(path)
-        # Model folders of others have a config.json too; `pretrained.load` says what they are.
+        # A model folder of Hugging Face has a config.json too; `load.load` reads or refuses it.
         if not (folder / "checkpoints").is_dir():
             return None
         return workdir.class_names(folder, checkpoints.load_config(folder))
@@ -38,7 +38,7 @@ def _names_in(path: pathlib.Path) -> tuple[str, ...] | None:
     try:
         with safe_open(path, framework="np") as file:
             names = json.loads((file.metadata() or {}).get("classes", "null"))
-    except (SafetensorError, json.JSONDecodeError):  # a file of another format, or of others
+    except (SafetensorError, json.JSONDecodeError):  # another format, or metadata of others
         return None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return tuple(names) if is_list else None
@@ -47,19 +47,19 @@ def _names_in(path: pathlib.Path) -> tuple[str, ...] | None:
 def take(
     loaded: dict, fresh: dict, theirs: tuple[str, ...] | None, ours: tuple[str, ...]
 ) -> tuple[dict, list[str]]:
-    """A network for the classes `ours` from one for the classes `theirs`.
+    """Makes a network for the classes `ours` from one for the classes `theirs`.
 
     Args:
         loaded: parameters of the network of `theirs`.
         fresh: random parameters of a network of `ours`.
-        theirs: class names, in label order; None where they are not known, and only their number is
-            that of `ours`.
+        theirs: class names, in label order; None if they are not known, in which case there are as
+            many as in `ours`.
         ours: class names, in label order.
 
     Returns:
-        `loaded` with the outputs of `ours`, by name: a class that both know keeps its own, the
-        background too, and others are those of `fresh`. And lines that say which, unless the
-        classes are the same.
+        `loaded` with one output per class of `ours`: the background and the classes in both keep
+        their outputs, and the other classes have those of `fresh`. And notes that name them, unless
+        the classes are the same.
     """
     if theirs is None:
         return loaded, ["the weights do not name their classes: their outputs are taken in order"]

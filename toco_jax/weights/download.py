@@ -53,7 +53,7 @@ def from_hub(name: str) -> pathlib.Path:
         WeightsError: the name is not of that form, or the file has another SHA-256 than the hub
             says.
     """
-    # Imported late: only these names need it, and it is slow to import.
+    # Imported late, because it is slow to import and only these names need it.
     import huggingface_hub
 
     match = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)(?:/([\w./-]+))?", name)

@@ -1,4 +1,4 @@
-"""Reads a file of weights, whatever wrote it: told apart by content, never by file name."""
+"""Reads weight files of several formats, which it recognises by their content."""
 
 import hashlib
 import json
@@ -16,10 +16,10 @@ from toco_jax.weights import torch_file
 # What Hugging Face libraries call the weights in a model's folder, and formats that are not read.
 _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
 _OTHER_FORMATS = (".index.json", ".msgpack", ".h5", ".onnx", ".gguf")
-# Entries of a training checkpoint that hold the network, the others being its surroundings.
+# Entries of a training checkpoint that hold the network; others hold the optimiser and the like.
 _STATE_DICTS = ("model", "state_dict")
 
-# Published files by the start of their SHA-256, which their names carry.
+# Published files by the first 8 hex digits of their SHA-256, which are part of their names.
 KNOWN_FILES = {
     "a1311bcf": "DeiT deit_tiny 224 (ImageNet-1k), the published initialisation",
     "cd65a155": "DeiT deit_small 224 (ImageNet-1k), the published initialisation",
@@ -35,7 +35,7 @@ KNOWN_FILES = {
 
 
 class WeightFile(NamedTuple):
-    """A file's tensors by name, and what it says of them."""
+    """The content of a weight file: its tensors by name, its metadata and notes for the user."""
 
     format: str
     tensors: dict[str, np.ndarray]
@@ -44,12 +44,14 @@ class WeightFile(NamedTuple):
 
 
 def read(path: str | pathlib.Path) -> WeightFile:
-    """All tensors of a `.safetensors`, `.npz` or torch zip file, as views of it where possible.
+    """Reads all tensors of a `.safetensors`, `.npz` or `.pth` file.
+
+    The tensors of a `.pth` file are read-only views of the file.
 
     Raises:
         MissingWeightsError: the file cannot be read.
-        WeightsError: the file is of none of these formats, is damaged, or holds something other
-            than named tensors.
+        WeightsError: the file has another format, is damaged, or holds something other than named
+            tensors.
     """
     path = pathlib.Path(path)
     try:
@@ -75,21 +77,21 @@ def read(path: str | pathlib.Path) -> WeightFile:
 
 
 def sha256(path: str | pathlib.Path) -> str:
-    """The SHA-256 of a file, 64 hex digits."""
+    """Returns the SHA-256 of a file, 64 hex digits."""
     with pathlib.Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known_file(digest: str) -> str | None:
-    """Which published file has this SHA-256, or None."""
+    """Returns what the published file with this SHA-256 is; None if there is no such file."""
     return KNOWN_FILES.get(digest[:8])
 
 
 def file_in(folder: pathlib.Path) -> pathlib.Path | None:
-    """The weights in a model folder as Hugging Face libraries write it; None for another folder.
+    """Returns the weight file in a model folder of Hugging Face; None for any other folder.
 
     Raises:
-        WeightsError: the weights are in several files, in a format that is not read, or not there.
+        WeightsError: the weights are missing, in several files, or in a format that is not read.
     """
     about = model_config(folder)
     for name in _MODEL_FILES:
@@ -110,7 +112,7 @@ def file_in(folder: pathlib.Path) -> pathlib.Path | None:
 
 
 def model_config(folder: pathlib.Path) -> dict[str, Any]:
-    """What `config.json` in a folder says; nothing where there is none, or a damaged one."""
+    """Returns the content of a folder's `config.json`; {} if there is none or it is damaged."""
     try:
         about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -119,7 +121,7 @@ def model_config(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _is_npz(path: pathlib.Path) -> bool:
-    """Whether the first record of a zip file is an array of numpy."""
+    """Whether the first record of a zip file is a numpy array."""
     with path.open("rb") as file:
         header = file.read(30)
         name_size = int.from_bytes(header[26:28], "little")
@@ -182,7 +184,7 @@ def _read_npz(path: pathlib.Path) -> WeightFile:
 
 
 def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """One array of an archive, its announced size checked before memory is asked for."""
+    """Reads an array of an archive after it has compared the announced size with the real one."""
     with archive.open(info) as file:
         version = np.lib.format.read_magic(file)
         if version not in ((1, 0), (2, 0)):

@@ -1,7 +1,7 @@
-"""Where each parameter lies in a weight file: names, shapes and axis orders of every known layout.
+"""Converts tensors of every known layout of weight files to our parameters and back.
 
-A layout is a dictionary from our parameter path (`encoder/blocks_0/attn/qkv/kernel`) to the
-`Source` it is made from. Plumbing of `pretrained`.
+A layout is a dictionary that maps the path of each parameter (`encoder/blocks_0/attn/qkv/kernel`)
+to its `Source`: the names, shapes and axis order of the stored tensors.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,18 +14,18 @@ from toco_jax.runtime.errors import WeightsError
 
 Shape = tuple[int, ...]
 PROJECTION = (2048, 256, 1024)  # hidden width, bottleneck and features of the projection head
-TEACHER = "teacher/"  # what our paths of the teacher's head start with
+TEACHER = "teacher/"  # prefix of the paths of the teacher's head
 
 
 class AxisOrder(NamedTuple):
-    """How a stored tensor becomes ours, and ours the stored one."""
+    """Two inverse functions: one from the stored axis order to ours, and one from ours to it."""
 
     to_ours: Callable[[np.ndarray], np.ndarray]
     to_stored: Callable[[np.ndarray], np.ndarray]
 
 
 class Source(NamedTuple):
-    """One parameter of ours: the stored tensors it joins along the last axis, all of one shape."""
+    """The stored tensors that one parameter joins along its last axis; all have the same shape."""
 
     names: tuple[str, ...]
     shape: Shape
@@ -50,7 +50,7 @@ def _norm(ours: str, theirs: str, width: int, leaves=("weight", "bias")) -> dict
 
 
 def _linear(ours: str, theirs: Iterable[str], inputs: int, outputs: int) -> dict[str, Source]:
-    """Torch's linear layers `theirs`, joined along their outputs."""
+    """Sources of a linear layer that joins the outputs of the torch layers `theirs`."""
     weights = tuple(f"{name}.weight" for name in theirs)
     biases = tuple(f"{name}.bias" for name in theirs)
     return {
@@ -60,7 +60,7 @@ def _linear(ours: str, theirs: Iterable[str], inputs: int, outputs: int) -> dict
 
 
 def timm_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Source]:
-    """The layout of timm, DeiT and, under `encoder.`, of the published ToCo checkpoints."""
+    """Layout of timm and DeiT and, with the prefix `encoder.`, of published ToCo checkpoints."""
     width, patch = spec.width, spec.patch
     embed = f"{prefix}patch_embed.proj"
     out = {
@@ -81,7 +81,7 @@ def timm_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Sourc
 
 
 def transformers_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Source]:
-    """The layout of Hugging Face's `ViTModel` (`ViTForImageClassification`: prefix `vit.`)."""
+    """Layout of Hugging Face's `ViTModel` (of `ViTForImageClassification` with prefix `vit.`)."""
     width, patch = spec.width, spec.patch
     embed = f"{prefix}embeddings"
     weight = f"{embed}.patch_embeddings.projection.weight"
@@ -106,7 +106,7 @@ def transformers_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[st
 
 
 def original_encoder(spec: Backbone, grid: int) -> dict[str, Source]:
-    """The layout of the JAX files that the Vision Transformer was released with."""
+    """Layout of the JAX files with which the Vision Transformer was released."""
     width, patch, heads = spec.width, spec.patch, spec.heads
     split = (heads, width // heads)
     positions = "Transformer/posembed_input/pos_embedding"
@@ -153,8 +153,9 @@ def _projection(ours: str, theirs: str, width: int) -> dict[str, Source]:
 def reference(
     spec: Backbone, grid: int, num_classes: int, decoder_width: int = 512
 ) -> dict[str, Source]:
-    """The whole network in the layout of the published PyTorch checkpoints; the teacher's head is
-    under `teacher/`.
+    """Layout of the whole network in published PyTorch checkpoints.
+
+    The paths of the teacher's head start with `teacher/`.
     """
     width, hidden = spec.width, decoder_width
     out = timm_encoder(spec, grid, "encoder.")
@@ -172,7 +173,7 @@ def reference(
 
 
 def own(sources: Mapping[str, Source]) -> dict[str, Source]:
-    """The layout of our own files: each path of `sources` names a tensor of our shape."""
+    """Layout of our own files: each path of `sources` names a tensor that has our shape."""
     shapes = {}
     for path, source in sources.items():
         zero = np.broadcast_to(np.float32(0), source.shape)
@@ -193,17 +194,19 @@ def assemble(
     dropped: Iterable[str] = (),
     needs: str,
 ) -> dict[str, np.ndarray]:
-    """Our parameters by path, float32 in our axis order, every tensor and parameter accounted for.
+    """Returns the parameters by path, float32 and in our axis order.
+
+    Every tensor must be used or named in `dropped`, and every parameter must be filled.
 
     Args:
-        tensors: stored names to floating-point arrays.
-        sources: the layout; every name in it must be there with its shape.
-        dropped: names that may be there and are not used.
-        needs: whose shapes these are, for messages: "deit_tiny with 20 classes".
+        tensors: the stored floating-point arrays by name.
+        sources: the layout; `tensors` must have every name in it, with its shape.
+        dropped: names that `tensors` may have and that are not used.
+        needs: the network with these shapes, for messages: "deit_tiny with 20 classes".
 
     Raises:
-        WeightsError: names are missing, neither used nor dropped, a shape or type does not fit, or
-            a parameter holds NaN or infinities.
+        WeightsError: a name is missing, or is neither used nor dropped; a shape or type does not
+            fit; or a parameter holds NaN or infinite numbers.
     """
     used = {name: path for path, source in sources.items() for name in source.names}
     problems = []
@@ -234,7 +237,7 @@ def assemble(
 
 
 def _refuse_not_finite(params: Mapping[str, np.ndarray], sources: Mapping[str, Source]) -> None:
-    """Raises `WeightsError` for parameters with NaN or infinities, by their stored names."""
+    """Raises `WeightsError` with the stored names of parameters that hold NaN or infinities."""
     broken = [
         f"{' and '.join(sources[path].names)} ({np.count_nonzero(~np.isfinite(value))} values)"
         for path, value in params.items()
@@ -253,7 +256,7 @@ def is_float(dtype: np.dtype) -> bool:
 
 
 def _joined(tensors: Mapping[str, np.ndarray], source: Source) -> np.ndarray:
-    # Copies: a view would keep the file mapped, and change or die with it.
+    # These are copies, because a view keeps the file mapped and changes with it.
     parts = [
         np.array(source.order.to_ours(tensors[name]), np.float32, order="C")
         for name in source.names
@@ -264,10 +267,10 @@ def _joined(tensors: Mapping[str, np.ndarray], source: Source) -> np.ndarray:
 def disassemble(
     params: Mapping[str, np.ndarray], sources: Mapping[str, Source]
 ) -> dict[str, np.ndarray]:
-    """Our parameters by path to stored tensors, for layouts that store each in one tensor.
+    """Returns the stored tensors by name, for layouts that store each parameter in one tensor.
 
     Raises:
-        WeightsError: paths are missing or unknown, or a shape does not fit.
+        WeightsError: a path is missing or unknown, or a shape does not fit.
     """
     checked = assemble(params, own(sources), needs="the layout to be written")
     return {

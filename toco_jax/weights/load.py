@@ -1,7 +1,7 @@
-"""Weights in and out: ImageNet backbones, published ToCo checkpoints, our own files and runs.
+"""Loads weights: ImageNet backbones, published ToCo checkpoints, our own files and runs.
 
 Every tensor of a source is used or named as dropped, and every parameter is filled; anything else
-is an error with names and shapes. No torch is needed.
+is an error with names and shapes. Torch is not needed.
 """
 
 import hashlib
@@ -20,29 +20,29 @@ from toco_jax.weights import backbone_files, download, files, layouts, recognise
 Tensors = Mapping[str, np.ndarray]
 
 ASSETS = {"shapes": pathlib.Path(__file__).parents[1] / "demo" / "assets" / "shapes_encoder.npz"}
-# The gain of the weight-normalised layers: fixed at 1, so it is checked instead of stored.
+# Gains of the weight-normalised layers. They are fixed at 1, so they are checked and not stored.
 GAINS = ("proj_head.last_layer.weight_g", "proj_head_t.last_layer.weight_g")
 
 
 def params_from_reference(
     state_dict: Tensors, *, backbone: str, num_classes: int, decoder_width: int = 512
 ) -> tuple[dict, dict]:
-    """The state dict of the published PyTorch network to `(params, teacher_params)`.
+    """Converts a state dict of the published PyTorch network to `(params, teacher_params)`.
 
     Args:
-        state_dict: torch names, with or without `module.` in front, to arrays of any floating-point
-            type; the teacher's head under `proj_head_t.`.
-        backbone: name of the backbone the weights belong to.
+        state_dict: arrays of any floating-point type by torch name, with or without `module.` in
+            front; those of the teacher's head start with `proj_head_t.`.
+        backbone: name or sizes of the backbone of these weights.
         num_classes: C, the foreground classes.
         decoder_width: hidden channels of the decoder; 512 as published.
 
     Returns:
         The parameters of `ToCo` and those of the teacher's head, nested, float32, channels last.
-        The positional grid is the one stored.
+        The positional grid keeps the size that is stored.
 
     Raises:
-        WeightsError: a key is missing, or is neither used nor one of those meant to be dropped, a
-            shape does not fit, or a weight-normalised layer has a gain other than 1.
+        WeightsError: a key is missing, or is neither used nor meant to be dropped; a shape does not
+            fit; or a weight-normalised layer has a gain other than 1.
     """
     tensors = backbone_files.without_module(state_dict)
     grid = backbone_files.grid_of(backbone_files.positions_of(tensors, "toco"), "encoder.pos_embed")
@@ -63,10 +63,10 @@ def params_from_reference(
 
 
 def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: str) -> dict:
-    """`(params, teacher_params)` to the published network's keys and layouts, float32.
+    """Converts `(params, teacher_params)` to a float32 state dict of the published network.
 
     The number of classes, the positional grid and the decoder's width are those of the arrays. The
-    1000-class head, which the network carries but never uses, is written as zeros.
+    1000-class head, which the network has but never uses, is filled with zeros.
 
     Raises:
         WeightsError: a parameter is missing, unknown or does not fit `backbone`.
@@ -88,22 +88,25 @@ def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: s
 
 
 def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512) -> dict:
-    """Starting weights from a name, a file or a run.
+    """Loads starting weights from a name, a file or a run.
 
     Args:
         init: `deit_tiny`, `deit_small`, `deit_base`, `vit_base` or `vit_large` (downloaded once),
             `hf:owner/repository[/file]` (a file of the Hugging Face hub), `shapes` (comes with the
             package), the path of a file (`.safetensors`, `.pth`, `.npz`) or of a model folder of
             Hugging Face, or a run of ours.
-        backbone: name or sizes of the backbone to be filled.
+        backbone: name or sizes of the backbone to fill.
         num_classes: C, the foreground classes.
         decoder_width: hidden channels of the decoder.
 
     Returns:
-        `params`: nested float32 arrays, either `encoder` alone or the whole network;
-        `teacher_params`: the teacher's head or None; `grid`: side of the positional grid in
-        patches; `layout`: what the source is; `notes`: lines on what was read and dropped;
-        `origin`: JSON values that say which weights these are, their SHA-256 among them.
+        A dictionary of
+        `params`: nested float32 arrays, either of `encoder` alone or of the whole network;
+        `teacher_params`: the parameters of the teacher's head, or None;
+        `grid`: side of the positional grid in patches;
+        `layout`: what the source is;
+        `notes`: lines on what was read and dropped;
+        `origin`: JSON values that identify the weights, among them their SHA-256.
 
     Raises:
         MissingWeightsError: there is no such file, or it could not be downloaded.
@@ -138,20 +141,20 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
 def origin_of_file(
     init: str, path: pathlib.Path, file: files.WeightFile, layout: str
 ) -> dict[str, Any]:
-    """Which file weights are from, as JSON values."""
+    """Returns JSON values that identify a file of weights."""
     about = {"init": init, "path": str(path.absolute()), "sha256": files.sha256(path)}
     return about | {"format": file.format, "layout": layout}
 
 
 def origin_of_run(path: pathlib.Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Which run and step weights are from, as JSON values; the SHA-256 is that of `digest_of`."""
+    """Returns JSON values that identify a run and its step; the SHA-256 is that of `digest_of`."""
     digest = digest_of(state["params"], state["teacher_params"])
     about = {"init": str(path), "path": str(path.absolute()), "sha256": digest}
     return about | {"format": "a run", "step": int(state["step"])}
 
 
 def _read(init: str, path: pathlib.Path) -> tuple[pathlib.Path, files.WeightFile]:
-    """The file of a start; for a name whose published file takes torch to read, the hub's."""
+    """Reads the file of `init`, or the hub's if torch is needed to read the published one."""
     try:
         return path, files.read(path)
     except torch_file.LegacyFormatError as error:
@@ -163,18 +166,19 @@ def _read(init: str, path: pathlib.Path) -> tuple[pathlib.Path, files.WeightFile
         except MissingWeightsError as unreachable:
             raise MissingWeightsError(f"{error}. Or, the same weights: {unreachable}") from error
         file = files.read(path)
-        file.notes.append(f"taken from {hub_name}, as the published file takes torch to read")
+        file.notes.append(f"taken from {hub_name}, because only torch can read the published file")
         return path, file
 
 
 def resolve(init: str) -> pathlib.Path:
-    """The file of a name, a hub address, a path or a model folder, or the folder of a run.
+    """Returns the path of the file or run that `init` names; downloads it if it is not cached.
 
-    What is not cached is downloaded.
+    `init` is a name, `hf:owner/repository[/file]`, the path of a file or of a model folder, or the
+    folder of a run.
 
     Raises:
         MissingWeightsError: there is no such name or path, or it could not be downloaded.
-        WeightsError: a model folder without weights that can be read.
+        WeightsError: it is a model folder without weights that can be read.
     """
     if init in ASSETS:
         return ASSETS[init]
@@ -196,8 +200,11 @@ def resolve(init: str) -> pathlib.Path:
 def from_tensors(
     tensors: Tensors, *, backbone: str, num_classes: int, decoder_width: int = 512
 ) -> dict:
-    """What `load` returns, from the tensors of a file in any layout: instead of `origin` with
-    `pretraining`, what a backbone was trained on, None for a whole network.
+    """Converts the tensors of a file in any layout to parameters.
+
+    Returns:
+        The dictionary of `load`, except that `origin` is replaced by `pretraining`: what a backbone
+        was trained on, or None for a whole network.
 
     Raises:
         WeightsError: the layout is not known, or the weights do not fit.
@@ -227,8 +234,8 @@ def from_tensors(
 
 
 def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_width: int) -> dict:
-    """Parameters of a run of ours, its shapes checked."""
-    # Imported late: orbax is slow to import, and only runs need it.
+    """Returns the dictionary of `load` for a run, after it has checked the shapes."""
+    # Imported late, because orbax is slow to import and only runs need it.
     from toco_jax.run import checkpoints
 
     config, state = checkpoints.load_run(path)
@@ -246,7 +253,7 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
 
 
 def digest_of(params: Mapping, teacher_params: Mapping) -> str:
-    """SHA-256 of a run's parameters, however they are stored: 64 hex digits."""
+    """Returns the SHA-256 of a run's parameters, which does not depend on how they are stored."""
     paths = traverse_util.flatten_dict({**params, "teacher": teacher_params}, sep="/")
     digest = hashlib.sha256()
     for path, value in sorted(paths.items()):
@@ -256,7 +263,7 @@ def digest_of(params: Mapping, teacher_params: Mapping) -> str:
 
 
 def _check_heads(folder: pathlib.Path, backbone: str) -> None:
-    """Raises `WeightsError` if `config.json` beside a file says another number of heads."""
+    """Raises `WeightsError` if the `config.json` beside a file gives another number of heads."""
     heads = files.model_config(folder).get("num_attention_heads")
     expected = backbone_from_name(backbone).heads
     if isinstance(heads, int) and heads != expected:
@@ -267,8 +274,9 @@ def _check_heads(folder: pathlib.Path, backbone: str) -> None:
 
 
 def _check_backbone(stated: str | None, backbone: str) -> None:
-    """Raises `WeightsError` if a source says it has another backbone: the heads do not show in the
-    shapes.
+    """Raises `WeightsError` if a source names another backbone.
+
+    The number of heads does not show in the shapes of the tensors.
     """
     if stated is not None and backbone_from_name(stated) != backbone_from_name(backbone):
         raise WeightsError(

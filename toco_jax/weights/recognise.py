@@ -1,7 +1,7 @@
-"""What the weights of a vision transformer are, told by the names and shapes of their tensors.
+"""Recognises how weights of a vision transformer were trained, by the names and shapes of tensors.
 
-Some recipes leave files that look alike. Then all that are possible are named: the SHA-256 of a
-published file, see `files.KNOWN_FILES`, is the only thing that tells them apart.
+Some recipes write files that look alike. All possible recipes are named then; only the SHA-256 of a
+published file tells them apart, see `files.KNOWN_FILES`.
 """
 
 import re
@@ -15,8 +15,8 @@ NOT_PUBLISHED = "not the published initialisation"
 LAYER_SCALE = re.compile(r"blocks\.(\d+)\.(?:gamma_([12])|ls([12])\.gamma)")
 _PLAIN_DINOV2 = "such as hf:timm/vit_small_patch14_dinov2.lvd142m"
 
-# Parts that the network has no place for: a pattern of names, what has them, why it cannot be
-# loaded and what can. The first that fits decides.
+# Parts that the network lacks: a pattern of names, the model that has them, and why it cannot be
+# loaded and what to take instead. The first pattern that matches decides.
 _FOREIGN = (
     (
         r"(^|\.)(dist_token|head_dist\.|distillation_token|distillation_classifier)",
@@ -72,7 +72,7 @@ _FOREIGN = (
         "whose last norm comes after pooling: take one with a class token, such as init=deit_base",
     ),
 )
-# Networks without the class token of a known layout.
+# Networks whose files have no class token of a known layout: a pattern of names, and the network.
 _OTHERS = (
     (r"(^|\.)(visual|vision_model\.embeddings)\.class_embedding$", "CLIP"),
     (r"(^|\.)(vision_model\.head\.probe|attn_pool\.latent)$", "SigLIP"),
@@ -87,8 +87,10 @@ _OTHERS = (
 
 
 def foreign(tensors: Tensors) -> tuple[str, str] | None:
-    """What these weights are, and why the network has no place for them and what to do; None if
-    nothing in them says so.
+    """Recognises weights that the network cannot use.
+
+    Returns:
+        What they are, and why they cannot be used and what to take instead; None for others.
     """
     for pattern, what, why in _FOREIGN:
         names = sorted(name for name in tensors if re.search(pattern, name))
@@ -103,7 +105,7 @@ def foreign(tensors: Tensors) -> tuple[str, str] | None:
 
 
 def other_network(tensors: Tensors) -> str | None:
-    """Which known network these are the weights of, if it is no ViT in a layout that is read."""
+    """Returns the name of the network if it is a known one that is not a ViT of a known layout."""
     for pattern, what in _OTHERS:
         if any(re.search(pattern, name) for name in tensors):
             return what
@@ -111,11 +113,11 @@ def other_network(tensors: Tensors) -> str | None:
 
 
 def pretraining(tensors: Tensors, layout: str) -> str | None:
-    """What a backbone was trained on, with `NOT_PUBLISHED` where it cannot be the published one.
+    """Returns what a backbone was trained on, and that it is `NOT_PUBLISHED` if that is certain.
 
     Args:
-        tensors: of a plain ViT, with layer scales where it has them.
-        layout: `timm`, `transformers` or `original`; of another one None is returned.
+        tensors: the tensors of a ViT, with or without layer scales.
+        layout: `timm`, `transformers` or `original`; for any other, None is returned.
     """
     heads = {"timm": "head.bias", "transformers": "classifier.bias", "original": "head/bias"}
     if layout not in heads:
@@ -138,7 +140,7 @@ def pretraining(tensors: Tensors, layout: str) -> str | None:
 
 
 def _positions(tensors: Tensors) -> np.ndarray | None:
-    """The positional embedding in any layout."""
+    """Returns the positional embedding of any layout, or None."""
     endings = ("pos_embed", "position_embeddings", "pos_embedding")
     return next((value for name, value in tensors.items() if name.endswith(endings)), None)
 
@@ -151,7 +153,7 @@ def _with_layer_scale(tensors: Tensors, head: np.ndarray | None) -> str:
         return "DINOv2" if exact and patch == 14 else "DINOv2, or an encoder made from it"
     if head is None:
         return "a ViT with layer scales and without classes: DINOv2 or DeiT III"
-    # DeiT III alone gives the class token no position.
+    # Only DeiT III has no position for the class token.
     if positions is not None and round(positions.shape[1] ** 0.5) ** 2 == positions.shape[1]:
         return "DeiT III"
     return "DeiT III, or another ViT with layer scales"
@@ -176,7 +178,9 @@ def _without_classes(positions: np.ndarray | None) -> str:
 
 
 def _is_sine_cosine(positions: np.ndarray) -> bool:
-    """Whether `[1, 1 + grid ** 2, D]` are fixed sines and cosines, the class token's zeros."""
+    """Whether positions `[1, 1 + grid ** 2, D]` are fixed sines and cosines, and 0 for the class
+    token.
+    """
     width = positions.shape[-1]
     if positions.ndim != 3 or positions.shape[1] < 2 or width % 4 or positions[:, 0].any():
         return False
