@@ -45,13 +45,24 @@ def test_every_ending_can_be_read(tmp_path):
 def test_hidden_files_and_kinds_that_are_not_read_are_named(folder):
     for name in ("._a.JPG", ".hidden.png", "raw.CR2", ".DS_Store"):
         (folder / name).touch()
-    (folder / ".thumbnails").mkdir()
-    (folder / ".thumbnails" / "t.png").touch()
     listing = image_files.image_files(folder)
     assert len(listing.files) == 4
     hidden, convert = listing.remarks()
     assert convert.startswith(f"1 file passed over: {folder}/raw.CR2, ") and "save them" in convert
     assert hidden.startswith(f"2 files passed over: {folder}/._a.JPG, {folder}/.hidden.png, hid")
+
+
+def test_hidden_folders_and_those_of_systems_are_not_entered(folder):
+    for name in (".cat/t.png", ".git/notes.txt", "@eaDir/t.png", "Lost+Found/t.png"):
+        (folder / name).parent.mkdir()
+        (folder / name).touch()
+    (folder / "@eaDir" / "x.jpg").mkdir()  # a folder of thumbnails
+    listing = image_files.image_files(folder)
+    assert len(listing.files) == 4
+    assert listing.remarks() == [
+        f"3 folders passed over: {folder}/.cat, {folder}/@eaDir, {folder}/Lost+Found, hidden or a "
+        "system's own, with pictures in them; rename those you need"
+    ]
 
 
 @pytest.mark.skipif(image_files.READS_HEIF, reason="pillow-heif is installed")

@@ -225,6 +225,25 @@ def test_masks_in_another_order_than_the_classes_are_refused(folder):
     assert {(p.kind, p.fatal) for p in checked(root)} == {("masks", False), ("split", True)}
 
 
+@pytest.mark.parametrize("from_0", [True, False])
+def test_masks_that_show_nothing_are_refused(folder, from_0):
+    """Labels that are counted from 0 on an ignored ground, and masks of zeros."""
+    pairs = []
+    for label in MIXED * 2:
+        mask = squares(*LABELLED[label])
+        counted_from_0 = np.where(mask == 0, 255, mask - 1).astype(np.uint8)
+        mask = counted_from_0 if from_0 else np.zeros_like(mask)
+        pairs.append((label, PIL.Image.fromarray(mask)))
+    message = r"(4|6) of 6 masks .* show none .*/6\.png shows no class, its image is labelled cat"
+    with pytest.raises(DataError, match=message):
+        masks_of(folder(pairs))
+
+
+def test_masks_that_ignore_all_say_nothing(folder):
+    pairs = [(label, PIL.Image.fromarray(np.full((16, 24), 255, np.uint8))) for label in MIXED]
+    assert [mask.min() for mask in masks_of(folder(pairs))] == [255, 255, 255]
+
+
 def test_a_few_masks_of_other_classes_are_remarked_alone(folder):
     pairs = [(label, PIL.Image.fromarray(squares(*LABELLED[label]))) for label in MIXED]
     pairs[3] = ("cat", pairs[4][1])

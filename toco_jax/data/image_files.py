@@ -16,6 +16,12 @@ IMAGE_ENDINGS = (
     *(_HEIF_ENDINGS if READS_HEIF else ()),
 )
 
+_NOT_ENTERED = "hidden or a system's own, with pictures in them; rename those you need"
+# Folders of operating systems and network drives, in small letters.
+_OF_SYSTEMS = (
+    *("@eadir", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "__macosx"),
+    *("system volume information", "__pycache__"),
+)
 _CONVERT = "of a kind that is not read; save them as PNG or JPEG"
 # Pictures that are passed over, and what to do about them.
 _NOT_READ = dict.fromkeys(
@@ -46,7 +52,8 @@ class Listing:
     def remarks(self) -> list[str]:
         """A sentence for each reason to pass files over, with their number and the first three."""
         return [
-            f"{len(paths)} {'file' if len(paths) == 1 else 'files'} passed over: "
+            f"{len(paths)} {'folder' if reason == _NOT_ENTERED else 'file'}"
+            f"{'' if len(paths) == 1 else 's'} passed over: "
             f"{', '.join(map(str, paths[:3]))}{', ...' if len(paths) > 3 else ''}, {reason}"
             for reason, paths in self.passed_over.items()
         ]
@@ -58,9 +65,10 @@ def image_files(
     endings: Collection[str] = IMAGE_ENDINGS,
     leave_out: Iterable[str | os.PathLike] = (),
 ) -> Listing:
-    """The pictures in a folder and all folders below it, links to folders included.
+    """Finds the pictures in a folder and all folders below it, links to folders included.
 
-    Hidden folders are not entered: they hold thumbnails and what tools keep for themselves.
+    Hidden folders and those that systems make are not entered, as they hold thumbnails and the
+    like. They are passed over with a reason if there are pictures right in them.
 
     Args:
         root: the folder.
@@ -125,9 +133,20 @@ def _walk(
         return
     for path in entries:
         if path.is_dir():
-            if not path.name.startswith(".") and os.path.realpath(path) not in left_out:
+            if os.path.realpath(path) in left_out:
+                continue
+            if not path.name.startswith(".") and path.name.casefold() not in _OF_SYSTEMS:
                 yield from _walk(path, (*above, real), left_out)
+            elif _holds_pictures(path):
+                yield path, _NOT_ENTERED
         elif path.is_file():
             yield path, ""
         elif path.is_symlink() and path.suffix.lower() in IMAGE_ENDINGS:
             yield path, "a link to nothing; restore what it links to"
+
+
+def _holds_pictures(folder: pathlib.Path) -> bool:
+    try:
+        return any(path.suffix.lower() in IMAGE_ENDINGS for path in folder.iterdir())
+    except OSError:
+        return False

@@ -19,6 +19,7 @@ _PROBES = 64
 _CLEARLY = 10
 # Masks that say something odd, from which on it is no accident.
 _FEWEST = 2
+_FEWEST_EMPTY = 3  # small objects are easily forgotten
 
 # A mask file's place, path and content.
 Probe = tuple[int, pathlib.Path, StoredMask]
@@ -164,20 +165,26 @@ def _refuse_other_classes(
     mask_format: MaskFormat,
 ) -> None:
     paths = {i: path for i, path, _ in probes}
-    shown = _classes_shown(probes, len(class_names), mask_format)
-    shown = [(i, classes) for i, classes in shown if classes.any() and cls_labels[i].any()]
-    foreign = [(i, classes) for i, classes in shown if not (classes & (cls_labels[i] > 0)).any()]
     # A palette of its own makes a mask suspect by itself.
     are_own = not all(stored.has_voc_palette() for *_, stored in probes)
-    if len(foreign) < (1 if are_own else _FEWEST) or 2 * len(foreign) <= len(shown):
+    # A mask of ignored pixels alone is not annotated, which is no contradiction.
+    annotated = [probe for probe in probes if set(probe[2].used.tolist()) != {255}]
+    shown = _classes_shown(annotated, len(class_names), mask_format)
+    shown = [(i, classes) for i, classes in shown if cls_labels[i].any()]
+    with_class = [(i, classes) for i, classes in shown if classes.any()]
+    for looked_at, fewest in ((with_class, 1 if are_own else _FEWEST), (shown, _FEWEST_EMPTY)):
+        foreign = [(i, c) for i, c in looked_at if not (c & (cls_labels[i] > 0)).any()]
+        if len(foreign) >= fewest and 2 * len(foreign) > len(looked_at):
+            break
+    else:
         return
     i, classes = foreign[0]
 
     def named(which: np.ndarray) -> str:
-        return ", ".join(class_names[c] for c in np.flatnonzero(which))
+        return ", ".join(class_names[c] for c in np.flatnonzero(which)) or "no class"
 
     raise DataError(
-        f"{len(foreign)} of {len(shown)} masks looked at show none of the classes that their "
+        f"{len(foreign)} of {len(looked_at)} masks looked at show none of the classes that their "
         f"images are labelled with ({paths[i]} shows {named(classes)}, its image is labelled "
         f"{named(cls_labels[i])}); save the masks anew, or correct the classes' order, so that "
         "values and classes agree: "

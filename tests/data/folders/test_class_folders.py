@@ -87,6 +87,19 @@ def test_classes_that_look_alike_are_refused(tmp_path, one, other):
     assert shown(one) in str(hit.value) or repr(one) in str(hit.value)
 
 
+@pytest.mark.parametrize("both_names", ["cat_dog", "cat+dog", "cat and dog", "cat,dog"])
+def test_a_folder_of_two_classes_is_refused_unless_it_is_listed(tmp_path, both_names):
+    pictures(tmp_path, "cat/a.png", "dog/b.png", f"{both_names}/c.png")
+    with pytest.raises(DataError) as refusal:
+        open_split(tmp_path)
+    assert str(refusal.value) == (
+        f"class {both_names!r} may stand for several others; copy its images into the folders of "
+        f"these, or list all classes in {tmp_path}/classes.txt if it is one class"
+    )
+    (tmp_path / "classes.txt").write_text(f"cat\ndog\n{both_names}\n")
+    assert len(open_split(tmp_path).class_names) == 3
+
+
 def test_a_name_with_a_line_break_is_refused(tmp_path):
     pictures(tmp_path, "cat\n/a.png", "dog/c.png")
     with pytest.raises(
@@ -101,7 +114,9 @@ def test_folders_in_class_folders_are_of_the_class(tmp_path):
     found, source = both(tmp_path)
     assert source.class_names == ("cat", "dog", "emu")
     assert all(labels == (name.partition("/")[0],) for name, labels in found.items())
-    assert said(source)[0].startswith("9 images in sub-folders of class folders (cat/b1, cat/b2,")
+    assert said(source)[0].startswith(
+        "9 images in sub-folders of class folders are taken as of the class of the first folder ("
+    )
 
 
 def test_a_folder_of_class_folders_is_refused_unless_the_classes_are_listed(tmp_path):
@@ -140,6 +155,54 @@ def test_split_folders_in_capitals(tmp_path):
     assert words(val) == {"VAL/cat/VALcat": ("cat",), "VAL/dog/VALdog": ("dog",)}
     pictures(tmp_path, "tRain/cat/x.png")
     with pytest.raises(DataError, match="differ in capitals alone, and either may be meant by"):
+        open_split(tmp_path)
+
+
+@pytest.mark.parametrize("holder", ["images", "JPEGImages"])
+def test_split_folders_in_a_folder_of_all_images(tmp_path, holder):
+    splits = [f"{s}/{c}/{s}{c}" for s in ("train", "Val") for c in ("cat", "dog")]
+    pictures(tmp_path, *(f"{holder}/{name}.png" for name in splits), f"{holder}/extra/cat/x.png")
+    train, val = open_split(tmp_path), open_split(tmp_path, "val")
+    assert words(train) == {f"{holder}/train/{c}/train{c}": (c,) for c in ("cat", "dog")}
+    assert words(val) == {f"{holder}/Val/{c}/Val{c}": (c,) for c in ("cat", "dog")}
+    assert said(train)[0].startswith("1 image outside of the folders of splits is left out (")
+    # Masks lie in folders of splits as the images do.
+    for name in splits:
+        path = tmp_path / "masks" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_mask(path, np.full((4, 5), 1 + name.endswith("dog"), np.uint8))
+    assert [r["mask"].max() for r in open_split(tmp_path, "val", masks=True)] == [1, 2]
+    rows = [f"{holder}/{name}.png,{name[-3:]}\n" for name in splits]
+    (tmp_path / "labels.csv").write_text("".join(rows))
+    assert words(open_split(tmp_path, "val")) == words(val)
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("train2017", "val2017"),
+        ("training_set", "test_set"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("trainA", "testA"),
+    ],
+)
+def test_folders_named_like_splits_are_no_classes(tmp_path, train, val):
+    pictures(tmp_path, *(f"{s}/{c}/{s[:4]}{c}.png" for s in (train, val) for c in ("cat", "dog")))
+    one, other = (split.partition("/")[0] for split in (train, val))
+    names = ", ".join(sorted((one, other)))
+    with pytest.raises(
+        DataError, match=rf"look like splits, not like classes: {names}; set data\.t"
+    ):
+        open_split(tmp_path)
+    sources = [open_split(tmp_path, split, splits=(one, other)) for split in (one, other)]
+    assert all(source.class_names == ("cat", "dog") and len(source) == 2 for source in sources)
+    (tmp_path / "classes.txt").write_text(f"{one}\n{other}\n")
+    assert open_split(tmp_path).class_names == (one, other)
+
+
+def test_a_root_above_that_of_the_data_is_named(tmp_path):
+    pictures(tmp_path, *(f"set/{s}/cat/{s}.png" for s in ("train", "val")))
+    with pytest.raises(DataError, match=rf"like splits \(train, val\); give {tmp_path}/set as"):
         open_split(tmp_path)
 
 
@@ -214,6 +277,17 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
     assert unlabelled.startswith("1 image in a folder of unlabelled images is left out (_unlabel")
 
 
+def test_texts_that_serve_no_purpose_are_named(tmp_path):
+    pictures(tmp_path, "cat/a.png", "cat/b.png", "dog/c.png")
+    for name in ("labels.txt", "Train.txt", "val.txt", "cat/a.txt", "cat/readme.txt"):
+        (tmp_path / name).write_text("cat/a\n")
+    source = open_split(tmp_path, labels="folders")
+    assert said(source)[1] == (
+        "2 text files passed over (cat/readme.txt, labels.txt), beside no image and neither "
+        "classes.txt nor a list of these splits; rename those that are meant"
+    )
+
+
 def test_numbers_are_counted_as_numbers(tmp_path):
     pictures(tmp_path, *(f"{c}/{c}.png" for c in range(1, 13)))
     source = open_split(tmp_path)
@@ -266,4 +340,14 @@ def test_images_without_a_mask_are_refused_before_training(tmp_path):
         DataError,
         match=r"mask .*cat/a\.png is missing \(cat/a_mask\.png is there\), so that 2 of the 2 imag",
     ):
+        open_split(tmp_path, masks=True, val_fraction=0.1)
+
+
+@pytest.mark.parametrize("ending", ["tif", "BMP", "gif", "jpg"])
+def test_masks_that_are_no_png_are_named(tmp_path, ending):
+    pictures(tmp_path, "cat/a.png", "cat/b.png")
+    (tmp_path / "masks" / "cat").mkdir(parents=True)
+    for name in ("a", "b"):
+        PIL.Image.new("L", (5, 4)).save(tmp_path / "masks" / "cat" / f"{name}.{ending}")
+    with pytest.raises(DataError, match=rf"masks/cat/a\.{ending} is no PNG, as masks have to be;"):
         open_split(tmp_path, masks=True, val_fraction=0.1)

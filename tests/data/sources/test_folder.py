@@ -218,7 +218,9 @@ def test_broken_folders(zoo, tmp_path):
     ):
         open_split(zoo, labels="no.csv")
     write_labels(zoo, "csv")
-    with pytest.raises(DataError, match=r"split 'val' is empty: data\.val_fraction=0\.01 of 8 im"):
+    with pytest.raises(
+        DataError, match=r"split 'val' is empty with data\.val_fraction=0\.01 of 8 images; change"
+    ):
         open_split(zoo, "val", val_fraction=0.01)
     (zoo / "train.txt").write_text("zebra.jpg\n")
     with pytest.raises(
@@ -339,6 +341,7 @@ def test_background_as_a_label(tmp_path):
         ("Background\n", r"lists the background alone, which is no class; add the classes"),
         ("cat\n\ndog\n\n", r"classes\.txt, line 2 is blank, and classes are numbered by their li"),
         ("cat\ndog\ncat\n", r"list .*classes\.txt has 'cat' twice; keep one of the lines"),
+        ("# mine\ncat\ndog\n", r"classes\.txt, line 1 '# mine' begins with #, but every line is a"),
         ("cat\ndog\nDog\n", r"classes\.txt: classes 'dog' and 'Dog' differ only in case, white"),
     ],
 )
@@ -349,6 +352,20 @@ def test_lists_of_classes_that_cannot_be(tmp_path, content, message):
     assert open_split(tmp_path, val_fraction=0.5).class_names == ("cat", "dog")
     (tmp_path / "classes.txt").write_text(content)
     with pytest.raises(DataError, match=message):
+        open_split(tmp_path, val_fraction=0.5)
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "Classes.TXT"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_classes_of_every_spelling(tmp_path, name, encoding):
+    pictures(tmp_path, "0.png", "1.png")
+    write_csv(tmp_path, "0.png,cat", "1.png,dog")
+    (tmp_path / "labels.csv").rename(tmp_path / "Labels.CSV")
+    (tmp_path / name).write_bytes("dog\r\ncat\r\n".encode(encoding))
+    source = open_split(tmp_path, val_fraction=0.5)
+    assert source.class_names == ("dog", "cat") and said(source) == []
+    (tmp_path / name).write_bytes("dog\r\n\r\ncat\r\n".encode(encoding))
+    with pytest.raises(DataError, match=rf"{name}, line 2 is blank"):
         open_split(tmp_path, val_fraction=0.5)
 
 

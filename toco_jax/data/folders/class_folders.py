@@ -1,35 +1,31 @@
-"""What folders of images mean: classes, splits, batches of one class, masks, unlabelled images.
+"""Reads labels off folders: classes, splits, batches of one class, masks, unlabelled images.
 
 The first folder on the way to an image is its class, after the folders of splits and a folder of
 that sort that holds all images (`train/images/cat/x.jpg`). What lies deeper in it, such as
-`cat/batch1/x.jpg`, is of that class too, unless it might as well be meant the other way round.
+`cat/batch1/x.jpg`, is of that class too, unless the deeper folders may be the classes as well.
 Folders that classes.txt lists are classes wherever they are.
 """
 
 import pathlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import PIL.Image
 
 from toco_jax.data.files import OnProblem
+from toco_jax.data.folders.folder_names import (
+    HOLDERS,
+    MASK_NAMES,
+    SPLIT_NAMES,
+    UNLABELLED,
+    looks_like_split,
+    plain,
+)
 from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.runtime.errors import DataError
 
-SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "test", "testing")
-_HOLDERS = ("images", "imgs", "jpegimages")
-_UNLABELLED = ("unlabeled", "unlabelled")
-_MASK_NAMES = (
-    *("mask", "masks", "label", "labels", "annotation", "annotations", "ann", "anns", "gt", "gts"),
-    *("groundtruth", "segmentation", "segmentations", "segmentationclass", "segmentationclassaug"),
-    *("segmentationobject", "segmentationmask", "segmentationmasks", "labelmasks", "labelids"),
-)
-
 Entries = dict[str, list[str] | DataError]
-
-
-def plain(folder: str) -> str:
-    """A folder's name in small letters and figures alone."""
-    return "".join(c for c in folder.casefold() if c.isalnum())
+# Names of images by the class folder and the folder in it, "" where they lie right in the former.
+_Tree = dict[str, dict[str, list[str]]]
 
 
 def read_class_folders(
@@ -42,42 +38,42 @@ def read_class_folders(
     in_lists: bool,
     on_problem: OnProblem,
 ) -> tuple[Entries, list[DataRemark]]:
-    """The labels of images by the folders that they lie in.
+    """Labels images by the folders that they lie in.
 
     Args:
         root: the folder of all of them.
-        files: the image files by name.
-        listed: the classes where they are known, empty where the folders decide.
-        splits: the names of splits.
-        in_folders: whether these are folders, outside of which images count for nothing.
-        in_lists: whether these are lists.
-        on_problem: called with "" and a `DataError` for folders that may mean one thing or another.
+        files: path of each image file, by name.
+        listed: the classes if they are known, empty if the folders decide.
+        splits: names of the splits.
+        in_folders: whether splits are folders, outside of which images are left out.
+        in_lists: whether splits are lists.
+        on_problem: called with "" and a `DataError` for folders whose meaning is not clear.
 
     Returns:
         The label of each labelled image, or what is wrong with it, and remarks.
     """
     known = {plain(split) for split in splits} | set(SPLIT_NAMES)
-    classes, outer = set(listed), {*known, *_HOLDERS} - set(listed)
+    classes, outer = set(listed), {*known, *HOLDERS} - set(listed)
     inside = {name: _inner_folders(name, outer) for name in files}
     unlisted = {name: files[name] for name in files if classes.isdisjoint(inside[name])}
     masks = mask_folders(unlisted)
     for folder, names in masks.items():
         on_problem("", DataError(_looks_like_masks(root, folder, len(names))))
     entries: Entries = {}
-    tree: dict[str, dict[str, list[str]]] = {}  # first folder: second folder: images
+    tree: _Tree = {}
     outside, unlabelled = [], []
     of_masks = {name for names in masks.values() for name in names}
     for name, folders in inside.items():
         if name in of_masks:
             continue
-        if in_folders and plain(name.partition("/")[0]) not in known:
+        if in_folders and not _is_in_split(name, folders, known):
             outside.append(name)
-        elif folders and folders[0] not in listed and plain(folders[0]) in _UNLABELLED:
+        elif folders and folders[0] not in listed and plain(folders[0]) in UNLABELLED:
             unlabelled.append(name)
         else:
             entries[name] = _label(files[name], folders, listed)
             if name in unlisted and folders:
-                held = len(folders) == 1 or plain(folders[1]) in _HOLDERS
+                held = len(folders) == 1 or plain(folders[1]) in HOLDERS
                 second = tree.setdefault(folders[0], {})
                 second.setdefault("" if held else folders[1], []).append(name)
     if not listed:
@@ -87,17 +83,25 @@ def read_class_folders(
 
 
 def _inner_folders(name: str, outer: Collection[str]) -> tuple[str, ...]:
-    """The folders of an image without those, to begin with, that are no classes."""
+    """The folders of an image after the first ones that are no classes."""
     folders = name.split("/")[:-1]
     while folders and plain(folders[0]) in outer:
         folders = folders[1:]
     return tuple(folders)
 
 
+def _is_in_split(name: str, inner: Sequence[str], splits: Collection[str]) -> bool:
+    """Whether a folder of an image, up to the first of its inner ones, is that of a split."""
+    folders = name.split("/")[:-1]
+    outer = folders[: len(folders) - len(inner) + 1]
+    return any(plain(folder) in splits for folder in outer)
+
+
 def _label(
     path: pathlib.Path, folders: Sequence[str], listed: Collection[str]
 ) -> list[str] | DataError:
-    classes = [folder for folder in folders if folder in listed] or list(folders[:1])
+    within = [folder for folder in folders if folder in listed]
+    classes = list(dict.fromkeys(within)) or list(folders[:1])
     if len(classes) > 1:
         return DataError(
             f"image {path} lies in folders of several classes ({', '.join(classes)}); take one of "
@@ -117,8 +121,11 @@ def _looks_like_masks(root: pathlib.Path, folder: str, number: int) -> str:
 
 
 def mask_folders(files: Mapping[str, pathlib.Path]) -> dict[str, list[str]]:
-    """Folders that seem to hold masks, by their name or since each of their files is a picture of
-    indices named like a photo elsewhere, with their images."""
+    """Finds folders that seem to hold masks, and the names of the images in them.
+
+    A folder of masks has a name for masks, or each of its files is a PNG of indices with the name
+    of a photo elsewhere.
+    """
     by_folder: dict[str, list[str]] = {}
     endings: dict[str, set[str]] = {}
     for name, path in files.items():
@@ -128,7 +135,7 @@ def mask_folders(files: Mapping[str, pathlib.Path]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for folder, names in by_folder.items():
         parts = folder.split("/")
-        named = [k for k, part in enumerate(parts, start=1) if plain(part) in _MASK_NAMES]
+        named = [k for k, part in enumerate(parts, start=1) if plain(part) in MASK_NAMES]
         if named:
             found.setdefault("/".join(parts[: named[0]]), []).extend(names)
         elif all(
@@ -148,26 +155,33 @@ def _is_indexed(path: pathlib.Path) -> bool:
 
 
 def _ambiguous(
-    root: pathlib.Path,
-    tree: Mapping[str, Mapping[str, Sequence[str]]],
-    splits: Collection[str],
-    *,
-    in_lists: bool,
+    root: pathlib.Path, tree: _Tree, splits: Collection[str], *, in_lists: bool
 ) -> list[str]:
-    """Sub-folders of class folders that may be classes or splits themselves."""
+    """Sentences on class folders that may be splits, or whose sub-folders may be classes."""
     messages = []
+    like_splits = [top for top in tree if looks_like_split(top)]
+    if like_splits:
+        messages.append(
+            f"these folders look like splits, not like classes: {some(like_splits)}; set "
+            "data.train_split and data.val_split to the ones that you mean, or list the classes in "
+            f"{root / 'classes.txt'}"
+        )
     places: dict[str, int] = {}
     for inside in tree.values():
         for inner in inside:
             places[inner] = places.get(inner, 0) + 1
     for top, inside in tree.items():
         inner = [name for name in inside if name]
-        like_splits = [name for name in inner if plain(name) in splits]
-        if like_splits and not in_lists:
+        inner_splits = [n for n in inner if plain(n) in splits or looks_like_split(n)]
+        if top in like_splits:
+            continue
+        if inner_splits and not in_lists:
+            is_only = len(tree) == 1 and (root / top).is_dir()
+            other = f"give {root / top} as data.root, " if is_only else ""
             messages.append(
                 f"class folder {top!r} has sub-folders named like splits "
-                f"({some(like_splits)}); put the split first ({like_splits[0]}/{top}), or write "
-                "the lists train.txt and val.txt"
+                f"({some(inner_splits)}); {other}put the split first ({inner_splits[0]}/{top}), "
+                "or write the lists train.txt and val.txt"
             )
         # A class of its own images, or sub-folders that come again elsewhere, tell the classes.
         elif inner and "" not in inside and all(places[name] == 1 for name in inner):
@@ -179,36 +193,54 @@ def _ambiguous(
     return messages
 
 
-def _remarks(
-    tree: Mapping[str, Mapping[str, Sequence[str]]], outside: list[str], unlabelled: list[str]
-) -> list[DataRemark]:
-    remarks = []
+def _remarks(tree: _Tree, outside: list[str], unlabelled: list[str]) -> list[DataRemark]:
     nested = {
         f"{top}/{inner}": len(names)
         for top, inside in tree.items()
         for inner, names in inside.items()
         if inner
     }
+    remarks = []
     if nested:
-        number = sum(nested.values())
-        message = (
-            f"{count(number, 'image')} in sub-folders of class folders ({some(nested)}) "
-            f"{are(number)} taken as of the class of the first folder; list the classes in "
-            "classes.txt if the sub-folders are meant"
+        remarks.append(
+            _remark(
+                "sub-folders",
+                sum(nested.values()),
+                nested,
+                where="in sub-folders of class folders",
+                outcome="taken as of the class of the first folder",
+                remedy="list the classes in classes.txt if the sub-folders are meant",
+            )
         )
-        remarks.append(DataRemark("sub-folders", message, tuple(nested)))
     if unlabelled:
-        message = (
-            f"{count(len(unlabelled), 'image')} in a folder of unlabelled images "
-            f"{are(len(unlabelled))} left out ({some(unlabelled)}); sort them into the "
-            "folders of their classes to use them"
+        remarks.append(
+            _remark(
+                "images without a label",
+                len(unlabelled),
+                unlabelled,
+                where="in a folder of unlabelled images",
+                outcome="left out",
+                remedy="sort them into the folders of their classes to use them",
+            )
         )
-        remarks.append(DataRemark("images without a label", message, tuple(unlabelled)))
     if outside:
-        message = (
-            f"{count(len(outside), 'image')} outside of the folders of splits "
-            f"{are(len(outside))} left out ({some(outside)}); move them into one "
-            "of these folders to use them"
+        remarks.append(
+            _remark(
+                "in no split",
+                len(outside),
+                outside,
+                where="outside of the folders of splits",
+                outcome="left out",
+                remedy="move them into one of these folders to use them",
+            )
         )
-        remarks.append(DataRemark("in no split", message, tuple(outside)))
     return remarks
+
+
+def _remark(
+    kind: str, number: int, names: Iterable[str], *, where: str, outcome: str, remedy: str
+) -> DataRemark:
+    """A remark on a number of images, with the names of the first ones or of their folders."""
+    names = tuple(names)
+    message = f"{count(number, 'image')} {where} {are(number)} {outcome} ({some(names)}); {remedy}"
+    return DataRemark(kind, message, names)

@@ -1,35 +1,33 @@
-"""Finds the classes of a folder, in label order, and refuses those that cannot be."""
+"""Finds the classes of a folder in label order, and reports names that cannot be classes."""
 
 import pathlib
+from collections.abc import Sequence
 
-from toco_jax.data.classes import in_label_order, is_background, name_problems
-from toco_jax.data.files import OnProblem, read_list
+from toco_jax.data.classes import in_label_order, is_background, name_problems, several_names
+from toco_jax.data.files import OnProblem, refuse_repeats
 from toco_jax.data.folders.folder_labels import CLASSES_FILE, Labels
+from toco_jax.data.folders.folder_names import in_any_case
 from toco_jax.data.labelling.label_entries import is_names
+from toco_jax.data.labelling.text_files import read_text, trimmed
 from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.runtime.errors import DataError
 
 
 def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]:
-    """The classes of classes.txt, () where there is none."""
-    path = root / CLASSES_FILE
-    if not path.is_file():
+    """Reads the classes of classes.txt; () if there is no such file."""
+    path = in_any_case(root, CLASSES_FILE, pathlib.Path.is_file)
+    if path is None:
         return ()
     try:
-        names = read_list(path)
+        lines = [trimmed(line) for line in read_text(path, "list").rstrip().splitlines()]
+        names = tuple(filter(None, lines))
+        refuse_repeats(names, f"list {path}")
     except DataError as error:
         on_problem("", error)
         return ()
     if not names:
         raise DataError(f"{path} is empty; write one class a line")
-    lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
-    blank = [number for number, line in enumerate(lines, start=1) if not line.strip()]
-    if blank:
-        message = (
-            f"{path}, line {blank[0]} is blank, and classes are numbered by their lines; take the "
-            "line out"
-        )
-        on_problem("", DataError(message))
+    _report_other_lines(path, lines, on_problem)
     for message in name_problems(names):
         on_problem("", DataError(f"{path}: {message}"))
     kept = tuple(name for name in names if not is_background(name))
@@ -44,10 +42,23 @@ def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]
     return kept
 
 
+def _report_other_lines(path: pathlib.Path, lines: Sequence[str], on_problem: OnProblem) -> None:
+    """Reports the first line that is blank or a comment, since lines number the classes."""
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            message = f"{path}, line {number} is blank, and classes are numbered by their lines"
+        elif line.startswith("#"):
+            message = f"{path}, line {number} {line!r} begins with #, but every line is a class"
+        else:
+            continue
+        on_problem("", DataError(f"{message}; take the line out"))
+        return
+
+
 def take_out_backgrounds(
     found: Labels, remarks: list[DataRemark], on_problem: OnProblem
 ) -> set[str]:
-    """Makes images labelled background ones without any class; returns their names."""
+    """Removes background labels; returns the names of the images that then have no class."""
     alone, beside = [], []
     for name, entry in found.entries.items():
         if not is_names(entry):
@@ -81,7 +92,7 @@ def class_names_of(
     *,
     masks: bool,
 ) -> tuple[str, ...]:
-    """The classes that the labels name, in label order."""
+    """Returns the classes that the labels name, in label order."""
     names, order, guessed = in_label_order(found.names(), masks=masks)
     if not names:
         for entry in found.entries.values():
@@ -92,6 +103,12 @@ def class_names_of(
             f"{root / CLASSES_FILE} where labels are vectors"
         )
     for message in name_problems(names):
+        on_problem("", DataError(message))
+    if found.joined and (several := several_names(names)):
+        message = (
+            f"class {several[0]!r} may stand for several others; copy its images into the folders "
+            f"of these, or list all classes in {root / CLASSES_FILE} if it is one class"
+        )
         on_problem("", DataError(message))
     if guessed:
         message = (

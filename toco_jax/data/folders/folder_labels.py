@@ -8,6 +8,7 @@ from typing import Any
 
 from toco_jax.data.files import OnProblem
 from toco_jax.data.folders.class_folders import mask_folders, read_class_folders
+from toco_jax.data.folders.folder_names import in_any_case
 from toco_jax.data.folders.folder_splits import split_folder, split_list
 from toco_jax.data.image_files import Listing
 from toco_jax.data.labelling.label_entries import is_names
@@ -75,7 +76,8 @@ def read_labels(
     Raises:
         DataError: labels of an unknown kind, or a label file that cannot be read.
     """
-    with_text = _with_text(root, files, listing, splits)
+    texts = _texts(root, listing, splits)
+    with_text = {name: texts.pop(name) for name in files if name in texts}
     kind = kind or _labels_there(root, files, with_text, on_problem)
     if kind == "folders":
         found = _labels_of_folders(root, files, listed, splits, on_problem)
@@ -95,26 +97,35 @@ def read_labels(
             f"as labels come from {kind}; set data.labels=sidecars if they are the labels"
         )
         found.remarks.append(DataRemark("files passed over", message, tuple(with_text)))
+    if texts:
+        names = tuple(str(path.relative_to(root)) for path in texts.values())
+        message = (
+            f"{count(len(names), 'text file')} passed over ({some(names)}), beside no image and "
+            f"neither {CLASSES_FILE} nor a list of these splits; rename those that are meant"
+        )
+        found.remarks.append(DataRemark("files passed over", message, names))
     if not found.joined:
         found.remarks += _mask_remarks(root, files, found.entries, masks)
     return found
 
 
-def _with_text(
-    root: pathlib.Path,
-    files: Mapping[str, pathlib.Path],
-    listing: Listing,
-    splits: Collection[str],
+def _texts(
+    root: pathlib.Path, listing: Listing, splits: Collection[str]
 ) -> dict[str, pathlib.Path]:
-    """The text files beside images, by the images' names; lists in the root do not count."""
+    """The text files by their names without ending, except lists in the root."""
     lists = {f"{split}.txt".casefold() for split in splits} | {CLASSES_FILE}
-    texts = {
+    return {
         path.relative_to(root).with_suffix("").as_posix(): path
         for path in listing.others
         if path.suffix.lower() == ".txt"
         and not (path.parent == root and path.name.casefold() in lists)
     }
-    return {name: texts[name] for name in files if name in texts}
+
+
+def label_files(root: pathlib.Path) -> list[str]:
+    """Names the label files of a folder as they are spelt, the one that is read first."""
+    there = (in_any_case(root, name, pathlib.Path.is_file) for name in LABEL_FILES)
+    return [path.name for path in there if path]
 
 
 def _labels_of_folders(
@@ -169,9 +180,8 @@ def _labels_there(
     with_text: Collection[str],
     on_problem: OnProblem,
 ) -> str:
-    for name in LABEL_FILES:
-        if (root / name).is_file():
-            return name
+    if there := label_files(root):
+        return there[0]
     if not with_text:
         return "folders"
     if len(with_text) < len(files) and all("/" in name for name in files):

@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Collection, Mapping, Sequence
 
 from toco_jax.data.files import OnProblem
-from toco_jax.data.folders.class_folders import plain
 from toco_jax.data.folders.equal_files import equal_files
+from toco_jax.data.folders.folder_names import in_any_case
 from toco_jax.data.image_files import image_files
 from toco_jax.runtime.errors import DataError
 
@@ -19,13 +19,17 @@ class MaskError(DataError):
 
 
 def mask_folder_of(root: pathlib.Path, chosen: str) -> pathlib.Path | None:
+    """Finds the folder of masks; None if none was chosen and none is there.
+
+    Raises:
+        DataError: the chosen folder is not there.
+    """
     folder = root / (chosen or MASKS)
     if folder.is_dir():
         return folder
     if chosen:
         raise DataError(f"data.masks={chosen!r}: {folder} is not a folder; correct the path")
-    alike = [p for p in root.glob("*") if plain(p.name) == MASKS and p.is_dir()]
-    return alike[0] if len(alike) == 1 else None
+    return in_any_case(root, MASKS, pathlib.Path.is_dir)
 
 
 def mask_files(
@@ -38,16 +42,18 @@ def mask_files(
     num_classes: int,
     on_problem: OnProblem,
 ) -> tuple[pathlib.Path | None, ...]:
-    """The mask file of each image, None where all pixels are to be ignored.
+    """Finds the mask file of each image, None for an image whose pixels are all to be ignored.
+
+    A mask has the name of its image. The first folders may be left out of that name unless another
+    image ends in the same.
 
     Args:
-        folder: the masks' folder, None where there is none.
-        names: the images, by whose names the masks are called.
-        images: the names of all images of the folder. The last part of a name calls a mask too
-            where no other image has it.
+        folder: folder of the masks; None if there is none.
+        names: names of the images.
+        images: names of all images of the data set.
         groups: for an image that several files hold, the names of all of them.
-        split: whose images these are.
-        num_classes: of the folder.
+        split: name of the split.
+        num_classes: number of classes.
         on_problem: called with the name and a `MaskError` for an image without a mask or with two.
 
     Raises:
@@ -60,16 +66,23 @@ def mask_files(
             f"{num_classes} classes do not fit 8-bit masks, which hold {MAX_CLASSES}; remove "
             f"{folder} or use fewer classes"
         )
-    there = {
-        path.relative_to(folder).with_suffix("").as_posix(): path
-        for path in image_files(folder, endings=(".png",)).files
-    }
-    sharing = collections.Counter(image.rpartition("/")[2] for image in images)
+    listing = image_files(folder, endings=(".png",))
+    there, others = (
+        {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+        for paths in (listing.files, listing.others)
+    )
+    sharing = collections.Counter(end for image in images for end in _ends(image))
     chosen = []
     for name in names:
-        called = list(groups.get(name, (name,)))
-        called += [last for n in called if sharing[last := n.rpartition("/")[2]] == 1]
+        called = [
+            end
+            for each in groups.get(name, (name,))
+            for end in _ends(each)
+            if end == each or sharing[end] == 1
+        ]
         masks = list(dict.fromkeys(there[n] for n in called if n in there))
+        if not masks and (strange := [others[n] for n in called if n in others]):
+            raise DataError(f"mask {strange[0]} is no PNG, as masks have to be; save it as one")
         if len(masks) > 1 and [len(group) for group in equal_files(masks)] != [len(masks)]:
             message = (
                 f"the same picture has the masks {masks[0]} and {masks[1]}, which differ; join "
@@ -79,6 +92,12 @@ def mask_files(
         chosen.append(masks[0] if masks else None)
     _name_missing(folder, dict(zip(names, chosen, strict=True)), there, split, on_problem)
     return tuple(chosen)
+
+
+def _ends(name: str) -> list[str]:
+    """A name itself, and what is left of it without its first folders: a/b/c, b/c, c."""
+    parts = name.split("/")
+    return ["/".join(parts[k:]) for k in range(len(parts))]
 
 
 def _name_missing(

@@ -1,37 +1,29 @@
-"""Which images of a folder belong to a split: by a list, by a folder, or by lot."""
+"""Finds the images of a split of a folder: by a list, by a sub-folder, or by lot."""
 
 import hashlib
 import pathlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from toco_jax.data.files import refuse_empty
-from toco_jax.data.folders.class_folders import SPLIT_NAMES, plain
+from toco_jax.data.folders.folder_names import HOLDERS, in_any_case, looks_like_split, plain
 from toco_jax.data.labelling.lists import read_names
 from toco_jax.runtime.errors import DataError
 
 
 def split_list(root: pathlib.Path, split: str) -> pathlib.Path | None:
-    """The list of a split, in capitals or small letters, if there is one."""
-    return _alike(root, f"{split}.txt", pathlib.Path.is_file)
+    """Finds the list of a split, <split>.txt in capitals or small letters."""
+    return in_any_case(root, f"{split}.txt", pathlib.Path.is_file)
 
 
 def split_folder(root: pathlib.Path, split: str) -> pathlib.Path | None:
-    """The folder of a split, in capitals or small letters, if there is one."""
-    return _alike(root, split, pathlib.Path.is_dir)
+    """Finds the folder of a split, in the root or in a folder of all images (`images/train`)."""
+    found = (in_any_case(place, split, pathlib.Path.is_dir) for place in _places(root))
+    return next(filter(None, found), None)
 
 
-def _alike(
-    root: pathlib.Path, name: str, is_right: Callable[[pathlib.Path], bool]
-) -> pathlib.Path | None:
-    if is_right(root / name):
-        return root / name
-    alike = [p for p in root.iterdir() if p.name.casefold() == name.casefold() and is_right(p)]
-    if len(alike) > 1:
-        raise DataError(
-            f"{alike[0]} and {alike[1]} differ in capitals alone, and either may be meant by "
-            f"{name!r}; rename one of them"
-        )
-    return alike[0] if alike else None
+def _places(root: pathlib.Path) -> list[pathlib.Path]:
+    holders = [path for path in root.iterdir() if plain(path.name) in HOLDERS and path.is_dir()]
+    return [root, *sorted(holders)]
 
 
 def split_members(
@@ -45,35 +37,39 @@ def split_members(
     val_fraction: float,
     split_seed: int,
 ) -> tuple[str, ...]:
-    """The names of a split's images; of several files with the same content the first one.
+    """Names the images of a split. Of several files with the same content the first one counts.
 
     Args:
         root: the folder.
-        files: the image files by name.
-        labelled: the names of the images with a label, in order.
-        copies: name of an image that other files hold too to the first of their names.
-        split: the name of a list, of a folder, or train or val.
-        find: the name of the image that a line of a list means.
-        val_fraction: share of val in a split by lot.
-        split_seed: draws that split.
+        files: path of each image file, by name.
+        labelled: names of the images with a label, in order.
+        copies: for each image that other files hold too, the first of their names.
+        split: name of a list, of a folder, or train or val.
+        find: returns the name of the image that a line of a list means.
+        val_fraction: share of images in val where the splits are drawn by lot.
+        split_seed: seed of that draw.
 
     Raises:
-        DataError: no such split, an empty one, a list that names something twice or more than
-            names.
+        DataError: there is no such split, it is empty, or its list names something twice or holds
+            more than names.
     """
     listed, folder = split_list(root, split), split_folder(root, split)
     if listed:
         names = read_names(listed, find)
-        where = str(listed)
+        refuse_empty(names, split, str(listed))
     elif folder:
-        names = [name for name in labelled if name.startswith(f"{folder.name}/")]
-        where = str(folder)
+        inside = f"{folder.relative_to(root).as_posix()}/"
+        names = [name for name in labelled if name.startswith(inside)]
+        refuse_empty(names, split, str(folder))
     else:
         _refuse_other_splits(root, split)
         images = [name for name in labelled if copies.get(name, name) == name]
         names = seeded_split(images, val_fraction, split_seed)[split]
-        where = f"data.val_fraction={val_fraction} of {len(images)} images"
-    refuse_empty(names, split, where)
+        if not names:
+            raise DataError(
+                f"split {split!r} is empty with data.val_fraction={val_fraction} of "
+                f"{len(images)} images; change that share or add images"
+            )
     first = {}
     for name in names:
         first.setdefault(copies.get(name, name), name)
@@ -81,14 +77,15 @@ def split_members(
 
 
 def _refuse_other_splits(root: pathlib.Path, split: str) -> None:
-    """Raises `DataError` unless this is train or val and there is no trace of the other."""
+    """Raises `DataError` unless the split is train or val and there is no trace of the other."""
     other = {"train": "val", "val": "train"}.get(split)
     if other and not split_list(root, other) and not split_folder(root, other):
         return
     there = [
         path.name
-        for path in sorted(root.iterdir())
-        if path.is_dir() and plain(path.name) in SPLIT_NAMES and plain(path.name) != other
+        for place in _places(root)
+        for path in sorted(place.iterdir())
+        if path.is_dir() and looks_like_split(path.name) and plain(path.name) != other
     ]
     key = "val_split" if split == "val" else "train_split"
     choose = f", set data.{key} to one of the folders there ({', '.join(there)})" if there else ""
@@ -101,9 +98,9 @@ def _refuse_other_splits(root: pathlib.Path, split: str) -> None:
 def seeded_split(
     names: Sequence[str], val_fraction: float, seed: int
 ) -> dict[str, tuple[str, ...]]:
-    """{"train", "val"}: the `val_fraction` of the names with the smallest hash of seed and name.
+    """Draws {"train", "val"}: val gets the names with the smallest hash of seed and name.
 
-    One name decides by itself and the share alone where it goes, so that adding images moves few.
+    Where a name goes depends on that name and the share alone, so adding images moves few others.
     """
     ranked = sorted(names, key=lambda n: hashlib.sha256(f"{seed}\n{n}".encode()).digest())
     count = round(val_fraction * len(names))

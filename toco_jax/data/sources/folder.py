@@ -1,48 +1,39 @@
-"""Your own images: a folder, its image-level labels, optional masks.
+"""Opens a folder of your own images, their image-level labels and, if there are some, masks.
 
 The labels of an image come from the first of these that is there, or from what `labels` names:
 
-    labels.csv        a line `file,label;label` an image
+    labels.csv        a line `file,label;label` per image
     labels.json       {file: [labels]}
-    a text file       beside each image, one label a line ("sidecars")
-    sub-folders       one a class, the images inside ("folders", see `class_folders`)
+    a text file       beside each image, one label per line ("sidecars")
+    sub-folders       one per class, with the images inside ("folders", see `class_folders`)
 
 and its split from the first of these:
 
-    <split>.txt       a list, one image a line
-    <split>/          a folder that holds the split's images (and, if so, the class folders)
+    <split>.txt       a list, one image per line
+    <split>/          a folder with the images, or with class folders; also in a folder `images`
     the names train and val: a share `val_fraction` of all images, drawn by a hash of seed and name
 
 An image is named by its path within the root, without the ending. Files of the same content are
 one image; where they lie in several class folders, it is of all these classes. An image that is
-labelled background alone is one without any class. In masks, class k of classes.txt (one a line) or
-of the class names in alphabetical order (in numeric order where they are numbers) has the value
+labelled background alone is one without any class. In masks, class k of classes.txt (one per line)
+or of the class names in alphabetical order (in numeric order if they are numbers) has the value
 k + 1.
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Sequence
 
 from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem
-from toco_jax.data.folders.equal_files import equal_files
 from toco_jax.data.folders.folder_classes import (
     class_names_of,
     listed_classes,
     take_out_backgrounds,
 )
-from toco_jax.data.folders.folder_labels import (
-    CLASSES_FILE,
-    LABEL_FILES,
-    Labels,
-    finder,
-    read_labels,
-)
+from toco_jax.data.folders.folder_labels import finder, label_files, read_labels
 from toco_jax.data.folders.folder_masks import MASKS, mask_files, mask_folder_of
 from toco_jax.data.folders.folder_splits import split_members
+from toco_jax.data.folders.labelled_images import LabelledImages
 from toco_jax.data.image_files import IMAGE_ENDINGS, Listing, image_files
-from toco_jax.data.labelling.label_entries import as_vector
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import DataRemark, are, count, some
@@ -68,17 +59,17 @@ def open_folder(
 
     Args:
         root: the folder; images of any size and mode lie in it at any depth.
-        split: a list, a sub-folder, or train or val of a seeded split.
-        masks: whether records carry "mask"; all pixels are ignored where there are no masks.
+        split: name of a list or a sub-folder, or train or val of a seeded split.
+        masks: whether records carry "mask"; all pixels are ignored if there are no masks.
         labels: "" for what is there, "sidecars", "folders", or a label file (see `label_files`).
-        label_separator: what separates several labels in one text, "" to find it out.
+        label_separator: what separates several labels in one text; "" finds it out.
         mask_folder: folder of masks NAME.png; "" for <root>/masks if that is there.
-        mask_foreground: the value of the only class in the masks; 0 where they hold labels.
+        mask_foreground: value of the only class in the masks; 0 if they hold labels.
         val_fraction: share of the images that is val in a seeded split.
-        split_seed: draws that split.
+        split_seed: seed of that split.
         class_names: all classes in label order; () for those of classes.txt or those that the
             labels name.
-        splits: all splits that a run uses, so that none of their folders is taken for a class.
+        splits: names of all splits that a run uses. Folders with these names are not classes.
         on_problem: called with an image's name and what is wrong with its label or mask, and with
             "" and what is wrong with the folder as a whole.
 
@@ -90,11 +81,73 @@ def open_folder(
             class, an empty split.
     """
     root = pathlib.Path(root)
-    folder = mask_folder_of(root, mask_folder)
-    listing = _listing(root, folder)
+    if not root.is_dir():
+        raise DataError(f"{root} is not a folder; give the one that holds your images as data.root")
+    mask_root = mask_folder_of(root, mask_folder)
+    images, remarks = _labelled_images(
+        root,
+        mask_root,
+        labels,
+        label_separator=label_separator,
+        class_names=tuple(class_names),
+        splits=(*splits, split),
+        on_problem=on_problem,
+    )
+    members = split_members(
+        root,
+        images.files,
+        images.names,
+        images.copies,
+        split,
+        find=finder(root, images.files),
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+    )
+    taken = {images.copies.get(name, name) for name in members}
+    cls_labels = labels_of(members, images.vector, len(images.class_names), on_problem)
+    mask_paths, mask_format = None, INDICES
+    if masks:
+        mask_paths = mask_files(
+            mask_root,
+            members,
+            images=images.files,
+            groups=images.groups,
+            split=split,
+            num_classes=len(images.class_names),
+            on_problem=on_problem,
+        )
+        mask_format = recognise(
+            mask_paths, cls_labels, images.class_names, foreground=mask_foreground
+        )
+    return FileSource(
+        class_names=images.class_names,
+        split=split,
+        names=members,
+        images=tuple(images.files.get(name, root / name) for name in members),
+        cls_labels=cls_labels,
+        masks=mask_paths,
+        mask_format=mask_format,
+        list_folder=root,
+        remarks=tuple(remarks),
+        copies=images.copies,
+        left_out=tuple(n for n in images.names if images.copies.get(n, n) not in taken),
+    )
+
+
+def _labelled_images(
+    root: pathlib.Path,
+    masks: pathlib.Path | None,
+    labels: str,
+    *,
+    label_separator: str,
+    class_names: tuple[str, ...],
+    splits: Sequence[str],
+    on_problem: OnProblem,
+) -> tuple[LabelledImages, list[DataRemark]]:
+    """Reads the labels of all images, whatever their split; the arguments are `open_folder`'s."""
+    listing = image_files(root, leave_out=[masks] if masks else [])
     files = _images(root, listing, on_problem)
-    chosen = tuple(class_names)
-    listed = chosen or listed_classes(root, on_problem)
+    listed = class_names or listed_classes(root, on_problem)
     found = read_labels(
         root,
         files,
@@ -102,68 +155,20 @@ def open_folder(
         labels,
         label_separator=label_separator,
         listed=listed,
-        splits={*splits, split},
-        masks=folder,
+        splits=set(splits),
+        masks=masks,
         on_problem=on_problem,
     )
     remarks = [*_passed_over(root, listing, labels), *found.remarks]
-    backgrounds = set() if chosen else take_out_backgrounds(found, remarks, on_problem)
+    backgrounds = set() if class_names else take_out_backgrounds(found, remarks, on_problem)
     if not listed:
-        listed = class_names_of(root, found, remarks, on_problem, masks=folder is not None)
-    groups = _same_files(files, found, remarks)
-    labelled = [name for name in found.entries if name in files]
-    copies = {name: group[0] for group in groups.values() for name in group}
-    members = split_members(
-        root,
-        files,
-        labelled,
-        copies,
-        split,
-        find=finder(root, files),
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-    )
-    taken = {copies.get(name, name) for name in members}
-
-    def read(name: str) -> np.ndarray:
-        return _label(name, groups.get(name, (name,)), found, listed, backgrounds)
-
-    cls_labels = labels_of(members, read, len(listed), on_problem)
-    mask_paths, mask_format = None, INDICES
-    if masks:
-        mask_paths = mask_files(
-            folder,
-            members,
-            images=files,
-            groups=groups,
-            split=split,
-            num_classes=len(listed),
-            on_problem=on_problem,
-        )
-        mask_format = recognise(mask_paths, cls_labels, listed, foreground=mask_foreground)
-    return FileSource(
-        class_names=listed,
-        split=split,
-        names=members,
-        images=tuple(files.get(name, root / name) for name in members),
-        cls_labels=cls_labels,
-        masks=mask_paths,
-        mask_format=mask_format,
-        list_folder=root,
-        remarks=tuple(remarks),
-        copies=copies,
-        left_out=tuple(name for name in labelled if copies.get(name, name) not in taken),
-    )
-
-
-def _listing(root: pathlib.Path, masks: pathlib.Path | None) -> Listing:
-    if not root.is_dir():
-        raise DataError(f"{root} is not a folder; give the one that holds your images as data.root")
-    return image_files(root, leave_out=[masks] if masks else [])
+        listed = class_names_of(root, found, remarks, on_problem, masks=masks is not None)
+    images = LabelledImages(files, found, listed, frozenset(backgrounds))
+    return images, [*remarks, *images.remarks()]
 
 
 def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict[str, pathlib.Path]:
-    """Every image below the root by name, sorted."""
+    """Returns the path of every image below the root by its name, sorted."""
     files, twins, unspeakable = {}, [], []
     for path in listing.files:
         key = path.relative_to(root).with_suffix("").as_posix()
@@ -196,7 +201,7 @@ def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict
 
 
 def _no_text(name: str) -> bool:
-    """Whether bytes of a name are letters of another encoding."""
+    """Whether a name holds bytes that are not UTF-8."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -205,20 +210,20 @@ def _no_text(name: str) -> bool:
 
 
 def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[DataRemark]:
-    """Remarks on files that look like pictures and on those that do not and serve no purpose."""
+    """Remarks on files that are not used, except texts."""
     kind = "files passed over"
     remarks = [
         DataRemark(kind, remark, tuple(map(str, paths)))
         for remark, paths in zip(listing.remarks(), listing.passed_over.values(), strict=True)
     ]
-    there = [name for name in LABEL_FILES if (root / name).is_file()]
+    there = label_files(root)
     if not labels and len(there) > 1:
         message = (
             f"labels come from {there[0]}, so {there[1]} is passed over; remove the one that is "
             "out of date or set data.labels"
         )
         remarks.append(DataRemark(kind, message, tuple(there[1:])))
-    known = {root / name for name in (*LABEL_FILES, CLASSES_FILE, labels)}
+    known = {root / name for name in (*label_files(root), labels)}
     others = [p for p in listing.others if p not in known and p.suffix.lower() != ".txt"]
     if others:
         names = tuple(str(path.relative_to(root)) for path in others)
@@ -228,53 +233,3 @@ def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[Data
         )
         remarks.append(DataRemark(kind, message, names))
     return remarks
-
-
-def _same_files(
-    files: Mapping[str, pathlib.Path], found: Labels, remarks: list[DataRemark]
-) -> dict[str, tuple[str, ...]]:
-    """For each image that other files hold too, the names of all of them."""
-    names = [n for n in found.entries if n in files and not isinstance(found.entries[n], DataError)]
-    equal = [
-        tuple(names[i] for i in group) for group in equal_files([files[name] for name in names])
-    ]
-    if equal:
-        number = sum(map(len, equal))
-        shown = some([" = ".join(group[:3]) for group in equal])
-        how = "with the classes of all folders" if found.joined else "with their common label"
-        message = (
-            f"{number} files hold {count(len(equal), 'picture')} ({shown}), which a split takes "
-            f"once each, {how}; remove the copies or write labels.csv to say it yourself"
-        )
-        remarks.append(DataRemark("equal files", message, tuple(n for g in equal for n in g)))
-    return {name: group for group in equal for name in group}
-
-
-def _label(
-    name: str,
-    group: Sequence[str],
-    found: Labels,
-    class_names: Sequence[str],
-    backgrounds: set[str],
-) -> np.ndarray:
-    """The label uint8 [C] of an image whose files have the names of the group."""
-    rows = []
-    for each in group:
-        entry = found.entries.get(each)
-        if entry is None:
-            raise found.missing(each)
-        if isinstance(entry, DataError):
-            raise entry
-        rows.append(as_vector(entry, class_names, f"labels of image {each!r}"))
-    rows = np.stack(rows)
-    contradictory = backgrounds.intersection(group) and rows.any()
-    if contradictory or (not found.joined and (rows != rows[0]).any()):
-        said = [
-            f"{each} ({', '.join(class_names[c] for c in np.flatnonzero(row)) or 'no class'})"
-            for each, row in zip(group, rows, strict=True)
-        ]
-        raise DataError(
-            f"the same picture has several labels: {', '.join(said)}; remove all files but one of "
-            "them and label that one with all of its classes"
-        )
-    return rows.max(axis=0)
