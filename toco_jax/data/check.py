@@ -27,9 +27,9 @@ from toco_jax.data.files import FileSource
 from toco_jax.data.folders.folder_masks import MaskError
 from toco_jax.data.labels import load_photo
 from toco_jax.data.photos import Photo
-from toco_jax.data.prepare import progress
 from toco_jax.runtime.errors import DataError
 from toco_jax.runtime.outputs import OutputError, check_file, write_atomically
+from toco_jax.runtime.progress import follow
 
 PARTS = ("train", "val")
 _MASK_SHOWS_MORE = "mask shows more"
@@ -83,7 +83,7 @@ class Image:
 
 
 def check(
-    config: ConfigDict, *, threads: int, show: Callable[[str, Iterator], Any] = progress
+    config: ConfigDict, *, threads: int, show: Callable[[str, Iterator], Any] = follow
 ) -> tuple[dict[str, Split], list[Problem]]:
     """Reads both splits of a configuration.
 

@@ -12,24 +12,11 @@ machines that read from a shared file system or a bucket.
 import argparse
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from collections.abc import Sequence
 
 from toco_jax.cli import commands
 from toco_jax.data import remarks
-
-
-def progress(title: str, states: Iterable[tuple[int, int]]) -> int:
-    """Shows (done, in all) as a bar on stderr; returns how many there are in all."""
-    columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    total = 0
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=None)
-        for done, total in states:
-            bar.update(task, completed=done, total=total)
-    return total
+from toco_jax.runtime.progress import follow
 
 
 def coco(args: argparse.Namespace) -> None:
@@ -40,7 +27,7 @@ def coco(args: argparse.Namespace) -> None:
     out = args.out or args.root / PREPARED
     for part in parts_to_prepare(args.root):
         states = prepare_part(args.root, out, part, workers=args.workers)
-        count = progress(part, states)
+        count = follow(part, states)
         print(f"{part}: {count} images with annotations" if count else f"{part}: prepared already")
     print(f"labels and masks are in {out}")
 
@@ -50,7 +37,7 @@ def voc(args: argparse.Namespace) -> None:
     from toco_jax.data.build.sbd import prepare_sbd
     from toco_jax.data.sources.voc import derived_train_aug
 
-    count = progress("SegmentationClassAug", prepare_sbd(args.root, args.sbd))
+    count = follow("SegmentationClassAug", prepare_sbd(args.root, args.sbd))
     train_aug = len(derived_train_aug(args.root))
     print(f"{count} masks in {args.root / 'SegmentationClassAug'}; {train_aug} images in train_aug")
 

@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 import filelock
-import rich.console
-import rich.progress
 
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.runtime.outputs import make_folder
+from toco_jax.runtime.progress import Progress, say_aside
 
 _DEIT = "https://dl.fbaipublicfiles.com/deit"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
@@ -140,18 +139,10 @@ def fetch(address: str, *, timeout: float = 30.0, attempts: int = 3) -> pathlib.
 
 def _download(address: str, place: pathlib.Path, *, timeout: float, attempts: int) -> None:
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.DownloadColumn(),
-        rich.progress.TransferSpeedColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
-    console = rich.console.Console(stderr=True)
+    progress = Progress(place.name, unit="MB", report=say_aside)
     try:
-        with part.open("wb") as file, rich.progress.Progress(*columns, console=console) as progress:
-            task = progress.add_task(place.name)
-            _transfer(address, file, progress, task, timeout=timeout, attempts=attempts)
+        with part.open("wb") as file, progress:
+            _transfer(address, file, progress, timeout=timeout, attempts=attempts)
         _verify(part, promised_hash(address), f"what {address} sent")
         part.replace(place)
     except (OSError, http.client.HTTPException) as error:
@@ -163,13 +154,7 @@ def _download(address: str, place: pathlib.Path, *, timeout: float, attempts: in
 
 
 def _transfer(
-    address: str,
-    file: BinaryIO,
-    progress: rich.progress.Progress,
-    task: rich.progress.TaskID,
-    *,
-    timeout: float,
-    attempts: int,
+    address: str, file: BinaryIO, progress: Progress, *, timeout: float, attempts: int
 ) -> None:
     """Fills `file`; each attempt continues where the last one broke off."""
     opener = urllib.request.build_opener(_SafeRedirect())
@@ -184,10 +169,9 @@ def _transfer(
                     file.truncate()
                 length = response.headers.get("Content-Length")
                 total = None if length is None else file.tell() + int(length)
-                progress.update(task, total=total, completed=file.tell())
                 while chunk := response.read(_CHUNK):
                     file.write(chunk)
-                    progress.update(task, completed=file.tell())
+                    progress.update(file.tell(), total)
             if total is None or file.tell() == total:
                 return
             error: Exception = OSError(f"broken off after {file.tell()} of {total} bytes")

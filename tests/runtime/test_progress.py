@@ -1,0 +1,66 @@
+"""Lines in a pipe, a bar on a terminal, and nothing for a caller that wants none."""
+
+import functools
+import io
+
+import pytest
+from rich.console import Console
+
+from toco_jax.runtime import progress
+from toco_jax.runtime.progress import Progress, follow
+
+
+def test_a_line_now_and_then(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    lines = []
+    with Progress("val", 40, report=lines.append) as count:
+        for i in range(40):
+            now[0] = i / 4
+            count()
+    assert lines == [
+        "val: 21/40 images  4.20 images/s  ETA 00:00:04",
+        "val: 40/40 images  4.10 images/s  ETA 00:00:00",
+    ]
+
+
+def test_bytes_of_an_unknown_total(monkeypatch):
+    monkeypatch.setattr(progress.time, "perf_counter", iter([0.0, 2.0, 2.0]).__next__)
+    lines = []
+    with Progress("x.pth", unit="MB", report=lines.append, every=0) as count:
+        count.update(3_000_000)
+    assert lines == ["x.pth: 3.0 MB  1.50 MB/s"]
+
+
+def test_follow_counts_to_the_end_and_prints_on_stderr(capsys):
+    assert follow("train", ((i, 3) for i in (1, 2, 3))) == 3
+    assert follow("nothing", iter(())) == 0
+    out, errors = capsys.readouterr()
+    assert not out and errors.startswith("train: 3/3 images") and errors.count("\n") == 1
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """What a terminal in the place of stderr receives."""
+    file = io.StringIO()
+    console = functools.partial(Console, file=file, force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "Console", lambda stderr: console())
+    return file
+
+
+def test_a_bar_on_a_terminal(terminal, capsys):
+    with pytest.raises(KeyboardInterrupt), Progress("[/b] 猫", 2) as count:
+        count()
+        count()
+        raise KeyboardInterrupt
+    shown = terminal.getvalue()
+    assert "━" in shown and "2/2 images" in shown and "[/b]" in shown
+    assert shown.rstrip().endswith("\x1b[?25h")  # the cursor is there again
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_bar_for_a_caller_who_takes_the_lines(terminal):
+    lines = []
+    with Progress("val", 1, report=lines.append) as count:
+        count()
+    assert len(lines) == 1 and not terminal.getvalue()
