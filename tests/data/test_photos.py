@@ -182,6 +182,11 @@ def test_cmyk(tmp_path, picture):
     assert np.abs(read(tmp_path / "print.jpg")[0].astype(int) - picture).mean() < 4
 
 
+def test_lab(tmp_path, picture):
+    Image.fromarray(cv2.cvtColor(picture, cv2.COLOR_RGB2LAB), "LAB").save(tmp_path / "scan.tif")
+    assert np.abs(read(tmp_path / "scan.tif")[0].astype(int) - picture).mean() < 2
+
+
 def test_animation_gives_its_first_frame_and_says_so(tmp_path, picture):
     frames = [Image.fromarray(frame) for frame in (picture, picture[:, ::-1], picture[::-1])]
     for name, settings in {"a.gif": {}, "a.webp": {"lossless": True}, "a.png": {}}.items():

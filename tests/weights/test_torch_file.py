@@ -393,7 +393,7 @@ def test_numpy_refusals(tmp_path, content, message):
 def test_numpy_plain_or_damaged(tmp_path):
     path = tmp_path / "labels.npy"
     np.save(path, np.ones(3))
-    with pytest.raises(ValueError, match=r"read it with numpy\.load"):
+    with pytest.raises(ValueError, match=r"save \{name: label\} with numpy\.save"):
         npy_object.load(path)
     np.save(path, labels())
     data = path.read_bytes()

@@ -180,6 +180,8 @@ def _pixels_of(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     if picture.mode in _DEEP_MODES:
         pixels, notes = _to_8_bits(np.asarray(picture))
         return as_rgb(pixels), notes
+    if picture.mode == "LAB":  # which Pillow converts without heed of what it means
+        return cv2.cvtColor(np.asarray(picture), cv2.COLOR_LAB2RGB), ()
     wanted = "RGBA" if picture.has_transparency_data else "RGB"
     return as_rgb(np.asarray(picture.convert(wanted))), ()
 

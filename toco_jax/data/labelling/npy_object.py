@@ -64,8 +64,8 @@ def load(path: str | pathlib.Path) -> Any:
             raise ValueError(f"{path} is not a .npy file, or is damaged: {error}") from error
         if dtype != np.dtype(object) or shape != ():
             raise ValueError(
-                f"{path} holds an array of shape {shape} and type {dtype}, not one pickled object: "
-                "read it with numpy.load"
+                f"{path} holds an array of shape {shape} and type {dtype}, not one pickled "
+                "dictionary; save {name: label} with numpy.save"
             )
         data = file.read()
     try:
