@@ -128,7 +128,7 @@ def test_keys_and_arrays_that_are_no_names(tmp_path):
     ):
         read_label_file(tmp_path / "x.npz")
     np.save(tmp_path / "x.npy", np.ones((2, 3)))
-    with pytest.raises(DataError, match=r"x\.npy .*shape \(2, 3\) .*; save \{name: label\} with numpy"):
+    with pytest.raises(DataError, match=r"x\.npy .*shape \(2, 3\) .*; save \{name: label\} w"):
         read_label_file(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", {2007000032: np.ones(3), "2007_000032.jpg": np.zeros(3)})
     with pytest.raises(DataError, match=r"'2007_000032.jpg' is there twice .* first as 2007000032"):
