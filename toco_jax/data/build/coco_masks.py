@@ -7,6 +7,7 @@ with equally many, the one annotated later).
 """
 
 import functools
+import io
 import json
 import multiprocessing
 import pathlib
@@ -21,6 +22,7 @@ from toco_jax.data.classes import COCO_CLASSES
 from toco_jax.data.mask_files import write_mask
 from toco_jax.data.sources.coco import PARTS
 from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.outputs import write_atomically
 
 _CHUNK = 64  # images a task of a worker
 
@@ -56,7 +58,7 @@ def prepare_part(
     if not same:
         for stale in (index, *folder.glob("*.png")):
             stale.unlink(missing_ok=True)
-        stamp_path.write_text(stamp)
+        write_atomically(stamp_path, stamp)
     there = {path.stem for path in folder.glob("*.png")}
     tasks = [image for image in images if image["name"] not in there]
     done = len(images) - len(tasks)
@@ -66,10 +68,9 @@ def prepare_part(
         yield done, len(images)
     labels = np.stack([image_label(image["objects"]) for image in images])
     names = np.array([image["name"] for image in images])
-    temporary = index.with_name(f".{index.name}")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, names=names, labels=labels)
-    temporary.replace(index)
+    content = io.BytesIO()
+    np.savez_compressed(content, names=names, labels=labels)
+    write_atomically(index, content.getvalue())
 
 
 def _stamp(path: pathlib.Path) -> str:
