@@ -127,7 +127,8 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
     except UserError as error:
         raise WeightsError(f"{where}: {error}") from error
     origin = origin_of_file(init, path, file, out["layout"])
-    what = files.known_file(origin["sha256"]) or out.pop("pretraining")
+    pretraining = out.pop("pretraining")
+    what = files.known_file(origin["sha256"]) or pretraining
     if "augreg" in path.as_posix().lower():
         file.notes.append("by its name these are augreg weights, not the published initialisation")
     first = f"{path}: {file.format}, {out['layout']}, SHA-256 {origin['sha256']}"
