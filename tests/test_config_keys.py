@@ -356,9 +356,9 @@ def evaluation(config):
 
         return eval_step
 
-    def watched(stream, num_labels):
-        seen.extend(stream)
-        return count(seen, num_labels)
+    def watched(prediction, *, protocol):
+        seen.append(prediction)
+        return count(prediction, protocol=protocol)
 
     class Tracker:
         def write(self, step, values):

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 from tiny_run import PHOTOS, compilation_cache, make_devkit, make_run
 
-from toco_jax import evaluate
+from toco_jax import evaluate, evaluation
 from toco_jax.data.classes import VOC_CLASSES, palette
-from toco_jax.evaluation import metrics, scoring, shares
+from toco_jax.evaluation import evaluator, metrics, scoring, shares
 from toco_jax.inference.segmenter import Segmenter
+from toco_jax.run.checkpoints import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def run(tmp_path_factory, voc_config):
 
 def evaluated(run, *arguments):
     options = evaluate.parse_arguments([f"--checkpoint={run}", *arguments])
-    return evaluate.evaluate(options)
+    return evaluate.score(options)
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +61,36 @@ def test_results_are_written_with_their_protocol(run, results, capsys):
         np.testing.assert_allclose(row["miou_all_classes"], np.sum(present) / 21)
 
 
-def test_f1_says_its_protocol_whatever_the_order(run, results, tmp_path):
+def test_scores_at_the_top_say_their_protocol_whatever_the_order(run, results, tmp_path):
     turned = evaluated(run, "--protocol=native,32", "--batch_size=4", f"--out={tmp_path}")
     rows = rows_of(results)
     assert rows["seg", "native"]["cls_f1"] != rows["seg", "32"]["cls_f1"]
     for found in (results, turned):
-        assert found["cls_f1_protocol"] == "32"
+        assert found["protocol"] == "32"
         assert found["cls_f1"] == rows["seg", "32"]["cls_f1"]
+        for predictor in ("seg", "cam", "aux_cam"):
+            assert found[f"{predictor}_miou"] == rows[predictor, "32"]["miou"]
+
+
+def test_from_python_it_returns_the_same_and_prints_and_writes_nothing(run, results, capfd):
+    before = sorted(run.rglob("*"))
+    found = evaluation.evaluate(run, protocols=("32", "native"), batch_size=4)
+    assert capfd.readouterr() == ("", "")
+    assert sorted(run.rglob("*")) == before
+    assert found | {"seconds": 0} == results | {"seconds": 0}
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_from_python_mistakes_are_exceptions(run, tmp_path):
+    for options, message in (
+        ({"protocols": ("32", "naitve")}, "'naitve', which is no protocol: use .* such as 32"),
+        ({"protocols": ()}, "--protocol is empty"),
+        ({"extras": evaluation.Extras(refine="pra")}, "--refine=pra is unknown: use par or crf"),
+    ):
+        with pytest.raises(evaluation.EvaluationError, match=message):
+            evaluation.evaluate(run, **options)
+    with pytest.raises(CheckpointError, match="is not a run"):
+        evaluation.evaluate(tmp_path)
 
 
 def test_native_segmentation_is_what_the_segmenter_gives(run, results):
@@ -214,11 +238,11 @@ def test_a_folder_that_takes_no_file_is_refused_before_any_image(run, monkeypatc
 def test_results_outlast_what_goes_wrong_afterwards(run, results, tmp_path, monkeypatch, capsys):
     arguments = ("--protocol=32", "--batch_size=4", f"--out={tmp_path}")
     with monkeypatch.context() as patch:
-        patch.setattr(evaluate, "write_atomically", None)
+        patch.setattr(evaluator, "write_atomically", None)
         with pytest.raises(TypeError):
             evaluated(run, *arguments)
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "print_rows", None)
+        patch.setattr(scoring, "print_tables", None)
         with pytest.raises(TypeError):
             evaluated(run, *arguments)
     assert "32: 6 of 6 images are done" in capsys.readouterr().out

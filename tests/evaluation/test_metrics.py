@@ -40,6 +40,10 @@ def test_class_predicted_but_absent_counts_in_iou_only():
     assert result["miou"] == 0.75
 
 
+def test_class_of_one_pixel_is_present():
+    assert metrics.scores(np.array([[3, 0], [1, 0]]))["miou"] == pytest.approx(3 / 8)
+
+
 def test_streaming_equals_whole():
     rng = np.random.default_rng(0)
     label, prediction = rng.integers(0, 4, (2, 6, 50))
@@ -55,8 +59,11 @@ def test_nothing_counted():
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"\(2,\).*\(3,\)"):
         metrics.confusion_matrix(np.zeros(2, int), np.zeros(3, int), 2)
-    with pytest.raises(ValueError, match=r"0\.\.255, expected 0\.\.1"):
-        metrics.confusion_matrix(np.array([0, 1]), np.array([0, 255]), 2)
+    for low, high in ((0, 255), (1, 2), (-1, 1)):
+        with pytest.raises(ValueError, match=rf"{low}\.\.{high}, expected 0\.\.1"):
+            metrics.confusion_matrix(np.array([0, 1]), np.array([low, high]), 2)
+    lowest = metrics.confusion_matrix(np.array([0, 1]), np.array([1, 1]), 2)
+    assert lowest.tolist() == [[0, 1], [0, 1]]
 
 
 def test_f1_by_hand():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from toco_jax.evaluation import metrics, native, scoring
+from toco_jax.evaluation.protocols import CRF, NATIVE
 from toco_jax.inference.native import softmax
 from toco_jax.runtime.stopwatch import Stopwatch
 
@@ -43,7 +44,7 @@ def record():
 
 
 def make_count(**changes):
-    options = {"num_labels": 5, "bkg_thre": 0.5, "protocols": (native.NATIVE,), "sweep": False}
+    options = {"num_labels": 5, "bkg_thre": 0.5, "protocols": (NATIVE,), "sweep": False}
     return native.NativeCounts(
         **options | {"watch": Stopwatch(), "crf": None} | changes,
     )
@@ -96,7 +97,7 @@ def test_the_refined_segmentation_is_counted_apart(maps, record):
         asked.append((probs, settings))
         return probs[..., ::-1]
 
-    count = make_count(protocols=(native.CRF,), crf=crf, crf_settings={"top_k": 3})
+    count = make_count(protocols=(CRF,), crf=crf, crf_settings={"top_k": 3})
     counts = count(record, maps)
     assert set(counts) == {"f1/native+crf", "confusion/seg/native+crf"}
     np.testing.assert_allclose(asked[0][0], softmax(maps.logits))
@@ -108,7 +109,7 @@ def test_the_refined_segmentation_is_counted_apart(maps, record):
 def test_what_is_written_beside(maps, record, tmp_path):
     written = []
     count = make_count(
-        protocols=(native.NATIVE, native.CRF),
+        protocols=(NATIVE, CRF),
         crf=lambda image, probs: probs**2 / (probs**2).sum(axis=-1, keepdims=True),
         write_pseudo_label=lambda *given: written.append(given),
         probs_dir=tmp_path / "out" / "probs",

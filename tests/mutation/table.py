@@ -91,11 +91,6 @@ BY_HAND = {
             "step_of(phase_at(config, step))",
             "step_of(phase_at(config, 0))",
         ),
-        (
-            "CAM threshold of the evaluation not passed on",
-            "bkg_thre=self.config.bkg_thre",
-            "bkg_thre=0.5",
-        ),
     ),
     "toco_jax/training/step.py": (
         (
@@ -166,6 +161,11 @@ BY_HAND = {
         ),
     ),
     "toco_jax/evaluation/squashed.py": (
+        (
+            "CAM threshold of the evaluation not passed on",
+            "bkg_thre=self._config.bkg_thre",
+            "bkg_thre=0.5",
+        ),
         (
             "aux CAM scored from the CAM",
             "resize_map(outputs[name], size)",
@@ -277,7 +277,7 @@ EQUIVALENT = {
     },
     "toco_jax/evaluation/native.py": {
         (
-            "native_pass",
+            "_counted",
             "for record, counts in finished(results, count, finishers, ahead=2 * num_finishers): -> for record, counts in finished(results, count, finishers, ahead=2 / num_finishers):",
         ): "how many images are finished ahead changes no count",
     },
@@ -285,7 +285,7 @@ EQUIVALENT = {
         (
             "make_eval_step",
             "in_shardings=(replicated(mesh), batch_sharded(mesh)), -> ",
-        ): "both arguments are placed before the call, by `local_copy` and `shard_batch`",
+        ): "both arguments are placed before the call, by `device_put` and `shard_batch`",
         (
             "_predict_one",
             'labels[name] = cam_to_label(cam[None], record["cls_label"][None], bkg_thre=bkg_thre)[0] -> labels[name] = cam_to_label(cam[None], record["cls_label"][None], bkg_thre=bkg_thre)[ -1]',

@@ -9,23 +9,17 @@ import numpy as np
 import pytest
 
 from toco_jax.data import check_report
-from toco_jax.evaluation import scoring, squashed
+from toco_jax.evaluation import scoring
 from toco_jax.runtime import console
 
 NAMES = ("background", "[b]old", "[/x]", "猫", "\x1b[2Jwipe")
 
 
-def results():
-    confusion = np.eye(len(NAMES), dtype=np.int64)
-    counts = {f"{name}": confusion for name in squashed.PREDICTORS}
-    counts["f1"] = np.array([1.0, 1.0])
-    return squashed.summarize(counts, class_names=NAMES[1:])
-
-
-def rows():
+def scores():
     confusion = np.eye(len(NAMES), dtype=np.int64)
     counts = {"confusion/seg/32": confusion, "f1/32": np.array([1.0, 1.0])}
-    return [scoring.make_row(counts, "seg", "32", description="[/d]", names=NAMES)]
+    row = scoring.make_row(counts, "seg", "32", description="[/d]", names=NAMES)
+    return {"step": 1, "split": "[/v]", "images": 1, "rows": [row]}
 
 
 @pytest.fixture
@@ -42,16 +36,12 @@ def terminal(monkeypatch):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
-@pytest.mark.parametrize("table", ["training", "evaluation"])
-def test_tables_show_every_name(terminal, encoding, table):
+def test_tables_show_every_name(terminal, encoding):
     written = terminal(encoding)
-    if table == "training":
-        squashed.print_table(results(), title="step 1, [/v]")
-    else:
-        scoring.print_rows(rows(), title="step 1, [/v]", bkg_thre=0.5)
+    scoring.print_tables(scores())
     sys.stdout.flush()
     shown = written.getvalue().decode(encoding)
-    assert "[/v]" in shown
+    assert "[/v]" in shown and "[/d]" in shown
     for name in ("[b]old", "[/x]", r"\x1b[2Jwipe", "猫" if encoding == "utf-8" else r"\u732b"):
         assert name in shown
     assert "\x1b[2J" not in shown

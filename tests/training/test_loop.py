@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from toco_jax.config import ConfigError, resolve
+from toco_jax.evaluation import evaluate
 from toco_jax.run import checkpoints
 from toco_jax.run.workdir import note_start
 from toco_jax.runtime.stopwatch import format_seconds
@@ -43,11 +44,40 @@ def test_results(finished):
     for name in ("seg_miou", "cam_miou", "aux_cam_miou", "cls_f1"):
         assert 0 <= results[name] <= 100
     assert results["step"] == 6
-    assert results["protocol"].startswith("32, single scale")
-    assert len(results["seg_iou"]) == 5
+    assert results["protocol"] == "32"
+    assert [row["predictor"] for row in results["rows"]] == ["seg", "cam", "aux_cam"]
+    for row in results["rows"]:
+        assert row["description"].startswith("32, single scale")
+        assert len(row["iou"]) == 5
     assert results["images"] == 8
     assert results["seconds"] > 0
     assert set(results["baselines"])
+
+
+def test_evaluation_of_the_last_checkpoint_gives_the_same_scores(finished):
+    workdir, config, results = finished
+    found = evaluate(workdir, protocols=(str(config.crop_size),), limit=8, batch_size=4)
+    of_training = {name: results[name] for name in results.keys() - {"baselines"}}
+    assert found | {"seconds": 0} == of_training | {"seconds": 0}
+
+
+def test_scores_that_an_earlier_version_saved_are_counted_anew(
+    finished, tmp_path, monkeypatch, capsys
+):
+    workdir, config, results = finished
+    shutil.copytree(workdir, tmp_path / "run")
+    (tmp_path / "run" / "results.json").unlink()
+    restore = checkpoints.Checkpoints.restore
+
+    def older(self, state):
+        state, meta = restore(self, state)
+        return state, meta | {"evaluation": {"seg_miou": 1.0, "images": 8, "seg_iou": {}}}
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "restore", older)
+    monkeypatch.setattr(train_module, "baselines", lambda source: {})
+    again = train(config, tmp_path / "run")
+    assert "scoring anew" in capsys.readouterr().out
+    assert again["rows"] == results["rows"]
 
 
 def test_metrics_have_every_step_and_only_the_terms_in_force(finished):

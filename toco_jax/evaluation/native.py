@@ -1,105 +1,61 @@
-"""The evaluation's passes over a split: what is counted of each image.
+"""The protocols of an image's own size: at several scales, and that refined by a dense CRF.
 
-A pass yields `(place, counts)`, the place of an image in the split and its counts (see `scoring`).
 The last stages of an image run in threads beside the network.
 """
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from toco_jax.data import Part
-from toco_jax.data.pipeline import eval_batches
-from toco_jax.evaluation import metrics, scoring, squashed
-from toco_jax.inference.native import Maps, NativeNetwork, softmax
+from toco_jax.data.renumbered import Renumbered
+from toco_jax.evaluation import counting, scoring
+from toco_jax.evaluation.counting import Counts, Results
+from toco_jax.evaluation.protocols import CRF, NATIVE
+from toco_jax.inference import refinement
+from toco_jax.inference.native import Maps, NativeNetwork, network_of, softmax
 from toco_jax.inference.stream import finished, stream
-from toco_jax.models.network import ToCo
-from toco_jax.runtime.sharding import local_mesh, replicated
+from toco_jax.run.runs import Run
 from toco_jax.runtime.stopwatch import Stopwatch
 
-NATIVE, CRF = "native", "native+crf"
-DESCRIPTIONS = {NATIVE: "native, multi-scale", CRF: "native, multi-scale, CRF"}
 
-Results = Iterator[tuple[int, scoring.Counts]]
+@dataclasses.dataclass(frozen=True)
+class Extras:
+    """What the passes at native size do beside counting.
 
+    Attributes:
+        crf_settings: approximations of the CRF protocol, as `ops.crf.dense_crf` takes them.
+        pseudo_labels: folder that receives CAM labels; None writes none.
+        refine: what refines those, one of `REFINERS`.
+        probs: folder that receives probabilities, float16 and compressed; None writes none.
+    """
 
-def describe(
-    protocol: str, cam_scales: tuple[float, ...], crf_settings: dict[str, Any] | None = None
-) -> str:
-    """A protocol in words, so that no two can be confused."""
-    if protocol == CRF and crf_settings:
-        settings = ", ".join(f"{name}={value}" for name, value in crf_settings.items())
-        return f"{DESCRIPTIONS[CRF]} (approximate: {settings})"
-    if protocol in DESCRIPTIONS:
-        return DESCRIPTIONS[protocol]
-    scales = ", ".join(f"{scale:g}" for scale in cam_scales)
-    return f"{protocol}, single scale (CAM scales {scales})"
-
-
-def squashed_pass(
-    config: ConfigDict,
-    model: ToCo,
-    params: dict,
-    source: Any,
-    places: list[int],
-    *,
-    size: int,
-    batch_size: int,
-    watch: Stopwatch,
-) -> Results:
-    """Every image squashed to `size` pixels, single scale: what training logs."""
-    mesh = local_mesh()
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    batches = eval_batches(
-        Part(source, places),
-        batch_size=batch_size,
-        size=size,
-        num_threads=config.machine.num_threads,
-    )
-    predictions = squashed.predictions(
-        squashed.make_eval_step(config, model, mesh),
-        jax.device_put(params, replicated(mesh)),
-        batches,
-        mesh,
-        bkg_thre=config.bkg_thre,
-    )
-    num_labels = len(source.class_names) + 1
-    for place in places:
-        with watch("squashed"):
-            prediction = next(predictions)
-        mask = prediction.record["mask"]
-        counts = {
-            f"confusion/{name}/{size}": metrics.confusion_matrix(mask, label, num_labels)
-            for name, label in prediction.labels.items()
-        }
-        yield place, counts | _f1(prediction.record, prediction.classes, str(size))
+    crf_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    pseudo_labels: pathlib.Path | None = None
+    refine: str = "par"
+    probs: pathlib.Path | None = None
 
 
-def _f1(record: dict, classes: np.ndarray, protocol: str) -> scoring.Counts:
-    f1 = metrics.multilabel_f1(record["cls_label"], classes)
-    return {f"f1/{protocol}": np.array([float(f1), 1.0])}
+REFINERS = ("par", "crf")
 
 
 @dataclasses.dataclass(frozen=True)
 class NativeCounts:
-    """Counts of one image at its own size, and the files that were asked for.
+    """Counts one image at its own size, and writes the files that were asked for.
 
     Attributes:
-        num_labels: labels, background included.
+        num_labels: K, background included.
         bkg_thre: CAM values up to it are background.
-        protocols: `NATIVE`, `CRF` or both.
-        sweep: whether CAMs are counted at every one of `scoring.THRESHOLDS`.
-        watch: counts the stages.
-        crf: image, probabilities `[H, W, K]` and settings to refined probabilities.
-        crf_settings: of `ops.crf.dense_crf`, for the segmentation.
-        write_pseudo_label: takes a record and the CAMs of its classes; None to write none.
-        probs_dir: where probabilities go; None to write none.
+        protocols: names that include `NATIVE`, `CRF` or both.
+        sweep: whether CAMs are also counted at each of `scoring.THRESHOLDS`.
+        watch: counts the time of the stages.
+        crf: refines probabilities `[H, W, K]`, given the image, them and settings.
+        crf_settings: settings of `ops.crf.dense_crf` for the segmentation.
+        write_pseudo_label: takes a record and the CAMs of its classes; None writes none.
+        probs_dir: folder that receives probabilities; None writes none.
     """
 
     num_labels: int
@@ -112,11 +68,12 @@ class NativeCounts:
     write_pseudo_label: Callable[[dict, np.ndarray], None] | None = None
     probs_dir: pathlib.Path | None = None
 
-    def __call__(self, record: dict[str, Any], maps: Maps) -> scoring.Counts:
-        """Counts of a record with `mask` and `cls_label`."""
+    def __call__(self, record: dict[str, Any], maps: Maps) -> Counts:
+        """Counts a record with `mask` and `cls_label`, given what the network says about it."""
         counts = {}
         for protocol in {NATIVE, CRF} & set(self.protocols):
-            counts |= _f1(record, maps.cls_logits > 0, protocol)
+            predicted = maps.cls_logits > 0
+            counts |= counting.classes(record["cls_label"], predicted, protocol=protocol)
         with self.watch("segmentation"):
             logits = maps.seg_logits()
         if NATIVE in self.protocols:
@@ -130,10 +87,8 @@ class NativeCounts:
             counts |= self._seg(record, probs, CRF)
         return counts
 
-    def _seg(self, record: dict, scores: np.ndarray, protocol: str) -> scoring.Counts:
-        with self.watch("counting"):
-            label = scores.argmax(axis=-1)
-            confusion = metrics.confusion_matrix(record["mask"], label, self.num_labels)
+    def _seg(self, record: dict, scores: np.ndarray, protocol: str) -> Counts:
+        counts = self._pixels(record, scores.argmax(axis=-1), "seg", protocol)
         if self.probs_dir is not None:
             with self.watch("writing"):
                 probs = softmax(scores) if protocol == NATIVE else scores
@@ -141,9 +96,14 @@ class NativeCounts:
                 folder.mkdir(parents=True, exist_ok=True)
                 path = folder / f"{record['name']}.npz"
                 np.savez_compressed(path, probs=probs.astype(np.float16))
-        return {f"confusion/seg/{protocol}": confusion}
+        return counts
 
-    def _cams(self, record: dict, maps: Maps) -> scoring.Counts:
+    def _pixels(self, record: dict, label: np.ndarray, predictor: str, protocol: str) -> Counts:
+        names = {"predictor": predictor, "protocol": protocol}
+        with self.watch("counting"):
+            return counting.pixels(record["mask"], label, self.num_labels, **names)
+
+    def _cams(self, record: dict, maps: Maps) -> Counts:
         counts = {}
         mask, classes = record["mask"], np.flatnonzero(record["cls_label"])
         for name in ("cam", "aux_cam"):
@@ -153,14 +113,11 @@ class NativeCounts:
                 label = np.zeros(mask.shape, np.int64)
                 if len(classes):
                     label = classes[cam.argmax(axis=-1)] + 1
-            with self.watch("counting"):
-                shown = label * (value > self.bkg_thre)
-                key = f"{name}/{NATIVE}"
-                confusion = metrics.confusion_matrix(mask, shown, self.num_labels)
-                counts[f"confusion/{key}"] = confusion
-                if self.sweep:
-                    args = (mask, value, label, self.num_labels)
-                    counts[f"sweep/{key}"] = scoring.sweep_counts(*args)
+            counts |= self._pixels(record, label * (value > self.bkg_thre), name, NATIVE)
+            if self.sweep:
+                with self.watch("counting"):
+                    sweep = scoring.sweep_counts(mask, value, label, self.num_labels)
+                    counts[f"sweep/{name}/{NATIVE}"] = sweep
             if name == "cam" and self.write_pseudo_label is not None:
                 with self.watch("pseudo label"):
                     self.write_pseudo_label(record, cam)
@@ -168,21 +125,83 @@ class NativeCounts:
 
 
 def native_pass(
+    run: Run,
+    source: Any,
+    places: Sequence[int],
+    *,
+    protocols: Sequence[str],
+    extras: Extras,
+    batch_size: int,
+    num_threads: int,
+    watch: Stopwatch,
+    report: Callable[[str], None],
+) -> Results:
+    """Counts images at their own size by `NATIVE`, `CRF` or both.
+
+    Args:
+        run: the network.
+        source: record source with masks and the network's classes.
+        places: places in the source.
+        protocols: names that include `NATIVE`, `CRF` or both.
+        extras: what is done beside counting.
+        batch_size: images per batch.
+        num_threads: threads, and CRF processes on a CPU.
+        watch: counts the time of the stages.
+        report: receives a line that says for which shapes the network was compiled.
+    """
+    network = network_of(run, batch_size=batch_size)
+    with refinement.crf_workers(num_threads, network.buckets.frame) as crf:
+        count = NativeCounts(
+            num_labels=run.config.num_classes + 1,
+            bkg_thre=run.config.bkg_thre,
+            protocols=tuple(protocols),
+            sweep=source.split.startswith("train"),
+            watch=watch,
+            crf=crf,
+            crf_settings=extras.crf_settings,
+            write_pseudo_label=_pseudo_label_writer(run, source, network, crf, extras),
+            probs_dir=extras.probs,
+        )
+        yield from _counted(
+            network, source, places, count, num_threads=num_threads, num_finishers=num_threads + 1
+        )
+    shapes = ", ".join(f"{height}x{width}" for height, width in sorted(network.shapes))
+    report(f"network compiled for {len(network.shapes)} shapes (in patches): {shapes}")
+
+
+def _pseudo_label_writer(
+    run: Run, source: Any, network: NativeNetwork, crf: refinement.Crf, extras: Extras
+) -> Callable[[dict[str, Any], np.ndarray], None] | None:
+    if extras.pseudo_labels is None:
+        return None
+    return refinement.pseudo_label_writer(
+        extras.pseudo_labels,
+        crf=crf if extras.refine == "crf" else None,
+        frame_of=network.buckets.frame,
+        high_thre=run.config.high_thre,
+        low_thre=run.config.low_thre,
+        num_present=source.max_classes,
+        # Numbered as the data set is, because the second network is trained on the data set.
+        labels=source.own_labels() if isinstance(source, Renumbered) else None,
+    )
+
+
+def _counted(
     network: NativeNetwork,
     source: Any,
-    places: list[int],
+    places: Sequence[int],
     count: NativeCounts,
     *,
     num_threads: int,
     num_finishers: int,
 ) -> Results:
-    """Every image at its own size through all scales; images of like shape go together."""
+    """Yields the counts of the images; images of like shape go through the network together."""
 
     def read(place: int) -> dict[str, Any]:
         return source[place] | {"place": place}
 
     with (
-        ThreadPoolExecutor(max(num_threads, 1)) as readers,
+        ThreadPoolExecutor(num_threads) as readers,
         ThreadPoolExecutor(num_finishers) as finishers,
     ):
         results = stream(network, places, read, readers, count.watch)

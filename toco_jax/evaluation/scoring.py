@@ -1,77 +1,134 @@
-"""Counts of an evaluation: summed over images, kept on disk, turned into rows and tables.
+"""Turns counts into scores, and prints the scores as tables.
 
-Counts are a flat dict of numpy arrays that add up: `confusion/<predictor>/<protocol>` `[K, K]`,
-`sweep/<predictor>/<protocol>` `[T + 1, K, K]`, `f1/<protocol>` (sum, images), `done/<pass>` (one
-entry an image of the split) and `seconds/<stage>`. Plain numpy.
+`Scores` is what `evaluation.json` and a run's `results.json` hold, in plain values:
+
+    step, split, images   what was scored: the training step, the split and its number of images
+    seconds               wall time in seconds
+    compute_dtype         the network's precision
+    bkg_thre              CAM values up to it are background
+    protocol              the protocol of the next two; the training's size where it was asked for
+    cls_f1                classification F1 in percent
+    <predictor>_miou      mIoU in percent over the classes present
+    rows                  a row for each predictor and protocol, see `make_row`
+
+A score is None where there is nothing to average.
 """
 
-import io
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from toco_jax.evaluation import metrics
-from toco_jax.runtime import processes
+from toco_jax.evaluation.counting import PREDICTORS, Counts
+from toco_jax.evaluation.protocols import NATIVE, describe
 from toco_jax.runtime.console import say, say_table
-from toco_jax.runtime.outputs import write_atomically
 
-Counts = dict[str, np.ndarray]
+Scores = dict[str, Any]
 
-PREDICTORS = {"seg": "segmentation", "cam": "CAM", "aux_cam": "aux CAM"}
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+# Scores of a row and their names in tables.
+_MEANS = {
+    "miou": "mIoU, classes present",
+    "miou_all_classes": "mIoU, all classes, absent ones as 0",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_accuracy": "mean accuracy",
+    "cls_f1": "classification F1",
+}
 
 
-def add(counts: Counts, more: Counts) -> None:
-    """Adds counts in place; a name that is new starts at 0."""
-    for name, value in more.items():
-        counts[name] = counts[name] + value if name in counts else value
+def summarize(
+    counts: Counts,
+    protocols: Sequence[str],
+    *,
+    config: ConfigDict,
+    step: int,
+    source: Any,
+    crf_settings: dict[str, Any] | None = None,
+) -> Scores:
+    """Scores what was counted on a split.
+
+    Args:
+        counts: the sum over the split's images, as `shares.count_split` returns it.
+        protocols: short names of the protocols.
+        config: the run's configuration.
+        step: the training step of the parameters.
+        source: the split's record source.
+        crf_settings: the CRF's approximations, see `protocols.describe`.
+    """
+    rows = [
+        make_row(
+            counts,
+            predictor,
+            protocol,
+            description=describe(protocol, config.cam_scales, crf_settings),
+            names=("background", *source.class_names),
+        )
+        for protocol in protocols
+        for predictor in PREDICTORS
+        if f"confusion/{predictor}/{protocol}" in counts
+    ]
+    preferred = [name for name in (str(config.crop_size), NATIVE) if name in protocols]
+    protocol = [*preferred, *protocols][0]
+    means = {f"{row['predictor']}_miou": row["miou"] for row in rows if row["protocol"] == protocol}
+    return {
+        "step": step,
+        "split": source.split,
+        "images": int(counts[f"f1/{protocol}"][1]),
+        "seconds": round(float(counts["seconds"]), 1),
+        "compute_dtype": config.compute_dtype,
+        "bkg_thre": config.bkg_thre,
+        "protocol": protocol,
+        "cls_f1": mean_f1(counts[f"f1/{protocol}"]),
+        **means,
+        "rows": rows,
+    }
 
 
-def save(path: pathlib.Path, counts: Counts, about: str) -> None:
-    """Writes counts so that a killed process leaves the old file or the new one."""
-    write_atomically(path, to_bytes(counts | {"about": np.array(about)}))
+def make_row(
+    counts: Counts, predictor: str, protocol: str, *, description: str, names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Scores one predictor by one protocol.
 
+    Args:
+        counts: the sum over all images.
+        predictor: one of `PREDICTORS`.
+        protocol: the protocol's short name.
+        description: the protocol in words.
+        names: all labels, background first.
 
-def load(path: pathlib.Path, about: str) -> Counts | None:
-    """Counts of an interrupted evaluation, None where there is none that is `about` the same."""
-    if not path.is_file():
-        return None
-    with np.load(path) as stored:
-        if str(stored["about"]) != about:
-            return None
-        return {name: stored[name] for name in stored.files if name != "about"}
-
-
-def to_bytes(counts: Counts) -> bytes:
-    """Counts as bytes, for another process or the disk."""
-    file = io.BytesIO()
-    np.savez_compressed(file, **counts)
-    return file.getvalue()
-
-
-def from_bytes(content: bytes) -> Counts:
-    """The counts of `to_bytes`."""
-    with np.load(io.BytesIO(content)) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def of_all_processes(counts: Counts) -> list[Counts]:
-    """The counts of every process of this job, in their order."""
-    return [from_bytes(content) for content in processes.gather(to_bytes(counts))]
+    Returns:
+        `predictor`, `protocol`, `description`; the scores of `percentages`; `cls_f1`, the
+        classification F1 of the same pass in percent; `confusion`, the matrix as lists, rows the
+        truth; and `sweep`, the mIoU at each of `THRESHOLDS`, if those were counted of any pixel.
+    """
+    confusion = counts[f"confusion/{predictor}/{protocol}"]
+    row = {"predictor": predictor, "protocol": protocol, "description": description}
+    row |= percentages(confusion, names)
+    row |= {"cls_f1": mean_f1(counts[f"f1/{protocol}"]), "confusion": confusion.tolist()}
+    sweep = counts.get(f"sweep/{predictor}/{protocol}")
+    if sweep is not None and row["miou"] is not None:
+        mious = sweep_mious(sweep)
+        best = int(np.argmax(mious))
+        row["sweep"] = {"thresholds": list(THRESHOLDS), "miou": mious}
+        row["sweep"] |= {"best_threshold": THRESHOLDS[best], "best_miou": mious[best]}
+    return row
 
 
 def sweep_counts(
     mask: np.ndarray, value: np.ndarray, label: np.ndarray, num_labels: int
 ) -> np.ndarray:
-    """Pixels by how many of `THRESHOLDS` they exceed, by truth and by best class: `[T + 1, K, K]`.
+    """Counts pixels by the number of `THRESHOLDS` they exceed, by truth and by best class.
 
     Args:
         mask: truth `[H, W]`; values of `num_labels` and above are left out.
         value: CAM value `[H, W]` of the best class.
         label: that class, `[H, W]` in 1..K-1.
         num_labels: K, background included.
+
+    Returns:
+        int64 `[T + 1, K, K]`, T the number of thresholds.
     """
     counted = mask < num_labels
     exceeded = np.searchsorted(np.float32(THRESHOLDS), value[counted], side="left")
@@ -82,7 +139,7 @@ def sweep_counts(
 
 
 def sweep_mious(sweep: np.ndarray) -> list[float]:
-    """mIoU in percent at each of `THRESHOLDS`, from `sweep_counts`."""
+    """Returns the mIoU in percent at each of `THRESHOLDS` from the sum of `sweep_counts`."""
     mious = []
     for i in range(len(THRESHOLDS)):
         confusion = sweep[i + 1 :].sum(axis=0)
@@ -92,7 +149,7 @@ def sweep_mious(sweep: np.ndarray) -> list[float]:
 
 
 def percentages(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
-    """Scores of a confusion matrix `[K, K]` in percent, None where there is nothing to average.
+    """Scores a confusion matrix `[K, K]` in percent; None where there is nothing to average.
 
     Args:
         confusion: rows the truth.
@@ -115,58 +172,27 @@ def _percent(fraction: float) -> float | None:
 
 
 def mean_f1(count: np.ndarray) -> float | None:
-    """Classification F1 in percent from its sum over images and their number; None for none."""
+    """Returns the mean F1 in percent of `[sum over images, images]`; None for no images."""
     total, images = count
     return 100 * float(total / images) if images else None
 
 
 def shown(percent: float | None, unit: str = "") -> str:
-    """A score for people, with its unit where there is a score."""
+    """Formats a score for people, with its unit where there is a score."""
     return "absent" if percent is None else f"{percent:.1f}{unit}"
 
 
-def make_row(
-    counts: Counts, predictor: str, protocol: str, *, description: str, names: tuple[str, ...]
-) -> dict[str, Any]:
-    """One row of `evaluation.json`: `percentages`, the confusion matrix, where there are counts for
-    it the threshold sweep, and `cls_f1`, of the classifier in the same pass.
-
-    Args:
-        counts: the summed counts.
-        predictor: one of `PREDICTORS`.
-        protocol: the protocol's short name.
-        description: how the prediction was made, in words.
-        names: all labels, background first.
-    """
-    confusion = counts[f"confusion/{predictor}/{protocol}"]
-    row = {"predictor": predictor, "protocol": protocol, "description": description}
-    row |= percentages(confusion, names)
-    row |= {"cls_f1": mean_f1(counts[f"f1/{protocol}"]), "confusion": confusion.tolist()}
-    sweep = counts.get(f"sweep/{predictor}/{protocol}")
-    if sweep is not None:
-        mious = sweep_mious(sweep)
-        best = int(np.argmax(mious))
-        row["sweep"] = {"thresholds": list(THRESHOLDS), "miou": mious}
-        row["sweep"] |= {"best_threshold": THRESHOLDS[best], "best_miou": mious[best]}
-    return row
-
-
-def print_rows(rows: list[dict[str, Any]], *, title: str, bkg_thre: float) -> None:
-    """A table for each protocol, and the threshold sweeps where there are some."""
-    means = {
-        "miou": "mIoU, classes present",
-        "miou_all_classes": "mIoU, all classes, absent ones as 0",
-        "pixel_accuracy": "pixel accuracy",
-        "mean_accuracy": "mean accuracy",
-        "cls_f1": "classification F1",
-    }
+def print_tables(scores: Scores) -> None:
+    """Prints a table for each protocol, and the best thresholds where they were counted."""
+    title = f"step {scores['step']}, {scores['split']}, {scores['images']} images"
+    rows = scores["rows"]
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
         say_table(
             f"{title}: {chosen[0]['description']}",
             ("%", *(PREDICTORS[row["predictor"]] for row in chosen)),
             [(label, *(shown(row["iou"][label]) for row in chosen)) for label in chosen[0]["iou"]],
-            [(name, *(shown(row[key]) for row in chosen)) for key, name in means.items()],
+            [(name, *(shown(row[key]) for row in chosen)) for key, name in _MEANS.items()],
         )
     for row in rows:
         if "sweep" in row:
@@ -174,5 +200,5 @@ def print_rows(rows: list[dict[str, Any]], *, title: str, bkg_thre: float) -> No
             say(
                 f"{PREDICTORS[row['predictor']]}, {row['description']}: best threshold "
                 f"{sweep['best_threshold']:g} with mIoU {sweep['best_miou']:.1f}; configured "
-                f"threshold {bkg_thre:g} with mIoU {row['miou']:.1f}"
+                f"threshold {scores['bkg_thre']:g} with mIoU {row['miou']:.1f}"
             )

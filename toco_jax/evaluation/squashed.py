@@ -1,12 +1,12 @@
-"""Scores while training: every image squashed to a square and seen once.
+"""The protocol of training: each image is squashed to a square and seen once.
 
-The CAMs are taken at the training's scales. CAM, auxiliary CAM and segmentation are brought to the
-label's own size and counted in one confusion matrix each. CAMs are scored with the image's labels
-given, as the field does.
+The CAMs are taken at the training's scales. CAM, auxiliary CAM and segmentation are resized to the
+label's own size and counted there. CAMs are scored with the image's labels given, as the field
+does.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,26 +15,26 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from toco_jax.evaluation import metrics, scoring
+from toco_jax.data import Part
+from toco_jax.data.pipeline import eval_batches
+from toco_jax.evaluation import counting
 from toco_jax.inference.native import resize_map
 from toco_jax.method.cams import cam_to_label, multi_scale_cams
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.runtime.compute import compiler_options, platform_of
-from toco_jax.runtime.console import say_table
-from toco_jax.runtime.sharding import batch_sharded, replicated, shard_batch
-
-PREDICTORS = ("cam", "aux_cam", "seg")
+from toco_jax.runtime.sharding import batch_sharded, local_mesh, replicated, shard_batch
+from toco_jax.runtime.stopwatch import Stopwatch
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """Labels `[H, W]` int32 that the three predictors give one image, at the mask's size.
+    """What the network predicts for one image.
 
     Attributes:
-        record: the evaluated record (`name`, `image`, `mask`, `cls_label`).
-        labels: label map of each of `PREDICTORS`.
-        cam: `[S, S, C]` float32 at the squashed size.
-        classes: predicted classes `[C]`, booleans.
+        record: the image's record; `image` is uint8 `[S, S, 3]`, squashed, `mask` uint8 `[H, W]`.
+        labels: from each of `counting.PREDICTORS` to its label map, int32 `[H, W]`.
+        cam: float32 `[S, S, C]` in [0, 1).
+        classes: the predicted classes, booleans `[C]`.
     """
 
     record: dict[str, Any]
@@ -43,15 +43,11 @@ class Prediction:
     classes: np.ndarray
 
 
-def protocol_name(config: ConfigDict) -> str:
-    """How the scores of `summarize` were taken, in words."""
-    scales = ", ".join(f"{scale:g}" for scale in config.cam_scales)
-    return f"{config.crop_size}, single scale (CAM scales {scales})"
-
-
 def make_eval_step(config: ConfigDict, model: ToCo, mesh: Mesh) -> Callable:
-    """Jitted `eval_step(params, images uint8 [B, S, S, 3])` to `cls_logits [B, C]`,
-    `seg_logits [B, h, w, C + 1]` and normalised `cam`, `aux_cam [B, S, S, C]`.
+    """Makes the jitted function that takes `(params, images)`, images uint8 `[B, S, S, 3]`.
+
+    It returns `cls_logits [B, C]`, `seg_logits [B, h, w, C + 1]` at the patch stride, and `cam`,
+    `aux_cam [B, S, S, C]`, normalised to [0, 1).
     """
 
     def eval_step(params: dict, images: jax.Array) -> dict[str, jax.Array]:
@@ -87,12 +83,12 @@ def _predict_one(record: dict, outputs: dict[str, np.ndarray], bkg_thre: float) 
 def predictions(
     eval_step: Callable, params: dict, batches: Iterable[dict], mesh: Mesh, *, bkg_thre: float
 ) -> Iterator[Prediction]:
-    """Predictions of this process's images, in order.
+    """Yields the prediction for each image of the batches, in order.
 
     Args:
-        eval_step: see `make_eval_step`.
+        eval_step: the function of `make_eval_step`.
         params: the network's parameters.
-        batches: as `data.pipeline.eval_batches` gives them, with masks.
+        batches: batches of `data.pipeline.eval_batches`, with masks.
         mesh: the mesh of `eval_step`.
         bkg_thre: CAM values up to it are background.
     """
@@ -109,42 +105,54 @@ def predictions(
             yield from pool.map(_predict_one, records, rows, [bkg_thre] * len(records))
 
 
-def count(stream: Iterable[Prediction], num_labels: int) -> scoring.Counts:
-    """Confusion matrices by predictor, and `f1`: the sum over the images and their number."""
-    counts = {name: np.zeros((num_labels, num_labels), np.int64) for name in PREDICTORS}
-    counts["f1"] = np.zeros(2)
-    for prediction in stream:
-        mask = prediction.record["mask"]
-        for name in PREDICTORS:
-            counts[name] += metrics.confusion_matrix(mask, prediction.labels[name], num_labels)
-        f1 = metrics.multilabel_f1(prediction.record["cls_label"], prediction.classes)
-        counts["f1"] += (float(f1), 1)
+def count(prediction: Prediction, *, protocol: str) -> counting.Counts:
+    """Counts one image's pixels by each predictor, and the F1 of its classes."""
+    record = prediction.record
+    counts = counting.classes(record["cls_label"], prediction.classes, protocol=protocol)
+    num_labels = len(record["cls_label"]) + 1
+    for predictor, label in prediction.labels.items():
+        names = {"predictor": predictor, "protocol": protocol}
+        counts |= counting.pixels(record["mask"], label, num_labels, **names)
     return counts
 
 
-def summarize(counts: scoring.Counts, *, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """Scores in percent of what was counted: `seg_miou`, `cam_miou`, `aux_cam_miou`, `cls_f1`,
-    `images`, and per predictor `<name>_iou`, a dict of class name to IoU or None for an absent
-    class, see `scoring.percentages`. Without any labelled pixel the mIoU are None too.
+class SquashedPass:
+    """Predicts and counts images squashed to one size, on the devices of this process.
+
+    Args:
+        config: the run's configuration.
+        model: the network.
+        source: record source with masks.
+        size: side of the square in pixels, which is also the protocol's name.
+        batch_size: images per batch, rounded up to a multiple of the devices.
     """
-    results = {"images": int(counts["f1"][1]), "cls_f1": scoring.mean_f1(counts["f1"])}
-    names = ("background", *class_names)
-    for name in PREDICTORS:
-        scores = scoring.percentages(counts[name], names)
-        results |= {f"{name}_miou": scores["miou"], f"{name}_iou": scores["iou"]}
-    return results
 
+    def __init__(self, config: ConfigDict, model: ToCo, source: Any, *, size: int, batch_size: int):
+        self._config, self._source, self._size = config, source, size
+        self._mesh = local_mesh()
+        self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
+        self._eval_step = make_eval_step(config, model, self._mesh)
 
-def print_table(results: dict[str, Any], *, title: str) -> None:
-    """Per-class IoU of the three predictors, their means and the classification F1."""
-    say_table(
-        title,
-        ("IoU, %", "CAM", "aux CAM", "segmentation"),
-        [
-            (label, *(scoring.shown(results[f"{name}_iou"][label]) for name in PREDICTORS))
-            for label in results["seg_iou"]
-        ],
-        [("mIoU", *(scoring.shown(results[f"{name}_miou"]) for name in PREDICTORS))],
-        caption=f"classification F1 {scoring.shown(results['cls_f1'], ' %')}, "
-        f"{results['images']} images",
-    )
+    def predictions(self, params: dict, places: Sequence[int]) -> Iterator[Prediction]:
+        """Yields the predictions for the images at these places in the split, in order."""
+        batches = eval_batches(
+            Part(self._source, places),
+            batch_size=self._batch_size,
+            size=self._size,
+            num_threads=self._config.machine.num_threads,
+        )
+        params = jax.device_put(params, replicated(self._mesh))
+        return predictions(
+            self._eval_step, params, batches, self._mesh, bkg_thre=self._config.bkg_thre
+        )
+
+    def __call__(
+        self, params: dict, places: Sequence[int], watch: Stopwatch | None = None
+    ) -> counting.Results:
+        """Yields the counts of the images at these places; `watch` counts the time."""
+        watch = Stopwatch() if watch is None else watch
+        found = self.predictions(params, places)
+        for place in places:
+            with watch("squashed"):
+                prediction = next(found)
+            yield place, count(prediction, protocol=str(self._size))

@@ -1,4 +1,4 @@
-"""A trained network as evaluation and prediction need it."""
+"""Loads a trained network and its configuration from a run's folder, for every command."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,12 +28,12 @@ class Run:
 
     Attributes:
         folder: the run's folder.
-        config: its configuration.
+        config: its configuration, executed as suits the devices at hand.
         model: the network.
-        params: its parameters.
-        step: training step they belong to.
-        class_names: the foreground classes; "class 1", ... where their names are not known.
-        names_known: whether they are.
+        params: the network's parameters.
+        step: the training step that they belong to.
+        class_names: the foreground classes; "class 1", ... if their names are not known.
+        names_known: whether the names are known.
     """
 
     folder: pathlib.Path
@@ -45,7 +46,7 @@ class Run:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash of all parameters and of the configuration."""
+        """Hash of all parameters and of the configuration."""
         digest = hashlib.blake2b(digest_size=16)
         digest.update(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         for path, array in jax.tree_util.tree_leaves_with_path(self.params):
@@ -53,31 +54,35 @@ class Run:
             digest.update(np.ascontiguousarray(array))
         return digest.hexdigest()
 
-    def numbered(self, source: Any) -> Any:
-        """A record source with this network's classes, by their names.
+    def numbered(self, source: Any, *, report: Callable[[str], None] = say) -> Any:
+        """Renumbers the classes of a record source as this network's, by their names.
 
-        Prints a line where the source has fewer, or in another order, or where the network's names
-        are not known and the source's are taken for them.
+        Args:
+            source: the record source.
+            report: receives a line if the source has fewer classes or another order, or if the
+                network's names are not known and the source's are taken for them.
 
         Raises:
             DataError: the source has classes that the network does not know.
         """
         names = tuple(source.class_names)
         where = f"the data's split {source.split!r}"
-        columns = self.columns(names, where=where)
+        columns = self.columns(names, where=where, report=report)
         if not self.names_known or names == self.class_names:
             return source
-        say(f"{where} has {', '.join(names)}: numbered as in {self.folder}")
+        report(f"{where} has {', '.join(names)}: numbered as in {self.folder}")
         return Renumbered(source, self.class_names, columns)
 
-    def columns(self, names: tuple[str, ...], *, where: str) -> np.ndarray:
-        """The place among this network's classes of each class of a data set, by name.
-
-        Prints a line where the network's names are not known, and the data's are taken for them.
+    def columns(
+        self, names: tuple[str, ...], *, where: str, report: Callable[[str], None] = say
+    ) -> np.ndarray:
+        """Returns the index among this network's classes of each class of a data set, by name.
 
         Args:
-            names: classes of the data set.
+            names: the classes of the data set.
             where: what the data set is called in messages.
+            report: receives a line if the network's names are not known and the data's are taken
+                for them.
 
         Raises:
             DataError: classes that the network does not know.
@@ -89,15 +94,23 @@ class Run:
                 f"{self.folder} knows {len(self.class_names)} classes, but {where} has "
                 f"{len(names)}: give the data set it was trained on"
             )
-        say(f"the classes are taken to be those of {where}: {', '.join(names)}")
+        report(f"the classes are taken to be those of {where}: {', '.join(names)}")
         return np.arange(len(names))
 
 
-def load(checkpoint: str | os.PathLike) -> Run:
-    """A network from a run's folder or `<run>/checkpoints/<step>`.
+def warn(text: str) -> None:
+    """Prints a line on stderr."""
+    say(text, error=True)
+
+
+def load(checkpoint: str | os.PathLike, *, report: Callable[[str], None] = warn) -> Run:
+    """Loads a network from a run's folder or from `<run>/checkpoints/<step>`.
 
     The network computes in the precision it was trained in, executed as suits the devices at hand.
-    What is not known of the run is said on stderr.
+
+    Args:
+        checkpoint: the folder of a run (its newest checkpoint), or one checkpoint in it.
+        report: receives a line for each thing that is not known of the run.
 
     Raises:
         CheckpointError: there is no run or no checkpoint, or its `classes.json` is broken.
@@ -106,8 +119,8 @@ def load(checkpoint: str | os.PathLike) -> Run:
     folder, _ = checkpoints.run_folder(checkpoint)
     names = workdir.class_names(folder, config)
     if names is None:
-        say(workdir.missing_names(folder, config.num_classes), error=True)
-    config = _executed_here(config, folder, trained=state["step"] > 0)
+        report(workdir.missing_names(folder, config.num_classes))
+    config = _executed_here(config, folder, trained=state["step"] > 0, report=report)
     grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
     return Run(
         folder,
@@ -120,21 +133,21 @@ def load(checkpoint: str | os.PathLike) -> Run:
     )
 
 
-def _executed_here(config: ConfigDict, folder: pathlib.Path, *, trained: bool) -> ConfigDict:
-    """A run's configuration for evaluation on the devices at hand."""
+def _executed_here(
+    config: ConfigDict, folder: pathlib.Path, *, trained: bool, report: Callable[[str], None]
+) -> ConfigDict:
+    """Returns a run's configuration as it is executed on the devices at hand."""
     machine = {"low_memory": "auto"}
     if config.machine.attention == "cudnn" and jax.default_backend() != "gpu":
         machine["attention"] = "xla"
-        say(
+        report(
             f"{folder} was trained with cuDNN's attention, which needs a GPU: XLA's stands in "
-            "here, the same function in another rounding",
-            error=True,
+            "here, the same function in another rounding"
         )
     here = resolve(with_values(config, machine=machine))
     if config.compute_dtype == "auto" and trained:
-        say(
+        report(
             f"{folder / checkpoints.CONFIG_FILE} is an older one and does not record in which "
-            f"precision the run was trained: computing in {here.compute_dtype}",
-            error=True,
+            f"precision the run was trained: computing in {here.compute_dtype}"
         )
     return here

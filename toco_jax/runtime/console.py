@@ -37,6 +37,10 @@ def say(text: object = "", *, error: bool = False) -> None:
         os.close(nowhere)
 
 
+def silent(text: object) -> None:
+    """Prints nothing: the `report` of a function that is to run without printing."""
+
+
 def say_table(
     title: str,
     headings: Sequence[str],

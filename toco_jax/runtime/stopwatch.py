@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from toco_jax.runtime.console import say
@@ -43,8 +43,15 @@ class Stopwatch:
 class Progress:
     """Prints how far a pass is, with the time left, every few seconds."""
 
-    def __init__(self, what: str, total: int, *, every: float = 5.0):
-        self._what, self._total, self._every = what, total, every
+    def __init__(
+        self,
+        what: str,
+        total: int,
+        *,
+        every: float = 5.0,
+        report: Callable[[str], None] = say,
+    ):
+        self._what, self._total, self._every, self._report = what, total, every, report
         self._began = self._shown = time.perf_counter()
         self._done = 0
 
@@ -57,7 +64,9 @@ class Progress:
         self._shown = now
         rate = self._done / max(now - self._began, 1e-9)
         left = format_seconds((self._total - self._done) / rate)
-        say(f"{self._what}: {self._done}/{self._total} images  {rate:.2f} images/s  ETA {left}")
+        self._report(
+            f"{self._what}: {self._done}/{self._total} images  {rate:.2f} images/s  ETA {left}"
+        )
 
 
 def format_seconds(seconds: float) -> str:

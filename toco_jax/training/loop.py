@@ -13,10 +13,11 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from toco_jax.config import ConfigError, validate
-from toco_jax.data import Part, open_configured, remarks
-from toco_jax.data.pipeline import configured_batches, eval_batches
+from toco_jax.data import open_configured, remarks
+from toco_jax.data.pipeline import configured_batches
 from toco_jax.demo.baselines import baselines
-from toco_jax.evaluation import scoring, squashed
+from toco_jax.evaluation import scoring, shares
+from toco_jax.evaluation.squashed import SquashedPass
 from toco_jax.method.phases import phase_at
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.run import checkpoints
@@ -259,47 +260,38 @@ class Evaluator:
     """
 
     def __init__(self, config: ConfigDict, model, source):
-        self.config, self.source, self.mesh = config, source, local_mesh()
-        self.eval_step = squashed.make_eval_step(config, model, self.mesh)
+        self.config, self.source = config, source
+        size, batch_size = config.crop_size, config.batch_size // jax.process_count()
+        self.run_pass = SquashedPass(config, model, source, size=size, batch_size=batch_size)
 
-    def predictions(self, params: dict, places: list[int]):
-        """Predictions of the validation images at these places, in order."""
-        batches = eval_batches(
-            Part(self.source, places),
-            batch_size=self.config.batch_size // jax.process_count(),
-            size=self.config.crop_size,
-            num_threads=self.config.machine.num_threads,
-        )
-        params = local_copy(params, self.mesh)
-        return squashed.predictions(
-            self.eval_step, params, batches, self.mesh, bkg_thre=self.config.bkg_thre
-        )
-
-    def __call__(self, state: TrainState, tracker: Tracker) -> dict[str, Any]:
-        """Scores a state, prints the table, notes the means."""
+    def score(self, state: TrainState) -> scoring.Scores:
+        """Scores a state and prints the table."""
         limit = self.config.eval_batches * self.config.batch_size
-        images = min(limit, len(self.source)) if limit else len(self.source)
-        own = list(range(jax.process_index(), images, jax.process_count()))
-        num_labels = len(self.source.class_names) + 1
-        total: scoring.Counts = {}
-        for counts in scoring.of_all_processes(
-            squashed.count(self.predictions(state.params, own), num_labels)
-        ):
-            scoring.add(total, counts)
-        results = squashed.summarize(total, class_names=self.source.class_names)
-        step = int(state.step)
-        protocol = squashed.protocol_name(self.config)
-        title = f"step {step}, {self.config.data.val_split}: {protocol}"
-        squashed.print_table(results, title=title)
+        protocol = str(self.config.crop_size)
+        params = local_copy(state.params, local_mesh())
+        counts = shares.count_split(
+            [(protocol, functools.partial(self.run_pass, params))],
+            count=min(limit, len(self.source)) if limit else len(self.source),
+        )
+        scores = scoring.summarize(
+            counts, [protocol], config=self.config, step=int(state.step), source=self.source
+        )
+        scoring.print_tables(scores)
+        return scores
+
+    def __call__(self, state: TrainState, tracker: Tracker) -> scoring.Scores:
+        """Scores a state, prints the table and logs the means."""
+        scores = self.score(state)
         means = ("seg_miou", "cam_miou", "aux_cam_miou", "cls_f1")
-        known = {f"val/{name}": results[name] for name in means if results[name] is not None}
-        tracker.write(step, known)
-        return results
+        known = {f"val/{name}": scores[name] for name in means if scores[name] is not None}
+        tracker.write(scores["step"], known)
+        return scores
 
     def draw_samples(self, state: TrainState, path: pathlib.Path) -> None:
         """Writes a picture of a few validation images spread over the split."""
+        params = local_copy(state.params, local_mesh())
         picture = samples.draw(
-            list(self.predictions(state.params, samples.spread(len(self.source)))),
+            list(self.run_pass.predictions(params, samples.spread(len(self.source)))),
             class_names=self.source.class_names,
             high_thre=self.config.high_thre,
             low_thre=self.config.low_thre,
@@ -314,11 +306,11 @@ def finish(
     """Writes the picture and the results of a run that has reached its last step."""
     if processes.is_first():
         evaluator.draw_samples(state, workdir / SAMPLES_FILE)
-    results = meta["evaluation"] | {
-        "protocol": squashed.protocol_name(config),
-        "step": int(state.step),
-        "seconds": round(meta["seconds"], 1),
-    }
+    evaluation = meta["evaluation"]
+    if "rows" not in evaluation:
+        say("the last scores were saved by an earlier version in another form: scoring anew")
+        evaluation = evaluator.score(state)
+    results = evaluation | {"seconds": round(meta["seconds"], 1)}
     if config.data.source == "shapes":
         results["baselines"] = baselines(evaluator.source)
         for name, miou in results["baselines"].items():
