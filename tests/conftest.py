@@ -14,8 +14,6 @@ import shutil
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Set, so that commands do not start twice.
-os.environ.setdefault("GLIBC_TUNABLES", "")
 # Half of the tests' time is compilation, and LLVM's optimiser half of that; what is compiled twice,
 # in this process or in the commands that tests start, comes from a cache.
 XLA_FLAGS = "--xla_backend_optimization_level=0"

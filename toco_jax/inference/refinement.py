@@ -20,14 +20,11 @@ from toco_jax.inference.native import Size, softmax
 from toco_jax.method.par import refine_pseudo_label
 from toco_jax.ops.crf import dense_crf
 from toco_jax.ops.gaussian import GaussianKernel, gaussian_kernel
-from toco_jax.runtime import host_memory
+from toco_jax.runtime.host_memory import keep_memory
 
 Crf = Callable[..., np.ndarray]
 # Calls that a device runs at a time.
 _CRF_BATCH = 4
-# Read by a worker when it starts, unless the user has set them: one thread for XLA, as there is a
-# worker for each core, and how to get memory: half of the time outside the iterations otherwise.
-_WORKER_ENVIRONMENT = {"PJRT_NPROC": "1", host_memory.VARIABLE: host_memory.VALUE}
 # Of CAM seeds: narrower in space and in colour than for segmentation (paper, section 4.1).
 SEED_CRF = {"gaussian_xy": 3.0, "gaussian_weight": 3.0}
 SEED_CRF |= {"bilateral_xy": 36.0, "bilateral_rgb": 3.0, "bilateral_weight": 4.0}
@@ -148,9 +145,13 @@ def _refine_in_worker(image, probs, frame: Size, settings: dict[str, Any]) -> np
 
 
 def _enter_worker() -> None:
-    """A worker has one core, keeps its memory and leaves the accelerators alone."""
+    """Gives a worker one thread, as there is a worker for each core, and no accelerator.
+
+    Without keeping its memory it would take twice the time outside the CRF's iterations.
+    """
+    os.environ.setdefault("PJRT_NPROC", "1")
     jax.config.update("jax_platforms", "cpu")
-    host_memory.run_in_calling_thread()
+    keep_memory()
 
 
 @contextmanager
@@ -173,15 +174,11 @@ def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
         frame = frame_of(image.shape[:2])
         return pool.submit(_refine_in_worker, image, probs, frame, settings).result()
 
-    unset = _WORKER_ENVIRONMENT.keys() - os.environ.keys()
-    os.environ.update({name: _WORKER_ENVIRONMENT[name] for name in unset})
     pool = ProcessPoolExecutor(num, multiprocessing.get_context("spawn"), initializer=_enter_worker)
     try:
         yield crf
     finally:
         pool.shutdown(cancel_futures=True)
-        for name in unset:
-            del os.environ[name]
 
 
 def par_labels(
