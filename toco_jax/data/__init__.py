@@ -114,8 +114,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
     """Opens the split of a run's configuration that `part` ("train" or "val") names.
 
     Args:
-        config: a configuration with the keys of `config.defaults`; those of `data` that say where
-            labels and masks are may be missing, as in runs made before there were any.
+        config: a configuration with the keys of `config.defaults`.
         part: "train" or "val".
         masks: whether records carry "mask".
         **options: of `open_source`, over what the configuration says.
@@ -125,13 +124,12 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "root": data.root,
         "split": data[f"{part}_split"],
         "seed": config.seed,
-        "labels": data.get("labels", ""),
-        "label_separator": data.get("label_separator", ""),
-        "mask_folder": data.get("masks", ""),
-        "mask_foreground": data.get("mask_foreground", 0),
-        "val_fraction": data.get("val_fraction", 0.1),
-        # In runs made before there was such a key, the run's seed drew the split.
-        "split_seed": data.get("split_seed", config.seed),
+        "labels": data.labels,
+        "label_separator": data.label_separator,
+        "mask_folder": data.masks,
+        "mask_foreground": data.mask_foreground,
+        "val_fraction": data.val_fraction,
+        "split_seed": data.split_seed,
         "splits": (data.train_split, data.val_split),
     }
     return open_source(data.source, masks=masks, **(chosen | options))

@@ -147,7 +147,7 @@ def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split 
 def _read_all(
     config: ConfigDict, part: str, split: Split, threads: int
 ) -> Iterator[tuple[int, int]]:
-    skipping = part == "train" and config.data.get("on_error", "raise") == "skip"
+    skipping = part == "train" and config.data.on_error == "skip"
     total = len(split.source)
     unlabelled = {problem.name for problem in split.problems if problem.kind == "label"}
     with ThreadPoolExecutor(threads) as pool:

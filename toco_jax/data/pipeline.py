@@ -110,8 +110,7 @@ def configured_batches(source: Any, config: Any, *, start_step: int, **options) 
 
     Args:
         source: record source.
-        config: a configuration with the keys of `config.defaults`; `data.on_error` may be missing,
-            as in runs made before there was any.
+        config: a configuration with the keys of `config.defaults`.
         start_step: number of global batches to leave out.
         **options: of `train_batches`, over what the configuration says.
     """
@@ -124,7 +123,7 @@ def configured_batches(source: Any, config: Any, *, start_step: int, **options) 
         "num_threads": config.machine.num_threads,
         "scale_range": tuple(data.scale_range),
         "blur_sigma": tuple(data.blur_sigma),
-        "on_error": data.get("on_error", "raise"),
+        "on_error": data.on_error,
     }
     return train_batches(source, start_step=start_step, **(chosen | options))
 
