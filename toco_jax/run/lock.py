@@ -1,0 +1,130 @@
+"""A lock on a run's folder, so that no two trainings write to the same checkpoints."""
+
+import contextlib
+import json
+import pathlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+
+from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
+from toco_jax.runtime.outputs import write_atomically
+
+LOCK_FILE = "lock.json"
+# Seconds between two signs of life in the file, and for which another host waits for one.
+BEAT, WATCH = 10.0, 35.0
+
+
+class LockError(UserError):
+    """Another process trains in the same folder; the message names it."""
+
+
+@contextlib.contextmanager
+def locked(workdir: pathlib.Path, *, beat: float = BEAT, watch: float = WATCH) -> Iterator[None]:
+    """Holds the lock of a run's folder within the context.
+
+    The lock is a file that names its owner by host, process and the time when the process started.
+    The owner's own host recognises a dead owner at once. Another host, on a shared file system,
+    takes the owner for dead if the file does not change for `watch` seconds; it compares contents
+    alone, because the clocks of two hosts may differ.
+
+    Args:
+        workdir: the run's folder.
+        beat: seconds between two changes that a living owner makes to the file.
+        watch: seconds for which another host waits for a change, several times `beat`.
+
+    Raises:
+        LockError: a living process holds the lock.
+    """
+    path = workdir / LOCK_FILE
+    process = psutil.Process()
+    owner = {"host": socket.gethostname(), "process": process.pid, "started": process.create_time()}
+    while not _create(path, owner):
+        _remove_if_dead(path, watch)
+    stop = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, owner, beat, stop), daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        heart.join()
+        if _is(owner, _read(path)):
+            path.unlink(missing_ok=True)
+
+
+def _create(path: pathlib.Path, owner: dict[str, Any]) -> bool:
+    """Creates the lock's file and returns True, or returns False if it is there."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(json.dumps(owner | {"beat": 0}))
+    except FileExistsError:
+        return False
+    return True
+
+
+def _beat(path: pathlib.Path, owner: dict[str, Any], beat: float, stop: threading.Event) -> None:
+    """Changes the file every `beat` seconds, for as long as it is this owner's."""
+    count = 0
+    while not stop.wait(beat):
+        count += 1
+        if not _is(owner, _read(path)):
+            return
+        # A full or vanished disk does not stop the heart: the next beat tries again.
+        with contextlib.suppress(OSError):
+            write_atomically(path, json.dumps(owner | {"beat": count}))
+
+
+def _remove_if_dead(path: pathlib.Path, watch: float) -> None:
+    """Removes the file of a dead owner.
+
+    Raises:
+        LockError: the owner lives.
+    """
+    held = _read(path)
+    is_here = held.get("host") == socket.gethostname()
+    if _runs(held) if is_here else _changes(path, held, watch):
+        raise LockError(
+            f"{path.parent} is in use: process {held.get('process', '?')} on host "
+            f"{held.get('host', '?')} trains there; wait until it ends, or use another --workdir"
+        )
+    if _read(path) == held:  # nobody else has taken it over meanwhile
+        path.unlink(missing_ok=True)
+
+
+def _runs(held: dict[str, Any]) -> bool:
+    """Whether the process that a lock names runs on this host; a number may have been reused."""
+    try:
+        return abs(psutil.Process(held["process"]).create_time() - held["started"]) < 1
+    except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
+        return False
+
+
+def _changes(path: pathlib.Path, held: dict[str, Any], watch: float) -> bool:
+    """Whether another host's lock changes within `watch` seconds; False if it goes away."""
+    say(f"{path} was left by host {held.get('host', '?')}: watching for {watch:.0f} s if it lives")
+    end = time.monotonic() + watch
+    while time.monotonic() < end:
+        time.sleep(min(1.0, watch / 10))
+        found = _read(path)
+        if found != held:
+            return bool(found)
+    return False
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+    """What the lock's file says; nothing if it is missing or cut."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _is(owner: dict[str, Any], held: dict[str, Any]) -> bool:
+    return {key: held.get(key) for key in owner} == owner
