@@ -1,0 +1,121 @@
+"""One stored checkpoint: read whole into memory, its checksums verified."""
+
+import json
+import pathlib
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from toco_jax.runtime.errors import UserError
+
+CHECKSUMS_FILE = "checksums.json"
+ITEMS = ("state", "meta")
+
+
+class CheckpointError(UserError):
+    """A run or checkpoint is missing or does not fit; the message says what to do."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """Files of a checkpoint are missing, cut, or hold other values than were saved."""
+
+
+def write_checksums(folder: pathlib.Path) -> None:
+    """Writes the size and the checksum of each file of a checkpoint that `read` reads."""
+    files = [path for item in ITEMS for path in (folder / item).rglob("*") if path.is_file()]
+    found = {path.relative_to(folder).as_posix(): _checksum(path) for path in sorted(files)}
+    (folder / CHECKSUMS_FILE).write_text(json.dumps(found, indent=1) + "\n")
+
+
+def _checksum(path: pathlib.Path) -> list[int]:
+    """Size in bytes, and CRC-32."""
+    size = value = 0
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            size, value = size + len(block), zlib.crc32(block, value)
+    return [size, value]
+
+
+def _verify(folder: pathlib.Path) -> None:
+    """Raises `DamagedCheckpointError` if a file is not what its checksum says."""
+    try:
+        saved = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
+        for path, checksum in saved.items():
+            if _checksum(folder / path) != checksum:
+                raise ValueError(f"{path} holds other bytes than were saved")
+    except FileNotFoundError as error:
+        name = pathlib.Path(error.filename).relative_to(folder).as_posix()
+        if name != CHECKSUMS_FILE:  # checkpoints of before there were checksums have none
+            raise DamagedCheckpointError(f"{folder} is damaged: {name} is missing") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise DamagedCheckpointError(f"{folder} is damaged: {error}") from error
+
+
+def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Reads a checkpoint, on whatever devices it was written.
+
+    Args:
+        folder: `<run>/checkpoints/<step>`.
+
+    Returns:
+        The state as nested containers of numpy arrays, and the `meta` that was saved beside it.
+
+    Raises:
+        DamagedCheckpointError: a file is missing or cut, or holds other bytes than were saved. Of
+            older checkpoints, which have no checksums, only what cannot be read is noticed.
+    """
+    folder = folder.resolve()  # orbax wants absolute paths
+    _verify(folder)
+    handler = ocp.PyTreeCheckpointHandler()
+    try:
+        meta = json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))
+        tree = handler.metadata(folder / "state").tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+        args = ocp.args.PyTreeRestore(restore_args=as_numpy)
+        return handler.restore(folder / "state", args=args), meta
+    # What orbax and its libraries raise where files are missing, cut or not what they were.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedCheckpointError(f"{folder} is damaged ({reason})") from error
+
+
+def place(plain: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:
+    """Puts arrays on the devices.
+
+    Args:
+        plain: nested containers of numpy arrays, as `read` gives them.
+        like: a tree of JAX arrays with the shapes and types wanted, placed where the others go.
+
+    Returns:
+        A tree like `like` with the values of `plain`.
+
+    Raises:
+        CheckpointError: the arrays have other names, shapes or types.
+    """
+    values = _by_path(plain)
+    wanted = _by_path(like)
+    for name in sorted(values.keys() | wanted):
+        there, here = (_shape(tree.get(name)) for tree in (values, wanted))
+        if there != here:
+            raise CheckpointError(
+                f"the checkpoint is of another network: {name} is {there} there and {here} in this "
+                "run; use the run's own configuration, or another --workdir"
+            )
+    placed = [
+        jax.make_array_from_callback(array.shape, array.sharding, values[name].__getitem__)
+        for name, array in wanted.items()
+    ]
+    return jax.tree.unflatten(jax.tree.structure(like), placed)
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """The arrays of a tree by their paths; a path is the same for a tuple, a list and a dict."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _shape(array: Any) -> str:
+    return "missing" if array is None else f"{array.dtype}{list(array.shape)}"
