@@ -12,6 +12,7 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from conftest import TINY_RUN, XLA_FLAGS
 from flax import traverse_util
@@ -140,8 +141,8 @@ def test_load_run_errors(tmp_path, finished, monkeypatch):
     copy = tmp_path / "copy"
     shutil.copytree(finished[0], copy)
     for error in (FileNotFoundError("no manifest"), ValueError("cut short"), KeyError("params")):
-        # Not by real damage, after which orbax leaves tasks behind that later tests would see.
-        monkeypatch.setattr(checkpoints, "_numpy_restore", raiser(error))
+        # Not by real damage, which the checksums would notice.
+        monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "restore", raiser(error))
         with pytest.raises(
             checkpoints.CheckpointError, match=r"checkpoints/6 is damaged .*\(there are 4\)"
         ):
