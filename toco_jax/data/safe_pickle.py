@@ -93,7 +93,11 @@ def is_shape(value: Any) -> bool:
 class _Unpickler(pickle._Unpickler):
     """Runs a pickle with the constructors of an allow-list."""
 
-    dispatch: ClassVar = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[Any] = dict(pickle._Unpickler.dispatch)
+    # What the instructions work on, in the class that this one extends.
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
 
     def __init__(self, data: bytes, constructors: Mapping[str, Constructor], persistent):
         super().__init__(io.BytesIO(data), encoding="latin-1")
@@ -209,7 +213,8 @@ def _fill(
         raise ValueError("an array without type, shape or values")
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes for an array of shape {shape} and type {dtype}")
-    array.__setstate__((version, shape, dtype, bool(fortran), data))
+    filled: Any = (version, shape, dtype, bool(fortran), data)
+    array.__setstate__(filled)
 
 
 def _without_arguments(name: str, make: Callable[[], Any]) -> Constructor:

@@ -114,7 +114,11 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
     """
     path = resolve(init)
     where = f"init={init!r}" if init == str(path) else f"init={init!r} ({path})"
-    sizes = {"backbone": backbone, "num_classes": num_classes, "decoder_width": decoder_width}
+    sizes: dict[str, Any] = {
+        "backbone": backbone,
+        "num_classes": num_classes,
+        "decoder_width": decoder_width,
+    }
     try:
         if path.is_dir():
             return _from_run(path, **sizes)

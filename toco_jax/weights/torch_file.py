@@ -38,10 +38,10 @@ class LegacyFormatError(WeightsError):
 
 
 class _Storage(NamedTuple):
-    """A flat run of `count` numbers in the file, from byte `start`."""
+    """A flat array of `length` numbers in the file, from byte `start`."""
 
     start: int
-    count: int
+    length: int
     dtype: np.dtype
 
 
@@ -123,10 +123,10 @@ def _view(buffer, storage: _Storage, offset: Any, shape: Any, strides: Any) -> n
     if 0 in shape:
         return np.empty(shape, storage.dtype)
     last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    if last >= storage.count:
+    if last >= storage.length:
         raise ValueError(
             f"a tensor of shape {shape} and strides {strides} at {offset} reaches beyond its "
-            f"storage of {storage.count} numbers"
+            f"storage of {storage.length} numbers"
         )
     size = storage.dtype.itemsize
     return np.ndarray(
