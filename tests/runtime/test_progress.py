@@ -1,7 +1,7 @@
 """Lines in a pipe, a bar on a terminal, and nothing for a caller that wants none."""
 
-import functools
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -41,11 +41,16 @@ def test_follow_counts_to_the_end_and_prints_on_stderr(capsys):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """What a terminal in the place of stderr receives."""
-    file = io.StringIO()
-    console = functools.partial(Console, file=file, force_terminal=True, width=100)
-    monkeypatch.setattr(progress, "Console", lambda stderr: console())
-    return file
+    """What a terminal receives that is in the place of stdout."""
+    shown = io.StringIO()
+
+    def console(file):
+        if file is sys.stdout:
+            return Console(file=shown, force_terminal=True, width=100)
+        return Console(file=file)
+
+    monkeypatch.setattr(progress, "Console", console)
+    return shown
 
 
 def test_a_bar_on_a_terminal(terminal, capsys):
@@ -64,3 +69,8 @@ def test_no_bar_for_a_caller_who_takes_the_lines(terminal):
     with Progress("val", 1, report=lines.append) as count:
         count()
     assert len(lines) == 1 and not terminal.getvalue()
+
+
+def test_no_bar_where_the_lines_go_to_a_file(terminal, capsys):
+    follow("train", [(1, 1)])
+    assert capsys.readouterr().err.startswith("train: 1/1 images") and not terminal.getvalue()

@@ -11,7 +11,7 @@ from toco_jax.evaluation import counting
 from toco_jax.evaluation.counting import Counts, Results
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import silent
-from toco_jax.runtime.stopwatch import Progress
+from toco_jax.runtime.progress import Progress
 
 _SAVE_SECONDS = 20.0
 
@@ -61,14 +61,14 @@ def count_split(
             left = [place for place in places if not done[place]]
             if len(left) < len(places):
                 report(f"{name}: {len(places) - len(left)} of {len(places)} images are done")
-            progress = Progress(name, len(left), report=report)
-            for place, more in run_pass(left) if left else ():
-                counting.add(counts, more)
-                done[place] = 1
-                progress()
-                if time.perf_counter() - saved > _SAVE_SECONDS:
-                    saved = time.perf_counter()
-                    save()
+            with Progress(name, len(left), report=report) as progress:
+                for place, more in run_pass(left) if left else ():
+                    counting.add(counts, more)
+                    done[place] = 1
+                    progress()
+                    if time.perf_counter() - saved > _SAVE_SECONDS:
+                        saved = time.perf_counter()
+                        save()
     finally:
         save()
     total = _merge(counts)

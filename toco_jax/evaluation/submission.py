@@ -24,7 +24,7 @@ from toco_jax.run.runs import Run
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
-from toco_jax.runtime.stopwatch import Progress
+from toco_jax.runtime.progress import Progress
 
 FOLDER = pathlib.PurePath("results", "VOC2012", "Segmentation", "comp6_test_cls")
 TAR_FILE = "submission.tar"
@@ -91,7 +91,6 @@ def submit(
     left = [i for i, name in enumerate(images.names) if not (folder / f"{name}.png").exists()]
     say(f"{len(images.names) - len(left)} of {len(images.names)} masks are there")
     network = network_of(run, batch_size=batch_size)
-    progress = Progress("submission", len(left))
 
     def write(record: dict, maps: Maps) -> None:
         scores = maps.seg_logits()
@@ -103,6 +102,7 @@ def submit(
         refinement.crf_workers(num_threads, network.buckets.frame) as crf,
         ThreadPoolExecutor(num_threads) as readers,
         ThreadPoolExecutor(num_threads + 1) as writers,
+        Progress("submission", len(left)) as progress,
     ):
         results = stream(network, left, images.__getitem__, readers)
         for _ in finished(results, write, writers, ahead=2 * num_threads):

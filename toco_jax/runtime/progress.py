@@ -26,8 +26,8 @@ class Progress:
         what: name of the task.
         total: units in the task; None if that is not known yet.
         unit: what is counted; "MB" counts bytes and shows megabytes.
-        report: receives the lines. The two functions that print, `say` and `say_aside`, give way to
-            a bar if stderr is a terminal.
+        report: receives the lines. If it is `say` or `say_aside` and prints to a terminal, there is
+            a bar in place of lines.
         every: seconds between lines.
     """
 
@@ -47,13 +47,22 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> "Progress":
-        console = Console(stderr=True)
-        if self._report in (say, say_aside) and console.is_terminal:
-            columns = (TextColumn("{task.description}", markup=False), BarColumn())
-            left = (TextColumn("{task.fields[amount]}", markup=False), TimeRemainingColumn())
-            # Lines that are printed meanwhile go above the bar, but not those for a pipe or a file.
-            self._bar = Bar(*columns, *left, console=console, redirect_stdout=sys.stdout.isatty())
-            name = printable(self._what, sys.stderr)
+        if self._report not in (say, say_aside):
+            return self
+        stream = sys.stderr if self._report is say_aside else sys.stdout
+        console = Console(file=stream)
+        if console.is_terminal:
+            # What is printed meanwhile goes above the bar, unless it goes to a pipe or a file.
+            self._bar = Bar(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TextColumn("{task.fields[amount]}", markup=False),
+                TimeRemainingColumn(),
+                console=console,
+                redirect_stdout=sys.stdout.isatty(),
+                redirect_stderr=sys.stderr.isatty(),
+            )
+            name = printable(self._what, stream)
             self._task = self._bar.add_task(name, total=self._total, amount="")
             self._bar.start()
         return self

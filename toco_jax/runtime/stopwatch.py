@@ -3,10 +3,8 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-
-from toco_jax.runtime.console import say
 
 
 class Stopwatch:
@@ -38,35 +36,6 @@ class Stopwatch:
             for stage, seconds in self.seconds.items()
         ]
         return "busy per image: " + ", ".join(parts)
-
-
-class Progress:
-    """Prints how far a pass is, with the time left, every few seconds."""
-
-    def __init__(
-        self,
-        what: str,
-        total: int,
-        *,
-        every: float = 5.0,
-        report: Callable[[str], None] = say,
-    ):
-        self._what, self._total, self._every, self._report = what, total, every, report
-        self._began = self._shown = time.perf_counter()
-        self._done = 0
-
-    def __call__(self) -> None:
-        """Notes one more image."""
-        self._done += 1
-        now = time.perf_counter()
-        if now - self._shown < self._every and self._done < self._total:
-            return
-        self._shown = now
-        rate = self._done / max(now - self._began, 1e-9)
-        left = format_seconds((self._total - self._done) / rate)
-        self._report(
-            f"{self._what}: {self._done}/{self._total} images  {rate:.2f} images/s  ETA {left}"
-        )
 
 
 def format_seconds(seconds: float) -> str:
