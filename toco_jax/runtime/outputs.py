@@ -1,9 +1,12 @@
 """Files that are written whole or not at all, and folders that are known to take them."""
 
+import contextlib
 import os
 import pathlib
 import secrets
 import tempfile
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from toco_jax.runtime.errors import UserError
 
@@ -18,12 +21,18 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     Text is stored as UTF-8. The new file's mode follows the umask, as that of any new file does, so
     that those who may read the folder may read the file.
     """
-    data = content.encode() if isinstance(content, str) else content
+    with open_atomically(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def open_atomically(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """Opens a file whose content replaces that of `path` if the `with` block raises nothing."""
     # Not `tempfile`, whose files only their owner may read. The whole name could be too long.
     temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:
-            file.write(data)
+            yield file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

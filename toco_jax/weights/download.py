@@ -14,7 +14,7 @@ from typing import BinaryIO
 import filelock
 
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
-from toco_jax.runtime.outputs import make_folder
+from toco_jax.runtime.outputs import make_folder, open_atomically
 from toco_jax.runtime.progress import Progress, say_aside
 
 _DEIT = "https://dl.fbaipublicfiles.com/deit"
@@ -138,19 +138,16 @@ def fetch(address: str, *, timeout: float = 30.0, attempts: int = 3) -> pathlib.
 
 
 def _download(address: str, place: pathlib.Path, *, timeout: float, attempts: int) -> None:
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     progress = Progress(place.name, unit="MB", report=say_aside)
     try:
-        with part.open("wb") as file, progress:
+        with open_atomically(place) as file, progress:
             _transfer(address, file, progress, timeout=timeout, attempts=attempts)
-        _verify(part, promised_hash(address), f"what {address} sent")
-        part.replace(place)
+            file.flush()
+            _verify(pathlib.Path(file.name), promised_hash(address), f"what {address} sent")
     except (OSError, http.client.HTTPException) as error:
         raise MissingWeightsError(
             f"cannot download {address} ({error}). Download it elsewhere and put it at {place}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _transfer(
