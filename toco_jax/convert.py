@@ -21,7 +21,7 @@ from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime import outputs
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import WeightsError
-from toco_jax.weights import backbone_files, files, layouts, load, recognise
+from toco_jax.weights import backbone_files, files, layouts, load, origin, recognise
 
 # Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
 DROPPED_FILE = "dropped.safetensors"
@@ -110,7 +110,7 @@ def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
         "backbone": config.backbone,
         "dropped": files.read(kept).tensors if kept.exists() else {},
         "notes": [f"{path}: step {state['step']}, {config.backbone}, {config.num_classes} classes"],
-        "origin": load.origin_of_run(path, state),
+        "origin": origin.of_run(path, state),
     }, config
 
 
@@ -141,7 +141,7 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
         "backbone": backbone,
         "dropped": {name: np.float32(tensors[name]) for name in names if name in tensors},
         "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names), *note],
-        "origin": load.origin_of_file(source, path, file, layout),
+        "origin": origin.of_file(source, path, file, layout),
     }
 
 
@@ -337,7 +337,7 @@ def _inspect_run(path: pathlib.Path) -> list[str]:
         f"{'backbone':<10} {config.backbone}: width {spec.width}, depth {spec.depth}, "
         f"heads {spec.heads}, patch {spec.patch}",
         f"{'classes':<10} {config.num_classes}",
-        f"{'sha256':<10} {load.digest_of(network['params'], network['teacher_params'])}",
+        f"{'sha256':<10} {origin.digest_of(network['params'], network['teacher_params'])}",
         *network["notes"],
     ]
 

@@ -24,6 +24,10 @@ MODULES = {
         *("tests/weights/test_load.py", "tests/test_convert.py"),
         *("-k", "not golden and not without_torch and not starts_from_each"),
     ),
+    "toco_jax/weights/origin.py": (
+        *("tests/weights/test_load.py", "tests/test_convert.py"),
+        *("-k", "not golden and not without_torch and not starts_from_each"),
+    ),
     "toco_jax/weights/backbone_files.py": (
         *("tests/weights/test_load.py", "tests/weights/test_recognise.py"),
         *("-k", "not golden and not without_torch and not starts_from_each"),

@@ -4,7 +4,6 @@ Every tensor of a source is used or named as dropped, and every parameter is fil
 is an error with names and shapes. Torch is not needed.
 """
 
-import hashlib
 import os
 import pathlib
 from collections.abc import Mapping
@@ -15,7 +14,15 @@ from flax import traverse_util
 
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError
-from toco_jax.weights import backbone_files, download, files, layouts, recognise, torch_file
+from toco_jax.weights import (
+    backbone_files,
+    download,
+    files,
+    layouts,
+    origin,
+    recognise,
+    torch_file,
+)
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -130,32 +137,17 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
         raise
     except UserError as error:
         raise WeightsError(f"{where}: {error}") from error
-    origin = origin_of_file(init, path, file, out["layout"])
+    about = origin.of_file(init, path, file, out["layout"])
     pretraining = out.pop("pretraining")
-    what = files.known_file(origin["sha256"]) or pretraining
+    what = files.known_file(about["sha256"]) or pretraining
     if "augreg" in path.as_posix().lower():
         file.notes.append("by its name these are augreg weights, not the published initialisation")
-    first = f"{path}: {file.format}, {out['layout']}, SHA-256 {origin['sha256']}"
+    first = f"{path}: {file.format}, {out['layout']}, SHA-256 {about['sha256']}"
     recognised = [f"these weights are: {what}"] if what else []
     return out | {
         "notes": [first, *recognised, *file.notes, *out["notes"]],
-        "origin": origin | {"weights": what},
+        "origin": about | {"weights": what},
     }
-
-
-def origin_of_file(
-    init: str, path: pathlib.Path, file: files.WeightFile, layout: str
-) -> dict[str, Any]:
-    """Returns JSON values that identify a file of weights."""
-    about = {"init": init, "path": str(path.absolute()), "sha256": files.sha256(path)}
-    return about | {"format": file.format, "layout": layout}
-
-
-def origin_of_run(path: pathlib.Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns JSON values that identify a run and its step; the SHA-256 is that of `digest_of`."""
-    digest = digest_of(state["params"], state["teacher_params"])
-    about = {"init": str(path), "path": str(path.absolute()), "sha256": digest}
-    return about | {"format": "a run", "step": int(state["step"])}
 
 
 def _read(init: str, path: pathlib.Path) -> tuple[pathlib.Path, files.WeightFile]:
@@ -252,19 +244,9 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
     needs = f"{backbone} with {num_classes} classes"
     params, teacher = _nested(layouts.assemble(paths, sources, needs=needs))
-    origin = origin_of_run(path, state)
-    notes = [f"{path}: a run at step {origin['step']}, its parameters' SHA-256 {origin['sha256']}"]
-    return _result(params, teacher, notes, "a run") | {"origin": origin}
-
-
-def digest_of(params: Mapping, teacher_params: Mapping) -> str:
-    """Returns the SHA-256 of a run's parameters, which does not depend on how they are stored."""
-    paths = traverse_util.flatten_dict({**params, "teacher": teacher_params}, sep="/")
-    digest = hashlib.sha256()
-    for path, value in sorted(paths.items()):
-        digest.update(f"{path} {value.dtype} {value.shape}\n".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
+    about = origin.of_run(path, state)
+    notes = [f"{path}: a run at step {about['step']}, its parameters' SHA-256 {about['sha256']}"]
+    return _result(params, teacher, notes, "a run") | {"origin": about}
 
 
 def _check_heads(folder: pathlib.Path, backbone: str) -> None:
