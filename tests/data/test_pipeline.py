@@ -17,7 +17,7 @@ class Noise:
 
     split = "train"
     class_names = ("a", "b", "c")
-    max_classes = 1
+    num_present = 1
     names = tuple(f"noise_{i}" + "x" * i for i in range(10))
 
     def __init__(self, masks=False, broken=None, slow=False):
@@ -191,7 +191,7 @@ def test_leaving_the_program_without_close_is_clean():
 import numpy as np
 from toco_jax.data import pipeline
 class Grey:
-    class_names, names, split, max_classes = ("a",), tuple("abcdefgh"), "train", 1
+    class_names, names, split, num_present = ("a",), tuple("abcdefgh"), "train", 1
     def __len__(self): return 8
     def __getitem__(self, i):
         image = np.full((64, 64, 3), i, np.uint8)

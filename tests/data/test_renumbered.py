@@ -8,7 +8,7 @@ from toco_jax.runtime.errors import DataError
 
 
 class Pair:
-    class_names, split, names, max_classes = ("zebra", "cat"), "val", ("a", "b"), 2
+    class_names, split, names, num_present = ("zebra", "cat"), "val", ("a", "b"), 2
 
     def __len__(self):
         return 2
@@ -24,7 +24,7 @@ KNOWN = ("cat", "dog", "zebra")
 def test_labels_and_masks_are_the_networks():
     columns = columns_of(Pair.class_names, KNOWN, run="runs/x", where="here")
     source = Renumbered(Pair(), KNOWN, columns)
-    assert (len(source), source.max_classes, source.class_names) == (2, 2, KNOWN)
+    assert (len(source), source.num_present, source.class_names) == (2, 2, KNOWN)
     assert source[0]["cls_label"].tolist() == [1, 0, 0]
     assert source[1]["cls_label"].tolist() == [0, 0, 1]
     assert source[0]["mask"].tolist() == [[0, 3, 1, 255]]

@@ -41,7 +41,7 @@ def test_records_equal_those_of_the_files(devkit_records):
         files = data.open_source("voc", root=str(devkit), split=split, masks=masks)
         records = data.open_source("tfds", root=root, split=split, masks=masks)
         assert len(records) == len(files)
-        for name in ("names", "class_names", "max_classes", "split"):
+        for name in ("names", "class_names", "num_present", "split"):
             assert getattr(records, name) == getattr(files, name)
         for i in range(len(files)):
             assert_equal(files[i], records[i])

@@ -5,7 +5,7 @@ A record source is any object with
     class_names   tuple[str, ...]    the C foreground classes
     split         str
     names         sequence of str    one unique name a record, in order
-    max_classes   int                largest number of classes present in one image
+    num_present   int                largest number of classes present in one image
     len(source)
     remarks       sequence of `remarks.DataRemark`, what the owner should know; may be missing
     source[i]     {"name": str, "image": uint8 [H, W, 3] RGB, "cls_label": float32 [C] in {0, 1}}

@@ -56,7 +56,7 @@ class FileSource:
     left_out: tuple[str, ...] = ()
 
     @functools.cached_property
-    def max_classes(self) -> int:
+    def num_present(self) -> int:
         """Largest number of classes in one image, at least 1."""
         return max(1, int(self.cls_labels.sum(axis=1).max()))
 

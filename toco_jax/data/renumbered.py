@@ -41,7 +41,7 @@ class Renumbered:
     def __init__(self, source: Any, class_names: Sequence[str], columns: np.ndarray):
         self.source, self.class_names, self.columns = source, tuple(class_names), columns
         self.split, self.names = source.split, source.names
-        self.max_classes = source.max_classes
+        self.num_present = source.num_present
 
     def __len__(self) -> int:
         return len(self.source)

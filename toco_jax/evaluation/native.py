@@ -180,7 +180,7 @@ def _pseudo_label_writer(
         frame_of=network.buckets.frame,
         high_thre=run.config.high_thre,
         low_thre=run.config.low_thre,
-        num_present=source.max_classes,
+        num_present=source.num_present,
         # Numbered as the data set is, because the second network is trained on the data set.
         labels=source.own_labels() if isinstance(source, Renumbered) else None,
     )

@@ -89,7 +89,7 @@ def train_until_stopped(
 
     @functools.lru_cache
     def step_of(phase) -> Callable:
-        return make_train_step(config, model, mesh, phase, num_present=source.max_classes)
+        return make_train_step(config, model, mesh, phase, num_present=source.num_present)
 
     step = int(state.step)
     evaluator = Evaluator(config, model, val_source)
@@ -295,7 +295,7 @@ class Evaluator:
             class_names=self.source.class_names,
             high_thre=self.config.high_thre,
             low_thre=self.config.low_thre,
-            num_present=self.source.max_classes,
+            num_present=self.source.num_present,
         )
         picture.save(path)
 

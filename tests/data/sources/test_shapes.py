@@ -58,7 +58,7 @@ def test_labels_are_the_classes_in_the_mask_and_each_is_well_visible(records):
         np.testing.assert_array_equal(areas > 0, record["cls_label"] > 0)
         assert areas[areas > 0].min() >= 0.02 * 80**2
     labels = np.stack([record["cls_label"] for record in records])
-    assert labels.sum(axis=1).max() == ShapesSource.max_classes
+    assert labels.sum(axis=1).max() == ShapesSource.num_present
     assert labels.sum(axis=0).min() > 0
 
 

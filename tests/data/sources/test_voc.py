@@ -24,7 +24,7 @@ def test_records_of_a_devkit(devkit):
     assert (source.split, len(source)) == ("train_aug", 2)
     assert source.names == ("2007_000001", "2007_000003")  # all with a mask, but not val's
     assert source.class_names == voc.VOC_CLASSES
-    assert source.max_classes == 2
+    assert source.num_present == 2
     record = source[1]
     assert set(record) == {"name", "image", "cls_label", "mask"}
     assert record["name"] == "2007_000003"
@@ -144,7 +144,7 @@ def test_labels_from_masks_need_no_annotations(devkit):
     assert set(source[1]) == {"name", "image", "cls_label"}
     present = [[voc.VOC_CLASSES[k] for k in np.flatnonzero(row)] for row in source.cls_labels]
     assert present == [[], ["bicycle"]]  # the masks hold 0 and 2
-    assert source.max_classes == 1
+    assert source.num_present == 1
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz", "json"])
@@ -240,7 +240,7 @@ def test_open_source_makes_procedural_scenes_from_the_seed():
 def test_real_splits(voc_folder):
     root = voc_folder / "voc_animals" / "VOCdevkit" / "VOC2012"
     train = _open(root, masks=False)
-    assert len(train) == 3131 and train.max_classes == 5
+    assert len(train) == 3131 and train.num_present == 5
     derived = voc.derived_train_aug(root)
     assert set(derived) == set(train.names) and list(derived) == sorted(derived)
     val = _open(root, "val")

@@ -42,7 +42,7 @@ class TocoRecords(tfds.core.GeneratorBasedBuilder):
         about = {
             "class_names": list(first.class_names),
             "names": {split: list(source.names) for split, source in self._sources.items()},
-            "max_classes": {split: source.max_classes for split, source in self._sources.items()},
+            "max_classes": {split: source.num_present for split, source in self._sources.items()},
             "masks": masks,
         }
         return tfds.core.DatasetInfo(

@@ -217,11 +217,11 @@ class ShapesSource:
     Attributes:
         class_names: the 4 classes in words.
         names: one name a record.
-        max_classes: the most classes that one image can hold.
+        num_present: the most classes that one image can hold.
     """
 
     class_names = tuple(f"{TEXTURES[c]} {SHAPES[c]}" for c in range(NUM_CLASSES))
-    max_classes = MAX_OBJECTS
+    num_present = MAX_OBJECTS
 
     def __init__(
         self, split: str, *, masks: bool, seed: int = 0, size: int = 80, length: int | None = None

@@ -52,7 +52,7 @@ class TfdsSource:
         self.root, self.split = root, split
         self.class_names = tuple(about["class_names"])
         self.names = tuple(about["names"][split])
-        self.max_classes = int(about["max_classes"][split])
+        self.num_present = int(about["max_classes"][split])
         self._masks = masks
         pictures = ("image", "mask") if about["masks"] else ("image",)
         skip = dict.fromkeys(pictures, tfds.decode.SkipDecoding())
