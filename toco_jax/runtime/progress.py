@@ -51,7 +51,8 @@ class Progress:
             return self
         stream = sys.stderr if self._report is say_aside else sys.stdout
         console = Console(file=stream)
-        if console.is_terminal:
+        # Rich alone takes a pipe for a terminal where FORCE_COLOR is set.
+        if stream.isatty() and console.is_interactive:
             # What is printed meanwhile goes above the bar, unless it goes to a pipe or a file.
             self._bar = Bar(
                 TextColumn("{task.description}", markup=False),
