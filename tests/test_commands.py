@@ -48,7 +48,7 @@ def test_only_errors_meant_for_users_are_reported():
 # Module of each command, the function that does its work, and words that reach it.
 COMMANDS = {
     "predict": ("predict", ["x.jpg", "--checkpoint=c", "--out=o"]),
-    "evaluate": ("evaluate", ["--checkpoint=c"]),
+    "evaluate": ("score", ["--checkpoint=c"]),
     "export": ("export_run", ["run", "model"]),
     "convert": ("inspect", ["--inspect", "file"]),
     "pretrain_shapes": ("pretrain", ["--out=encoder.npz"]),

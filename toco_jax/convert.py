@@ -19,7 +19,7 @@ from toco_jax.config import ConfigError
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime import outputs
-from toco_jax.runtime.console import say
+from toco_jax.runtime.console import say, silent
 from toco_jax.runtime.errors import WeightsError
 from toco_jax.weights import backbone_files, files, layouts, load, origin, recognise
 
@@ -98,19 +98,18 @@ def convert(
 
 def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
     # Imported late, here and below: orbax is slow to import, and only runs need it.
-    from toco_jax.run import checkpoints, workdir
+    from toco_jax.run import runs
 
-    config, state = checkpoints.load_run(path)
-    folder, _ = checkpoints.run_folder(path)
-    kept = folder / DROPPED_FILE
+    run = runs.load(path, portable=True, report=silent)
+    config, kept = run.recorded, run.folder / DROPPED_FILE
     return {
-        "class_names": workdir.class_names(folder, config),
-        "params": state["params"],
-        "teacher_params": state["teacher_params"],
+        "class_names": run.class_names if run.names_known else None,
+        "params": run.params,
+        "teacher_params": run.teacher_params,
         "backbone": config.backbone,
         "dropped": files.read(kept).tensors if kept.exists() else {},
-        "notes": [f"{path}: step {state['step']}, {config.backbone}, {config.num_classes} classes"],
-        "origin": origin.of_run(path, state),
+        "notes": [f"{path}: step {run.step}, {config.backbone}, {config.num_classes} classes"],
+        "origin": origin.of_run(path, run),
     }, config
 
 

@@ -16,13 +16,11 @@ import jax.numpy as jnp
 from jax import export as jax_export
 
 from toco_jax.cli import commands
-from toco_jax.config import with_values
 from toco_jax.data.classes import palette
 from toco_jax.inference.native import SEG_SCALES
 from toco_jax.method import cams
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.ops.resize import resize
-from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import check_file, write_atomically
@@ -67,32 +65,23 @@ def export_run(
         CheckpointError: there is no run.
         OutputError: the folder of `out` cannot be written to.
     """
-    from toco_jax.run import checkpoints, workdir
+    from toco_jax.run import runs
 
     check_file(out, "OUT")
-    config, state = checkpoints.load_run(run)
-    size = config.crop_size if size is None else size
-    folder, _ = checkpoints.run_folder(run)
-    names = workdir.class_names(folder, config)
-    notes = [] if names else [workdir.missing_names(folder, config.num_classes)]
+    notes: list[str] = []
     # One program for every platform: nothing in it may depend on the devices at hand.
-    dtype = "float32" if config.compute_dtype == "auto" else config.compute_dtype
-    config = with_values(
-        config, compute_dtype=dtype, machine={"attention": "xla", "low_memory": "off"}
-    )
-    grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
-    model = make_model(config, grid=grid)
-    scales = tuple(config.cam_scales) if multiscale else None
-    predict = make_predictor(model, state["params"], cam_scales=scales)
-    patch = model.backbone.patch
+    loaded = runs.load(run, portable=True, report=notes.append)
+    size = loaded.config.crop_size if size is None else size
+    scales = tuple(loaded.config.cam_scales) if multiscale else None
+    predict = make_predictor(loaded.model, loaded.params, cam_scales=scales)
+    patch, names = loaded.model.backbone.patch, loaded.class_names
     if size < patch or size % patch:
         raise ExportError(f"--size={size} must be a positive multiple of the patch side {patch}")
     data = serialize(predict, size=size)
     write_atomically(out, data)
-    names_known, names = names is not None, names or workdir.numbered(config.num_classes)
     about = {
         "classes": ["background", *names],
-        "names_known": names_known,
+        "names_known": loaded.names_known,
         "palette": palette(len(names) + 1).tolist(),
         "input": {"dtype": "uint8", "shape": ["b", size, size, 3], "channels": "RGB"},
         "outputs": {
@@ -100,7 +89,7 @@ def export_run(
             "cam": {"shape": ["b", size, size, len(names)], "range": [0, 1]},
             "class_scores": {"shape": ["b", len(names)], "range": [0, 1]},
         },
-        "backbone": config.backbone,
+        "backbone": loaded.config.backbone,
         "multiscale": multiscale,
         "platforms": list(PLATFORMS),
     }

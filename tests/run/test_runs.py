@@ -42,6 +42,29 @@ def test_a_run_of_a_cpu_keeps_its_precision_on_a_gpu(run):
     assert (model.compute.dtype, model.compute.attention) == ("float32", "xla")
 
 
+def test_a_portable_run_is_the_same_network_on_every_machine(run, capsys):
+    change(run, compute_dtype="auto", machine={"attention": "cudnn", "low_memory": "on"})
+    here = runs.load(run, portable=True)
+    with made_for("gpu"):
+        there = runs.load(run, portable=True)
+    assert here.model == there.model
+    assert here.config.to_dict() == there.config.to_dict()
+    compute = here.model.compute
+    assert (compute.dtype, compute.attention, compute.remat) == ("float32", "xla", False)
+    assert here.recorded.compute_dtype == "auto"
+    assert here.recorded.machine.attention == "cudnn"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_what_is_not_known_is_reported(run, capsys):
+    config = json.loads((run / "config.json").read_text())
+    change(run, data=config["data"] | {"source": "folder"})
+    lines = []
+    runs.load(run, report=lines.append)
+    assert len(lines) == 1 and "classes.json is missing" in lines[0]
+    assert capsys.readouterr() == ("", "")
+
+
 def test_the_fingerprint_sees_every_parameter_and_the_configuration(run):
     loaded, again = runs.load(run), runs.load(run)
     assert loaded.fingerprint == again.fingerprint

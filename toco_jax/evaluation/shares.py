@@ -61,8 +61,10 @@ def count_split(
             left = [place for place in places if not done[place]]
             if len(left) < len(places):
                 report(f"{name}: {len(places) - len(left)} of {len(places)} images are done")
+            if not left:
+                continue
             with Progress(name, len(left), report=report) as progress:
-                for place, more in run_pass(left) if left else ():
+                for place, more in run_pass(left):
                     counting.add(counts, more)
                     done[place] = 1
                     progress()

@@ -20,6 +20,7 @@ from toco_jax.run import checkpoints, workdir
 from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.progress import say_aside
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,18 +29,22 @@ class Run:
 
     Attributes:
         folder: the run's folder.
-        config: its configuration, executed as suits the devices at hand.
+        recorded: its configuration as `config.json` has it.
+        config: the same, executed as suits the devices at hand.
         model: the network.
         params: the network's parameters.
+        teacher_params: those of the teacher's projection head.
         step: the training step that they belong to.
         class_names: the foreground classes; "class 1", ... if their names are not known.
         names_known: whether the names are known.
     """
 
     folder: pathlib.Path
+    recorded: ConfigDict
     config: ConfigDict
     model: ToCo
     params: dict
+    teacher_params: dict
     step: int
     class_names: tuple[str, ...]
     names_known: bool
@@ -98,39 +103,53 @@ class Run:
         return np.arange(len(names))
 
 
-def warn(text: str) -> None:
-    """Prints a line on stderr."""
-    say(text, error=True)
-
-
-def load(checkpoint: str | os.PathLike, *, report: Callable[[str], None] = warn) -> Run:
+def load(
+    checkpoint: str | os.PathLike,
+    *,
+    portable: bool = False,
+    report: Callable[[str], None] = say_aside,
+) -> Run:
     """Loads a network from a run's folder or from `<run>/checkpoints/<step>`.
 
     The network computes in the precision it was trained in, executed as suits the devices at hand.
 
     Args:
         checkpoint: the folder of a run (its newest checkpoint), or one checkpoint in it.
+        portable: whether the network is to be the same program on every machine instead.
         report: receives a line for each thing that is not known of the run.
 
     Raises:
         CheckpointError: there is no run or no checkpoint, or its `classes.json` is broken.
     """
-    config, state = checkpoints.load_run(checkpoint)
+    recorded, state = checkpoints.load_run(checkpoint)
     folder, _ = checkpoints.run_folder(checkpoint)
-    names = workdir.class_names(folder, config)
+    names = workdir.class_names(folder, recorded)
     if names is None:
-        report(workdir.missing_names(folder, config.num_classes))
-    config = _executed_here(config, folder, trained=state["step"] > 0, report=report)
+        report(workdir.missing_names(folder, recorded.num_classes))
+    if portable:
+        config, platform = _executed_anywhere(recorded), "cpu"
+    else:
+        trained, platform = state["step"] > 0, None
+        config = _executed_here(recorded, folder, trained=trained, report=report)
     grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
     return Run(
-        folder,
-        config,
-        make_model(config, grid=grid),
-        state["params"],
-        state["step"],
-        names or workdir.numbered(config.num_classes),
-        names is not None,
+        folder=folder,
+        recorded=recorded,
+        config=config,
+        model=make_model(config, grid=grid, platform=platform),
+        params=state["params"],
+        teacher_params=state["teacher_params"],
+        step=state["step"],
+        class_names=names or workdir.numbered(config.num_classes),
+        names_known=names is not None,
     )
+
+
+def _executed_anywhere(config: ConfigDict) -> ConfigDict:
+    """Returns a run's configuration as any machine can execute it."""
+    dtype = "float32" if config.compute_dtype == "auto" else config.compute_dtype
+    machine = {"attention": "xla", "low_memory": "off"}
+    return with_values(config, machine=machine, compute_dtype=dtype)
 
 
 def _executed_here(

@@ -13,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from toco_jax.models.vit import backbone_from_name
+from toco_jax.runtime.console import silent
 from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError
 from toco_jax.weights import (
     backbone_files,
@@ -233,18 +234,18 @@ def from_tensors(
 def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_width: int) -> dict:
     """Returns the dictionary of `load` for a run, after it has checked the shapes."""
     # Imported late, because orbax is slow to import and only runs need it.
-    from toco_jax.run import checkpoints
+    from toco_jax.run import runs
 
-    config, state = checkpoints.load_run(path)
-    _check_backbone(config.backbone, backbone)
-    tree = {**state["params"], "teacher": state["teacher_params"]}
+    run = runs.load(path, portable=True, report=silent)
+    _check_backbone(run.config.backbone, backbone)
+    tree = {**run.params, "teacher": run.teacher_params}
     paths = traverse_util.flatten_dict(tree, sep="/")
     grid = backbone_files.grid_of(paths["encoder/pos_embed"], "encoder/pos_embed")
     spec = backbone_from_name(backbone)
     sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
     needs = f"{backbone} with {num_classes} classes"
     params, teacher = _nested(layouts.assemble(paths, sources, needs=needs))
-    about = origin.of_run(path, state)
+    about = origin.of_run(path, run)
     notes = [f"{path}: a run at step {about['step']}, its parameters' SHA-256 {about['sha256']}"]
     return _result(params, teacher, notes, "a run") | {"origin": about}
 

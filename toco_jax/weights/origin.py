@@ -3,12 +3,15 @@
 import hashlib
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from flax import traverse_util
 
 from toco_jax.weights import files
+
+if TYPE_CHECKING:  # orbax is slow to import, and only runs need it
+    from toco_jax.run.runs import Run
 
 
 def of_file(init: str, path: pathlib.Path, file: files.WeightFile, layout: str) -> dict[str, Any]:
@@ -17,11 +20,11 @@ def of_file(init: str, path: pathlib.Path, file: files.WeightFile, layout: str) 
     return about | {"format": file.format, "layout": layout}
 
 
-def of_run(path: pathlib.Path, state: Mapping[str, Any]) -> dict[str, Any]:
+def of_run(path: pathlib.Path, run: "Run") -> dict[str, Any]:
     """Returns JSON values that identify a run and its step; the SHA-256 is that of `digest_of`."""
-    digest = digest_of(state["params"], state["teacher_params"])
+    digest = digest_of(run.params, run.teacher_params)
     about = {"init": str(path), "path": str(path.absolute()), "sha256": digest}
-    return about | {"format": "a run", "step": int(state["step"])}
+    return about | {"format": "a run", "step": run.step}
 
 
 def digest_of(params: Mapping, teacher_params: Mapping) -> str:
