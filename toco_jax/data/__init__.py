@@ -4,10 +4,10 @@ A record source is any object with
 
     class_names   tuple[str, ...]    the C foreground classes
     split         str
-    names         sequence of str    one unique name a record, in order
+    names         sequence of str    one unique name per record, in order
     num_present   int                largest number of classes present in one image
     len(source)
-    remarks       sequence of `remarks.DataRemark`, what the owner should know; may be missing
+    remarks       sequence of `remarks.DataRemark` for the owner of the data; optional
     source[i]     {"name": str, "image": uint8 [H, W, 3] RGB, "cls_label": float32 [C] in {0, 1}}
                   and, when opened with masks, "mask": uint8 [H, W], 0 background, 1..C, 255 ignored
 
@@ -46,20 +46,19 @@ def open_source(
 
     Args:
         name: one of `SOURCES`.
-        root: the data set's folder; `shapes` makes its images and needs none.
-        split: the split's name in that data set.
+        root: folder of the data set; not needed by `shapes`, which makes its images.
+        split: name of the split in that data set.
         masks: whether records carry "mask". Training does not need masks and must not ask.
-        seed: of the procedural images.
+        seed: seed of the procedural images.
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
-        label_separator: what separates several labels in one text of a `folder`'s labels, "" to
-            find it out.
+        label_separator: what separates several labels in one text of a `folder`; "" finds it out.
         mask_folder: folder of masks, relative to the root, "" for the usual place.
-        mask_foreground: the value that stands for the only class in masks; 0 for masks of labels.
-        val_fraction: share of the validation images in the split of a `folder`.
-        split_seed: draws that split.
-        splits: all splits of a run on a `folder`, whose folders are no classes.
-        class_names: all classes in label order where a `folder` must have just these.
+        mask_foreground: value of the only class in masks; 0 if masks hold labels.
+        val_fraction: share of validation images where the splits of a `folder` are drawn by lot.
+        split_seed: seed of that draw.
+        splits: names of all splits of a run on a `folder`; folders of these names are no classes.
+        class_names: all classes in label order, if a `folder` must have exactly these.
         on_problem: called with the name and a `DataError` for each image whose label cannot be
             read, which then has no classes, and with "" and one for what is wrong with a `folder`
             as a whole; None raises the first one.
@@ -97,7 +96,7 @@ def open_source(
 
 
 class Part:
-    """Some records of a source; a record source itself."""
+    """A record source with some of the records of another one."""
 
     def __init__(self, source: Any, places: Sequence[int]):
         self._source, self._places = source, places
@@ -117,7 +116,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         config: a configuration with the keys of `config.defaults`.
         part: "train" or "val".
         masks: whether records carry "mask".
-        **options: of `open_source`, over what the configuration says.
+        **options: options of `open_source` that replace those of the configuration.
     """
     data = config.data
     chosen = {

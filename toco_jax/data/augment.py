@@ -61,7 +61,7 @@ def base_crop(
     crop_size: int,
     scale_range: tuple[float, float],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random rescaling, flip and square crop: ([S, S, 3], valid box int32 [4])."""
+    """Rescales, flips and crops at random; returns ([S, S, 3], valid box int32 [4])."""
     scale = rng.uniform(*scale_range)
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
     return random_crop(random_flip(resize(image, height, width), rng), rng, size=crop_size)
@@ -83,7 +83,7 @@ def random_crop(
 
 
 def _random_interval(side: int, rng: np.random.Generator, size: int) -> tuple[int, int, int]:
-    """(start in the image, start in the crop, length) along one axis."""
+    """Draws (start in the image, start in the crop, length) along one axis."""
     offset = int(rng.integers(abs(side - size) + 1))
     return (offset, 0, size) if side >= size else (0, offset, side)
 
@@ -112,9 +112,11 @@ def random_rectangle(
     area_range: tuple[float, float],
     ratio_range: tuple[float, float],
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a rectangle with a share of the area uniform in `area_range`
-    and a width / height log-uniform in `ratio_range`. After ten draws that do not fit: the largest
-    central rectangle whose ratio is allowed."""
+    """Draws (top, left, height, width) of a rectangle within an image.
+
+    Its share of the area is uniform in `area_range`, its width / height log-uniform in
+    `ratio_range`. After ten draws that do not fit, it is the largest central rectangle of an
+    allowed ratio."""
     log_ratio = tuple(math.log(ratio) for ratio in ratio_range)
     for _ in range(10):
         area = height * width * rng.uniform(*area_range)
@@ -136,7 +138,7 @@ def photometric(
     blur_sigma: tuple[float, float] = (0.1, 2.0),
     solarise_rate: float = 0.0,
 ) -> np.ndarray:
-    """Colour jitter (rate 0.8), grey (0.2), blur of a uniform sigma, solarising: in that order."""
+    """Applies colour jitter (rate 0.8), grey (0.2), blur and solarising, in that order."""
     if rng.random() < 0.8:
         image = colour_jitter(image, rng)
     if rng.random() < 0.2:
@@ -195,7 +197,7 @@ def resize(
 
 
 def adjust_brightness(image: np.ndarray, factor: float) -> np.ndarray:
-    """`factor * image`, clipped."""
+    """Returns `factor * image`, clipped."""
     return cv2.addWeighted(image, factor, image, 0, 0)
 
 
@@ -218,12 +220,12 @@ def adjust_hue(image: np.ndarray, shift: float) -> np.ndarray:
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """Luma (0.299, 0.587, 0.114) in all three channels."""
+    """Replaces all three channels by the luma (0.299, 0.587, 0.114)."""
     return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur of standard deviation `sigma` pixels; the border is replicated."""
+    """Blurs with a Gaussian of `sigma` pixels; the border is replicated."""
     return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
 
 

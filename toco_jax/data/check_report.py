@@ -1,4 +1,4 @@
-"""What `toco_jax.data.check` found, as tables and as JSON."""
+"""Prints what `toco_jax.data.check` found as tables, and returns it as JSON."""
 
 import dataclasses
 import itertools
@@ -13,7 +13,7 @@ _SHOWN = 10  # problems of a kind, and pairs of classes, that are printed
 
 
 def print_splits(splits: dict[str, Any]) -> None:
-    """Counts, sizes, class frequencies and the most frequent pairs of classes."""
+    """Prints counts, sizes, class frequencies and the most frequent pairs of classes."""
     headings = ("", "split", "listed", "readable", "classes an image", "smallest", "largest")
     rows = []
     for part, split in splits.items():
@@ -47,7 +47,14 @@ def _print_classes(splits: dict[str, Any]) -> None:
 
 
 def pairs(labels: np.ndarray) -> list[tuple[int, int, int]]:
-    """(images, class, class) of all classes that occur together, the most frequent first."""
+    """Counts the images of each pair of classes that occur together.
+
+    Args:
+        labels: uint8 [N, C] of 0 and 1.
+
+    Returns:
+        (images, class, class), the most frequent pair first.
+    """
     together = labels.T.astype(np.int64) @ labels
     found = [
         (int(together[a, b]), a, b)
@@ -58,7 +65,7 @@ def pairs(labels: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def print_problems(problems: Sequence[Any]) -> None:
-    """The problems by kind, those that stop training first, a few of each."""
+    """Prints a few problems of each kind, those that stop training first."""
     kinds = {(not problem.fatal, problem.kind, problem.split) for problem in problems}
     for remark, kind, split in sorted(kinds):
         those = [p for p in problems if (not p.fatal, p.kind, p.split) == (remark, kind, split)]
@@ -73,7 +80,7 @@ def print_problems(problems: Sequence[Any]) -> None:
 
 
 def report(splits: dict[str, Any], problems: Sequence[Any]) -> dict[str, Any]:
-    """Everything as JSON values."""
+    """Returns all counts and problems as values that JSON can hold."""
     about = {}
     for part, split in splits.items():
         names, labels = split.source.class_names, split.labels

@@ -1,4 +1,4 @@
-"""Class names in label order (label k + 1 is name k), and the colours labels are shown in."""
+"""Class names in label order (label k + 1 is name k), checks of names, and label colours."""
 
 import itertools
 import re
@@ -29,7 +29,7 @@ COCO_CLASSES = (
 
 
 def palette(n: int = 256) -> np.ndarray:
-    """PASCAL VOC's colours of the labels 0..n-1: uint8 [n, 3] RGB, n at most 256.
+    """Returns PASCAL VOC's colours of the labels 0..n-1: uint8 [n, 3] RGB, n at most 256.
 
     Bits 0, 1, 2 of a label become the top bits of red, green and blue, bits 3, 4, 5 the next ones,
     and so on. Background is black and 255 (ignored) is (224, 224, 192).
@@ -110,16 +110,15 @@ def name_problems(names: Iterable[str]) -> list[str]:
 
 
 def in_label_order(names: Iterable[str], *, masks: bool) -> tuple[tuple[str, ...], str, str]:
-    """Class names that nobody put in order, as labels count them.
+    """Puts class names in the order of labels, if no list says the order.
 
     Args:
         names: distinct names.
         masks: whether there are masks, whose values the order gives a meaning.
 
     Returns:
-        The names in alphabetical order, or in numeric order where all are whole numbers; a remark
-        on the order, "" where there is nothing to say; and what makes the order a guess, "" if
-        nothing does.
+        The names in alphabetical order, or in numeric order if all are whole numbers; a remark on
+        the order or ""; and why the order is a guess, "" if it is none.
     """
     names = sorted(names)
     if names and all(re.fullmatch("[0-9]+", name) for name in names):
@@ -137,6 +136,6 @@ def in_label_order(names: Iterable[str], *, masks: bool) -> tuple[tuple[str, ...
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """A key that sorts c2 before c10."""
+    """Returns a key that sorts c2 before c10."""
     parts = re.split("([0-9]+)", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

@@ -1,4 +1,4 @@
-"""A split of images in files: what the sources on a disk are once they are opened."""
+"""`FileSource`, a record source of image files, and the helpers that open one."""
 
 import dataclasses
 import functools
@@ -26,21 +26,21 @@ Remark = tuple[str, str]
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """One opened split; a record source (see `toco_jax.data`).
+    """An opened split of image files; a record source (see `toco_jax.data`).
 
     Attributes:
         class_names: the C foreground classes.
-        split: the split's name.
-        names: one unique name a record.
-        images: the image file of each record.
+        split: name of the split.
+        names: one unique name per record.
+        images: path of the image file of each record.
         cls_labels: uint8 [N, C] of 0 and 1.
-        masks: the mask file of each record, None for a record whose pixels are all to be ignored;
-            None altogether: records carry no mask.
+        masks: path of the mask file of each record, None for a record whose pixels are all to be
+            ignored. None instead of a tuple if records carry no mask.
         mask_format: how the mask files store labels.
-        list_folder: where a list `<split>.txt` of names makes a split.
-        remarks: what the owner of the files should know.
-        copies: name of an image that other files hold too to the first of their names.
-        left_out: labelled images that this split does not have.
+        list_folder: folder in which a list `<split>.txt` of names makes a split.
+        remarks: for the owner of the files.
+        copies: for each image that other files hold too, the first of their names.
+        left_out: names of labelled images that are not in this split.
     """
 
     class_names: tuple[str, ...]
@@ -57,7 +57,7 @@ class FileSource:
 
     @functools.cached_property
     def num_present(self) -> int:
-        """Largest number of classes in one image, at least 1."""
+        """The largest number of classes in one image, at least 1."""
         return max(1, int(self.cls_labels.sum(axis=1).max()))
 
     def __len__(self) -> int:
@@ -72,8 +72,18 @@ class FileSource:
         return record
 
     def mask(self, i: int, photo: Photo) -> tuple[np.ndarray, list[Remark]]:
-        """Labels uint8 [H, W] of a record opened with masks whose decoded image is `photo`, and
-        remarks on how they were read."""
+        """Reads the mask of a record.
+
+        Args:
+            i: place of the record.
+            photo: its decoded image.
+
+        Returns:
+            Labels uint8 [H, W], and remarks on how they were read.
+
+        Raises:
+            DataError: the mask is missing, damaged, does not fit the image or has other values.
+        """
         path = self.masks[i]
         if path is None:
             # Where there are so many classes that 255 is one, another value beyond every label.
@@ -94,17 +104,20 @@ class FileSource:
 def fitted(
     mask: np.ndarray, photo: Photo, name: str, image: str
 ) -> tuple[np.ndarray, list[Remark]]:
-    """A mask on its upright image, and a remark if it was turned, or perhaps has to be.
+    """Turns a mask upright like its image, if it was drawn on the stored pixels.
 
-    A mask of the size that the image is stored in was drawn by a tool that does not heed the note,
-    and is turned as the note says. Where both sizes are equal nothing tells the tool: the mask is
-    taken for one of the upright image, as most tools draw them.
+    A mask of the size that the image is stored in was drawn by a tool that ignores EXIF, and is
+    turned as EXIF says. If both sizes are equal, the mask is taken to be upright, as most tools
+    draw them.
 
     Args:
         mask: uint8 [H, W].
         photo: the image.
-        name: of the mask, for the messages.
-        image: its name, for the messages.
+        name: name of the mask in messages.
+        image: name of the image in messages.
+
+    Returns:
+        The mask, and a remark if it was turned or may have to be.
 
     Raises:
         DataError: the mask fits neither way.
@@ -130,7 +143,7 @@ def fitted(
 
 
 def raise_problem(_name: str, error: DataError) -> None:
-    """What openers do with the first problem of a single file unless told otherwise."""
+    """Raises a problem: what openers do with the first one unless told otherwise."""
     raise error
 
 
@@ -140,8 +153,17 @@ def labels_of(
     num_classes: int,
     on_problem: OnProblem,
 ) -> np.ndarray:
-    """uint8 [N, C]: `read` of every name, in parallel; zeros where it raises `DataError` and
-    `on_problem` lets that pass."""
+    """Reads the label of every name, in parallel.
+
+    Args:
+        names: names of N images.
+        read: returns the label [C] of an image.
+        num_classes: C.
+        on_problem: called with a name and the `DataError` that `read` raised for it.
+
+    Returns:
+        uint8 [N, C], with zeros for the images that `on_problem` was called for.
+    """
 
     def attempt(name: str) -> np.ndarray | DataError:
         try:
@@ -160,13 +182,13 @@ def labels_of(
 
 
 def evenly_spaced(total: int, wanted: int) -> np.ndarray:
-    """Positions of `wanted` of `total` things at equal distances, all of them if fewer."""
+    """Returns `wanted` positions among `total` at equal distances, or all if there are fewer."""
     count = min(total, wanted)
     return np.arange(count) * total // max(count, 1)
 
 
 def read_list(path: pathlib.Path) -> tuple[str, ...]:
-    """The names in a list, one a line; empty lines do not count."""
+    """Reads a list of names, one per line. Empty lines do not count."""
     if not path.exists():
         there = ", ".join(sorted(other.stem for other in path.parent.glob("*.txt"))) or "none"
         raise DataError(

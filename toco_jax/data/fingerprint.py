@@ -1,4 +1,4 @@
-"""Tells whether the images, labels and masks of a split are still the same."""
+"""Hashes the images, labels and masks of a split, to tell whether they have changed."""
 
 import hashlib
 import json
@@ -12,11 +12,11 @@ from toco_jax.data.renumbered import Renumbered
 
 
 def fingerprint(source: Any, count: int) -> str:
-    """A hash of the first `count` records of a source.
+    """Hashes the first `count` records of a source.
 
-    Names, classes, labels and masks count by their content; images, which are many bytes, by size
-    and time of change. Of records that are kept in other files than these, the files of the data
-    set's folder count by size and time, and procedural records by name and seed.
+    Names, classes, labels and masks are hashed by content; images, which are large, by size and
+    time of change. For a source without such files, the files in its folder are hashed by size and
+    time, and procedural records by name and seed.
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in _parts(source, count):

@@ -1,1 +1,1 @@
-"""What is made once from the official files of a data set."""
+"""Makes labels, masks and records from the official files of a data set, once."""

@@ -1,4 +1,4 @@
-"""Reads COCO's annotation files, instances_*.json, and names what is wrong in them."""
+"""Reads and checks COCO's annotation files, instances_*.json."""
 
 import json
 import pathlib
@@ -16,7 +16,7 @@ _REMEDY = "correct it or download the file again"
 
 
 def read_annotations(path: pathlib.Path) -> list[dict]:
-    """The annotated images of a file, in the order of their ids.
+    """Reads the annotated images of a file, in the order of their ids.
 
     Returns:
         A list of {"name": file name without folder and ending, "size": (height, width), "objects":
@@ -58,7 +58,7 @@ def read_annotations(path: pathlib.Path) -> list[dict]:
 
 
 def _content(path: pathlib.Path) -> dict[str, list[dict]]:
-    """The three lists of objects that an instances file has."""
+    """Reads the three lists of objects that an instances file has."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
@@ -91,7 +91,7 @@ def _check_categories(path: pathlib.Path, categories: list[dict]) -> None:
 
 
 def _images(path: pathlib.Path, items: list[dict]) -> dict[int, dict]:
-    """Images by id, without objects yet."""
+    """Reads the images by id, with no objects yet."""
     images, ids = {}, {}
     for number, item in enumerate(items, start=1):
         ident = _whole(item, "id", f"{path}, image number {number}")
@@ -130,7 +130,7 @@ def _field(item: dict, field: str, where: str) -> Any:
 
 
 def _whole(item: dict, field: str, where: str) -> int:
-    """A whole number, which some tools write as text or with a decimal point."""
+    """Reads a whole number, which some tools write as text or with a decimal point."""
     value = _field(item, field, where)
     try:
         number = None if isinstance(value, bool) else int(value)

@@ -1,4 +1,4 @@
-"""Image-level labels and VOC-style masks from COCO's annotation files.
+"""Makes image-level labels and VOC-style masks from COCO's annotation files.
 
 Rules: an image counts if it has any annotation; every annotated object counts for the image's
 labels, crowds too. In the mask, crowd regions come first and are 255; then all other objects, the
@@ -30,17 +30,17 @@ _CHUNK = 64  # images a task of a worker
 def prepare_part(
     root: pathlib.Path, out: pathlib.Path, part: str, *, workers: int
 ) -> Iterator[tuple[int, int]]:
-    """Writes `<part>.npz` and the masks of one part of COCO; masks that are there are kept.
+    """Writes `<part>.npz` and the missing masks of one part of COCO.
 
     Args:
         root: the folder with `annotations/instances_<part>.json`.
         out: the prepared folder.
         part: train2014 or val2014.
-        workers: processes beside this one; 0 works in this one.
+        workers: number of processes to use beside this one; 0 works in this one.
 
     Yields:
         (masks done, masks in all), the first time before any is drawn. After the last one the part
-        is whole; a run that was stopped goes on where it was.
+        is complete. A run that was stopped goes on where it stopped.
 
     Raises:
         DataError: an annotation file that is missing, damaged or not COCO's.
@@ -74,7 +74,7 @@ def prepare_part(
 
 
 def _stamp(path: pathlib.Path) -> str:
-    """What tells an annotation file from another one of the same name."""
+    """Identifies the version of an annotation file, by its size and time of change."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -85,14 +85,14 @@ def _stamp(path: pathlib.Path) -> str:
 
 
 def image_label(objects: Iterable[dict]) -> np.ndarray:
-    """uint8 [80], 1 for the class of every object."""
+    """Returns the label of an image, uint8 [80], 1 for the class of every object."""
     label = np.zeros(len(COCO_CLASSES), np.uint8)
     label[[item["label"] - 1 for item in objects]] = 1
     return label
 
 
 def draw_mask(objects: Iterable[dict], size: tuple[int, int]) -> np.ndarray:
-    """Label map uint8 [H, W] of an image's objects, by the rules on top of this module."""
+    """Draws the label map uint8 [H, W] of an image's objects, by the rules of this module."""
     mask = np.zeros(size, np.uint8)
     layers = []
     for item in objects:
@@ -123,7 +123,7 @@ def _draw_chunk(images: list[dict], folder: pathlib.Path) -> int:
 
 
 def _draw_all(images: list[dict], folder: pathlib.Path, workers: int) -> Iterator[int]:
-    """Draws masks; yields how many every time some are done."""
+    """Draws the masks of all images; yields the number of masks after each chunk."""
     pycocotools_mask()  # rather missed here than in every process
     chunks = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
     draw = functools.partial(_draw_chunk, folder=folder)
@@ -137,7 +137,7 @@ def _draw_all(images: list[dict], folder: pathlib.Path, workers: int) -> Iterato
 
 
 def parts_to_prepare(root: pathlib.Path) -> list[str]:
-    """The parts whose annotation files are there.
+    """Names the parts whose annotation files are there.
 
     Raises:
         DataError: there is none.

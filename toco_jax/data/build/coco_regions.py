@@ -1,4 +1,4 @@
-"""The pixels of an object in COCO's annotations, from polygons or from run lengths."""
+"""Rasterises the regions of COCO's annotations: polygons and run lengths."""
 
 import functools
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ _MOST_BITS = 60  # of a number in a text of run lengths; more than any image has
 
 
 def region(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
-    """The pixels that a `segmentation` covers: bool [H, W].
+    """Returns the pixels that a `segmentation` covers: bool [H, W].
 
     Raises:
-        ValueError: it is malformed, or made for an image of another size. Nothing is drawn then:
-            pycocotools fills the pixels behind run lengths that are too few with what lay in the
-            memory, and crashes at coordinates that are no number or very large.
+        ValueError: it is malformed, or made for an image of another size. This is checked before
+            pycocotools sees it, which fills pixels from uninitialised memory if run lengths are
+            too short and crashes at coordinates that are not finite or very large.
     """
     if isinstance(segmentation, list):
         return _inside_polygons([_corners(polygon, size) for polygon in segmentation], size)
@@ -41,7 +41,10 @@ def region(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def run_lengths(counts: Any) -> list[int]:
-    """Run lengths, outside and inside in turn, column by column, of a list or a compressed text."""
+    """Reads run lengths from a list or a compressed text.
+
+    They count pixels outside and inside in turn, column by column.
+    """
     if isinstance(counts, (str, bytes)):
         counts = _decompressed(counts)
     if not isinstance(counts, list):
@@ -53,8 +56,11 @@ def run_lengths(counts: Any) -> list[int]:
 
 
 def _decompressed(text: str | bytes) -> list[int]:
-    """COCO's text of run lengths: 5 bits a character, the lowest first, a sixth bit if more follow;
-    from the fourth number on each is the difference to the last but one."""
+    """Reads COCO's text of run lengths.
+
+    A character holds 5 bits of a number, the lowest first, and a sixth bit that is set if more
+    follow. From the fourth number on, each is the difference to the one before the last.
+    """
     counts, number, shift = [], 0, 0
     for character in text if isinstance(text, bytes) else text.encode():
         bits = character - 48
@@ -76,7 +82,7 @@ def _decompressed(text: str | bytes) -> list[int]:
 
 
 def _corners(polygon: Any, size: tuple[int, int]) -> list[float]:
-    """A polygon's coordinates x, y, x, y, ... once they are found sound."""
+    """Checks and returns the coordinates x, y, x, y, ... of a polygon."""
     if not isinstance(polygon, list) or not all(
         isinstance(number, (int, float)) for number in polygon
     ):
@@ -102,7 +108,7 @@ def _inside_polygons(polygons: Sequence[list[float]], size: tuple[int, int]) -> 
 
 @functools.cache
 def pycocotools_mask() -> Any:
-    """pycocotools' module for masks.
+    """Imports pycocotools' module for masks.
 
     Raises:
         DataError: it is not installed.

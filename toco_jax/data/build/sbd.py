@@ -1,4 +1,4 @@
-"""SegmentationClassAug out of the Semantic Boundaries Dataset's .mat files."""
+"""Makes SegmentationClassAug from the Semantic Boundaries Dataset's .mat files."""
 
 import pathlib
 from collections.abc import Iterator
@@ -17,12 +17,12 @@ from toco_jax.runtime.errors import DataError
 def prepare_sbd(root: pathlib.Path, sbd: pathlib.Path) -> Iterator[tuple[int, int]]:
     """Fills <root>/SegmentationClassAug with the masks of VOC and those of SBD.
 
-    Where both have an image, VOC's own mask is taken: it is the finer one and has ignored borders.
-    Masks that are there are kept; a run that was stopped goes on where it was.
+    If both have an image, VOC's own mask is taken, as it is finer and has ignored borders. Masks
+    that are there are kept, so a run that was stopped goes on where it stopped.
 
     Args:
         root: the devkit, .../VOCdevkit/VOC2012.
-        sbd: SBD's folder; `cls/*.mat` lies in it or in its `dataset`.
+        sbd: folder of SBD, with `cls/*.mat` in it or in its `dataset`.
 
     Yields:
         (masks done, masks in all), the first time before any is written.
@@ -77,7 +77,7 @@ def _read_own(path: pathlib.Path, _loadmat: Any) -> np.ndarray:
 
 
 def read_mat(path: pathlib.Path, loadmat: Any) -> np.ndarray:
-    """Labels uint8 [H, W] in 0..20 of one of SBD's `cls` files."""
+    """Reads labels uint8 [H, W] in 0..20 from one of SBD's `cls` files."""
     try:
         mask = np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
         whole = np.isin(mask, np.arange(len(VOC_CLASSES) + 1)).all()

@@ -17,7 +17,7 @@ KINDS = ("voc", "coco", "folder")
 
 
 class TocoRecords(tfds.core.GeneratorBasedBuilder):
-    """Image files as they are, image-level labels and label maps of some `FileSource`s."""
+    """Builds records of image files, image-level labels and label maps from `FileSource`s."""
 
     VERSION = tfds.core.Version("1.0.0")
     # TFDS looks beside the code for checksums of downloads, of which there are none, by means of a
@@ -74,11 +74,11 @@ class TocoRecords(tfds.core.GeneratorBasedBuilder):
 
 
 def build(sources: dict[str, FileSource], out: str, *, kind: str) -> str:
-    """Writes <out>/toco_records/<kind>/1.0.0, or leaves it alone if it is there.
+    """Writes <out>/toco_records/<kind>/1.0.0, unless it is there.
 
     Args:
-        sources: opened sources by split, of equal classes, all with masks or all without.
-        out: a folder or a bucket's path.
+        sources: sources by split, with the same classes, all with masks or all without.
+        out: a folder, or the path of a bucket.
         kind: one of `KINDS`.
 
     Returns:

@@ -1,1 +1,1 @@
-"""What a folder of your own images holds."""
+"""Reads folders of your own images: classes, labels, splits and masks."""
