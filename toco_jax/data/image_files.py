@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures: one rule for training, the check and prediction."""
+"""Finds the pictures in a folder, by one rule for training, the check and prediction."""
 
 import dataclasses
 import importlib.util
@@ -39,9 +39,9 @@ class Listing:
     """The pictures below a folder.
 
     Attributes:
-        files: those to be read, sorted.
-        passed_over: those that are not, by the reason with its remedy, which completes a sentence
-            that begins with the files.
+        files: the pictures to read, sorted.
+        passed_over: files and folders that are not read, by reason. A reason includes the remedy
+            and completes a sentence that begins with the files.
         others: files that do not look like pictures, sorted.
     """
 
@@ -50,7 +50,7 @@ class Listing:
     others: tuple[pathlib.Path, ...] = ()
 
     def remarks(self) -> list[str]:
-        """A sentence for each reason to pass files over, with their number and the first three."""
+        """Returns a sentence for each reason, with the number of files and the first three."""
         return [
             f"{len(paths)} {'folder' if reason == _NOT_ENTERED else 'file'}"
             f"{'' if len(paths) == 1 else 's'} passed over: "
@@ -72,8 +72,8 @@ def image_files(
 
     Args:
         root: the folder.
-        endings: in small letters, of the files to be taken.
-        leave_out: folders that are not entered.
+        endings: endings of pictures, in small letters.
+        leave_out: folders not to enter.
     """
     left_out = {os.path.realpath(folder) for folder in leave_out}
     files: list[pathlib.Path] = []
@@ -95,9 +95,9 @@ def image_files(
 
 
 def image_of_each(folder: pathlib.Path, names: Iterable[str]) -> tuple[pathlib.Path, ...]:
-    """The picture of each name in a folder, NAME.jpg or one of another ending.
+    """Finds the picture of each name in a folder, NAME.jpg or one of another ending.
 
-    Where there is none the path is NAME.jpg, for the message that it is missing.
+    If there is none, the path is NAME.jpg, for the message that it is missing.
     """
     there: dict[str, str] = {}
     for file in sorted(os.listdir(folder)) if folder.is_dir() else ():
@@ -108,7 +108,7 @@ def image_of_each(folder: pathlib.Path, names: Iterable[str]) -> tuple[pathlib.P
 
 
 def _reason_to_pass_over(path: pathlib.Path, endings: Collection[str]) -> str:
-    """Why a file that looks like a picture is not taken; "" for those taken and for other files."""
+    """Says why a file that looks like a picture is not read; "" for all other files."""
     ending = path.suffix.lower()
     if ending in endings and path.name.startswith("."):
         return "hidden by the dot at the start of the name; rename those you need"
@@ -118,9 +118,9 @@ def _reason_to_pass_over(path: pathlib.Path, endings: Collection[str]) -> str:
 def _walk(
     folder: pathlib.Path, above: tuple[str, ...], left_out: Collection[str]
 ) -> Iterator[tuple[pathlib.Path, str]]:
-    """Every file below a folder with "", every folder and link that leads nowhere with the reason.
+    """Yields every file below a folder with "", and what is passed over with the reason.
 
-    `above` are the real paths of the folders passed on the way, which tell a link that leads back.
+    `above` holds the real paths of the folders on the way, by which links back are recognised.
     """
     real = os.path.realpath(folder)
     if real in above:

@@ -1,6 +1,6 @@
-"""Reads an image and its mask from files; errors name the file.
+"""Reads images and masks from files.
 
-Every reader raises `DataError` where a file is missing or is not what it has to be.
+Every reader raises a `DataError` that names the file if it is missing or cannot be used.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ class MaskFormat:
     Attributes:
         channels: "index" (a palette or one channel of indices), "grey" (RGB or RGBA, three equal
             channels of indices) or "palette" (RGB or RGBA in VOC's label colours).
-        table: label of each stored index, uint8 [256], None where they are the labels themselves.
-            An index that stands for no label maps to 254.
-        any_palette: indices count even where the palette gives them VOC's colours of other labels.
+        table: label of each stored index, uint8 [256]; None if indices are labels. An index that
+            stands for no label maps to 254.
+        any_palette: whether indices count even if the palette has VOC's colours of other labels.
     """
 
     channels: str = "index"
@@ -42,12 +42,12 @@ INDICES = MaskFormat()
 
 @dataclasses.dataclass(frozen=True)
 class StoredMask:
-    """A mask file's content.
+    """The content of a mask file.
 
     Attributes:
-        mode: Pillow's.
+        mode: Pillow's mode.
         values: [H, W] or [H, W, channels]; uint8 in the modes P, L and 1.
-        colours: uint8 [256, 3] of the values in mode P.
+        colours: colours of the values in mode P, uint8 [256, 3].
     """
 
     mode: str
@@ -56,7 +56,7 @@ class StoredMask:
 
     @functools.cached_property
     def used(self) -> np.ndarray:
-        """The values that occur, of masks whose values are uint8 [H, W]."""
+        """The values that occur; for masks whose values are uint8 [H, W]."""
         return np.flatnonzero(np.bincount(self.values.ravel(), minlength=256))
 
     def has_voc_palette(self) -> bool:
@@ -64,10 +64,10 @@ class StoredMask:
         return self.mode != "P" or np.array_equal(self.colours[self.used], _VOC_COLOURS[self.used])
 
     def is_reordered(self, num_classes: int) -> bool:
-        """Whether a palette gives the values that occur VOC's colours of other labels.
+        """Whether the palette gives the values that occur VOC's colours of other labels.
 
-        Programs that sort a palette by use leave such masks. A palette with other colours, or one
-        colour for two values, is somebody's own and says nothing.
+        Programs that sort a palette by use leave such masks. A palette with other colours, or with
+        one colour for two values, is somebody's own and does not count.
         """
         if self.has_voc_palette():
             return False
@@ -79,17 +79,17 @@ class StoredMask:
 
 
 def load_photo(path: pathlib.Path) -> Photo:
-    """A picture file of any format, colour mode and depth, see `photos.decode_photo`."""
+    """Reads a picture of any format, colour mode and depth, see `photos.decode_photo`."""
     return decode_image(read_bytes(path, "image"), path)
 
 
 def read_image(path: pathlib.Path) -> np.ndarray:
-    """The pixels of `load_photo`: uint8 [H, W, 3] RGB, upright."""
+    """Reads the pixels of a picture: uint8 [H, W, 3] RGB, upright."""
     return load_photo(path).pixels
 
 
 def decode_image(content: bytes, path: pathlib.PurePath) -> Photo:
-    """`load_photo` of a file's content; `path` is for the message."""
+    """Decodes the content of a picture file; `path` is for the message."""
     try:
         return decode_photo(content)
     except PhotoError as error:
@@ -102,11 +102,10 @@ def decode_image(content: bytes, path: pathlib.PurePath) -> Photo:
 def read_mask(
     path: pathlib.Path, num_classes: int, mask_format: MaskFormat = INDICES
 ) -> np.ndarray:
-    """Reads label indices: uint8 [H, W] in 0..num_classes, or 255 (ignored).
+    """Reads the labels of a mask: uint8 [H, W] in 0..num_classes, or 255 (ignored).
 
-    Unless `mask_format` says otherwise the file is a palette PNG, as in PASCAL VOC, or a
-    single-channel 8-bit picture that holds the indices themselves; a mask stored in colour is an
-    error.
+    Unless `mask_format` says otherwise, the file is a palette PNG, as in PASCAL VOC, or a
+    single-channel 8-bit picture of indices. A mask stored in colour is an error.
     """
     return decode_mask(read_bytes(path, "mask"), path, num_classes, mask_format)
 
@@ -117,14 +116,14 @@ def decode_mask(
     num_classes: int,
     mask_format: MaskFormat = INDICES,
 ) -> np.ndarray:
-    """`read_mask` of a file's content; `path` is for the message."""
+    """Decodes the content of a mask file like `read_mask`; `path` is for the message."""
     return labels_in(stored_mask(content, path), path, num_classes, mask_format)
 
 
 def labels_in(
     stored: StoredMask, path: pathlib.PurePath, num_classes: int, mask_format: MaskFormat = INDICES
 ) -> np.ndarray:
-    """`read_mask` of what was stored; `path` is for the message."""
+    """Returns the labels of a stored mask like `read_mask`; `path` is for the message."""
     values = stored.values
     if mask_format.channels != "index":
         values = stored.colours[values] if stored.mode == "P" else values
@@ -155,7 +154,7 @@ def labels_in(
 
 
 def stored_mask(content: bytes, path: pathlib.PurePath) -> StoredMask:
-    """What a mask's content holds; `path` is for the message."""
+    """Decodes the content of a mask file; `path` is for the message."""
     try:
         with PIL.Image.open(io.BytesIO(content)) as picture:
             is_lossy = picture.format in ("JPEG", "MPO")
@@ -179,7 +178,7 @@ def stored_mask(content: bytes, path: pathlib.PurePath) -> StoredMask:
 
 
 def _label_of_colour(colours: np.ndarray) -> np.ndarray:
-    """The label uint8 [...] whose colour in VOC's palette is the nearest below colours [..., 3]."""
+    """Returns the labels uint8 [...] whose VOC colours are nearest below colours [..., 3]."""
     label = np.zeros(colours.shape[:-1], np.uint8)
     for bit in range(8):  # a label's bits are spread over the channels' top bits
         label |= ((colours[..., bit % 3] >> (7 - bit // 3)) & 1) << bit
@@ -187,7 +186,7 @@ def _label_of_colour(colours: np.ndarray) -> np.ndarray:
 
 
 def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool) -> np.ndarray:
-    """Indices [H, W] of pixels [H, W, 3 or 4] that are grey or have VOC's colours."""
+    """Returns the indices [H, W] of pixels [H, W, 3 or 4] that are grey or have VOC's colours."""
     if mask.ndim != 3 or mask.shape[2] not in (3, 4):
         raise DataError(
             f"mask {path} is not stored in colour as the other masks of its folder are; save all "
@@ -209,7 +208,7 @@ def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool)
 
 
 def read_bytes(path: pathlib.Path, what: str) -> bytes:
-    """A file's content; `what` it is goes into the message."""
+    """Reads the content of a file; `what` says in messages what the file is."""
     try:
         return path.read_bytes()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Finds out how a folder's masks store their labels, and refuses those that would mislead."""
+"""Finds out how the masks of a data set store labels, and refuses masks that would mislead."""
 
 import logging
 import pathlib
@@ -33,15 +33,15 @@ def recognise(
     foreground: int = 0,
     has_voc_colours: bool = False,
 ) -> MaskFormat:
-    """How masks store labels, by a look at some of them.
+    """Finds out how masks store labels, from some of them.
 
     Args:
         paths: mask files, of which 64 evenly spaced ones are read. Those that are missing, damaged
-            or of a mode that is refused are left to the reading of their record.
-        cls_labels: uint8 [N, C], what the images show; None where that is read from the masks.
-        class_names: of the C classes.
-        foreground: the value that stands for the only class; 0 for masks of labels.
-        has_voc_colours: the classes are VOC's, so that colours decide where labels do not.
+            or of a mode that is refused are reported when their record is read.
+        cls_labels: labels of the images, uint8 [N, C]; None if they are read from the masks.
+        class_names: names of the C classes.
+        foreground: value of the only class; 0 if masks hold labels.
+        has_voc_colours: whether the classes are VOC's, so that colours decide if labels do not.
 
     Raises:
         DataError: masks of 0 and 255 alone, colours and values that contradict each other, masks
@@ -58,7 +58,7 @@ def recognise(
 
 
 def foreground_format(foreground: int, class_names: Sequence[str]) -> MaskFormat:
-    """The format of masks in which one value stands for the only class and 0 for the background."""
+    """Returns the format of masks with one value for the only class and 0 for the background."""
     if not 0 < foreground < 256 or len(class_names) != 1:
         raise DataError(
             f"data.mask_foreground={foreground} must lie in 1..255 and needs data of one class, "
@@ -71,7 +71,7 @@ def foreground_format(foreground: int, class_names: Sequence[str]) -> MaskFormat
 
 
 def read_probes(paths: Sequence[pathlib.Path | None]) -> list[Probe]:
-    """Evenly spaced ones of the masks that can be read and hold indices."""
+    """Reads evenly spaced masks; those that cannot be read or hold no indices are left out."""
 
     def read(i: int) -> Probe | None:
         try:
@@ -89,7 +89,7 @@ def read_probes(paths: Sequence[pathlib.Path | None]) -> list[Probe]:
 def refuse_two_valued(
     probes: Sequence[Probe], cls_labels: np.ndarray | None, class_names: Sequence[str]
 ) -> None:
-    """Raises `DataError` where 255, which means ignored, seems to be meant for the foreground."""
+    """Raises `DataError` if 255, which means ignored, seems to be meant as foreground."""
     found = [(i, path, set(stored.used.tolist())) for i, path, stored in probes]
     suspects = [(i, path) for i, path, values in found if values == {0, 255}]
     if cls_labels is not None:
@@ -114,7 +114,7 @@ def _reading_of_palettes(
     class_names: Sequence[str],
     has_voc_colours: bool,
 ) -> MaskFormat:
-    """Whether colours or indices count, where palettes have VOC's colours in another order."""
+    """Decides whether colours or indices count if palettes have VOC's colours in another order."""
     reordered = [probe for probe in probes if probe[2].is_reordered(len(class_names))]
     if not reordered:
         return INDICES
@@ -147,7 +147,7 @@ def _reading_of_palettes(
 def _classes_shown(
     probes: Sequence[Probe], num_classes: int, mask_format: MaskFormat
 ) -> list[tuple[int, np.ndarray]]:
-    """Place and classes uint8 [C] of the masks that can be read so."""
+    """Returns position and classes, bool [C], of the masks that can be read in a format."""
     shown = []
     for i, path, stored in probes:
         try:

@@ -1,4 +1,4 @@
-"""Anybody's photos as uint8 RGB, whatever they are stored as."""
+"""Decodes photos of any format, colour mode and depth to upright uint8 RGB."""
 
 import dataclasses
 import io
@@ -37,8 +37,8 @@ class Photo:
 
     Attributes:
         pixels: uint8 `[H, W, 3]` RGB, upright, transparency on white.
-        orientation: EXIF's number, 1 to 8, for how the stored pixels were turned; 1 is not at all.
-        notes: what was left out or scaled, in words.
+        orientation: EXIF's number for how the stored pixels are turned, 1 (upright) to 8.
+        notes: sentences on what was left out or scaled.
     """
 
     pixels: np.ndarray
@@ -47,7 +47,7 @@ class Photo:
 
 
 def read_photo(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
-    """A picture as uint8 `[H, W, 3]`, upright, and notes on what was done to it.
+    """Reads a picture as uint8 `[H, W, 3]`, upright, and notes on what was done to it.
 
     Raises:
         PhotoError: the file is missing or cannot be decoded.
@@ -62,7 +62,7 @@ def read_photo(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
 
 
 def decode_photo(content: bytes) -> Photo:
-    """A picture file's content, of any format, colour mode and depth: the one reader of all code.
+    """Decodes the content of a picture file. All code reads pictures through this function.
 
     Raises:
         PhotoError: it cannot be decoded, is cut off, or holds numbers that are no brightness.
@@ -110,7 +110,7 @@ def _decode_opened(picture: Image.Image, content: bytes) -> Photo:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """EXIF's orientation, 1 where there is none or no sensible one. Loading may clear it."""
+    """Returns EXIF's orientation, 1 if there is none or an invalid one. Loading may clear it."""
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
     except (*DECODER_ERRORS, struct.error):  # a damaged note about a sound picture
@@ -119,7 +119,7 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _decode_by_opencv(content: bytes, flags: int) -> np.ndarray | None:
-    """The stored pixels in RGB order, of any depth and up to four channels; None if it cannot."""
+    """Decodes stored pixels in RGB order, of any depth and up to four channels; None on failure."""
     try:
         stored = np.frombuffer(content, np.uint8)
         pixels = cv2.imdecode(stored, flags | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -132,7 +132,7 @@ def _decode_by_opencv(content: bytes, flags: int) -> np.ndarray | None:
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Stored pixels `[H, W, ...]` turned upright as EXIF's number 1 to 8 says."""
+    """Turns stored pixels `[H, W, ...]` upright as EXIF's number 1 to 8 says."""
     if orientation >= 5:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -143,10 +143,10 @@ def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
-    """Any picture as uint8 `[H, W, 3]`.
+    """Converts a picture to uint8 `[H, W, 3]`.
 
     Args:
-        image: a PIL picture of any mode, turned as its EXIF note says, transparency on white; or an
+        image: a PIL picture of any mode, which is turned as its EXIF says and put on white; or an
             array `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]` of uint8, or of uint16 with its
             full range.
 
@@ -175,7 +175,7 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
 
 
 def _pixels_of(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Upright pixels uint8 `[H, W, 3]` of a PIL picture, and notes on how they were scaled."""
+    """Returns upright pixels uint8 `[H, W, 3]` of a PIL picture, and notes on their scaling."""
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in _DEEP_MODES:
         pixels, notes = _to_8_bits(np.asarray(picture))
@@ -187,10 +187,10 @@ def _pixels_of(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _to_8_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Values of any depth to uint8, and a note where the range is not that of their type.
+    """Converts values of any depth to uint8, with a note if their range is not that of the type.
 
-    A file of 16 or 32 bits or of fractions does not say what white is. It is 1, or the highest
-    number of 8, 12 or 16 bits, the lowest of them that no pixel exceeds.
+    A file of 16 or 32 bits or of fractions does not say what white is. White is taken to be the
+    lowest of 1 (for fractions), 255, 4095 and 65535 that no pixel exceeds.
     """
     if values.dtype == np.uint8:
         return values, ()

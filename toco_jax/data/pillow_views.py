@@ -1,4 +1,4 @@
-"""The training views made with Pillow, in the published code's way: a yardstick, not used to train.
+"""Makes the training views with Pillow, as the published code does: for timings, not training.
 
 The draws are those of `augment.make_views`, in the same order, so that equal generators give the
 same views up to rounding and resampling, and timings compare the same work.
@@ -16,14 +16,14 @@ _STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
 def decode(content: bytes) -> Image.Image:
-    """A picture file's content as RGB."""
+    """Decodes the content of a picture file to RGB."""
     return Image.open(io.BytesIO(content)).convert("RGB")
 
 
 def make_views(
     image: Image.Image, rng: np.random.Generator, *, crop_size: int
 ) -> dict[str, np.ndarray]:
-    """`augment.make_views` with its default strengths and `as_published=False`.
+    """Draws views like `augment.make_views` with its default strengths and `as_published=False`.
 
     Returns:
         "image", "view2", "local": uint8 [S, S, 3]; "valid_box" int32 [4].
@@ -42,7 +42,7 @@ def make_views(
 
 
 def normalised(view: np.ndarray) -> np.ndarray:
-    """A view uint8 [S, S, 3] as a network takes it, float32 [3, S, S]."""
+    """Normalises a view uint8 [S, S, 3] to the input of a network, float32 [3, S, S]."""
     scaled = (view.astype(np.float32) / 255 - _MEAN) / _STD
     return np.ascontiguousarray(scaled.transpose(2, 0, 1))
 

@@ -1,4 +1,4 @@
-"""Finds files that hold the same bytes, with as little reading as that takes."""
+"""Finds files with the same content, and reads as little as possible for that."""
 
 import hashlib
 import itertools
@@ -15,10 +15,13 @@ _CHUNK = 64  # files that a thread takes at a time
 
 
 def equal_files(paths: Sequence[pathlib.Path]) -> list[list[int]]:
-    """Groups of two and more files of equal content, as places in `paths` in ascending order.
+    """Groups files of equal content.
 
     Only files of equal length are opened, and only those with equal ends are read. Files that are
     empty or cannot be read are in no group.
+
+    Returns:
+        The positions in `paths` of two or more equal files per group, in ascending order.
     """
     groups = [list(range(len(paths)))]
     with ThreadPoolExecutor(READERS) as threads:
@@ -33,7 +36,7 @@ def _divided(
     key: Callable[[pathlib.Path], Hashable],
     threads: ThreadPoolExecutor,
 ) -> list[list[int]]:
-    """The groups by what `key` makes of their files, as far as they still hold two."""
+    """Divides groups by the `key` of their files; keeps the parts of two or more files."""
     members = [(group, place) for group, places in enumerate(groups) for place in places]
     chunks = [members[start : start + _CHUNK] for start in range(0, len(members), _CHUNK)]
     keys = threads.map(lambda chunk: [key(paths[place]) for _, place in chunk], chunks)

@@ -1,4 +1,4 @@
-"""Reads the image-level labels of a folder: from a label file, texts beside images, or folders."""
+"""Reads the image-level labels of a folder, from a label file, texts beside images or folders."""
 
 import dataclasses
 import pathlib
@@ -24,14 +24,14 @@ CLASSES_FILE = "classes.txt"
 
 @dataclasses.dataclass
 class Labels:
-    """What labels a folder has.
+    """The labels of a folder.
 
     Attributes:
-        entries: of an image or of a name without a file, what its label says, as in a label file,
-            or what is wrong with it.
-        missing: what to raise for an image that has none.
-        joined: whether files of the same content are labelled with all of their labels together.
-        remarks: on what was found.
+        entries: by the name of an image, or of an entry without an image, its label as in a label
+            file or what is wrong with it.
+        missing: returns the error to raise for an image without a label.
+        joined: whether files of the same content get all of their labels together.
+        remarks: on how the labels were read.
     """
 
     entries: dict[str, Any]
@@ -40,7 +40,7 @@ class Labels:
     remarks: list[DataRemark] = dataclasses.field(default_factory=list)
 
     def names(self) -> tuple[str, ...]:
-        """The names of all classes that the entries name, in no order."""
+        """Returns the names of all classes that the entries name, in no order."""
         found = {}
         for entry in self.entries.values():
             if is_names(entry):
@@ -60,17 +60,17 @@ def read_labels(
     masks: pathlib.Path | None,
     on_problem: OnProblem,
 ) -> Labels:
-    """The labels of all images.
+    """Reads the labels of all images.
 
     Args:
         root: the folder.
-        files: the image files by name.
+        files: path of each image file, by name.
         listing: all files of the folder.
         kind: "" for what is there, "sidecars", "folders", or a label file.
-        label_separator: what separates several labels in one text, "" to find it out.
-        listed: the classes where they are known.
-        splits: the names of splits.
-        masks: the masks' folder.
+        label_separator: what separates several labels in one text; "" finds it out.
+        listed: the classes if they are known.
+        splits: names of the splits.
+        masks: folder of the masks, if there is one.
         on_problem: called with "" and what is wrong with the folder as a whole.
 
     Raises:
@@ -112,7 +112,7 @@ def read_labels(
 def _texts(
     root: pathlib.Path, listing: Listing, splits: Collection[str]
 ) -> dict[str, pathlib.Path]:
-    """The text files by their names without ending, except lists in the root."""
+    """Returns the text files by their names without ending, except lists in the root."""
     lists = {f"{split}.txt".casefold() for split in splits} | {CLASSES_FILE}
     return {
         path.relative_to(root).with_suffix("").as_posix(): path
@@ -123,7 +123,7 @@ def _texts(
 
 
 def label_files(root: pathlib.Path) -> list[str]:
-    """Names the label files of a folder as they are spelt, the one that is read first."""
+    """Names the label files of a folder as they are spelt; the first one is read."""
     there = (in_any_case(root, name, pathlib.Path.is_file) for name in LABEL_FILES)
     return [path.name for path in there if path]
 
@@ -262,7 +262,7 @@ def _mask_remarks(
     entries: Mapping[str, Any],
     masks: pathlib.Path | None,
 ) -> list[DataRemark]:
-    """Remarks on folders of masks that nobody named."""
+    """Remarks on folders of masks that the configuration does not name."""
     use = f"the masks are those in {masks.name}" if masks else "set data.masks to use them"
     return [
         DataRemark(
@@ -281,10 +281,10 @@ def _unlabelled(
 
 
 def finder(root: pathlib.Path, files: Mapping[str, pathlib.Path]) -> Callable[[str], str]:
-    """What finds the name of the image that a list or a label file means.
+    """Returns a function that finds the image which a name in a list or label file means.
 
-    A name that fits no image to the letter may be one with backslashes, in another encoding of its
-    letters, without white space at the end, or a full path.
+    If no image has exactly this name, the name may have backslashes, letters of another encoding or
+    no white space at its end, or be a full path.
     """
 
     def loosely(name: str) -> str:

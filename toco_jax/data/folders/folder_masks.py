@@ -15,7 +15,7 @@ MAX_CLASSES = 254  # of 8-bit masks, where 0 is the background and 255 ignored
 
 
 class MaskError(DataError):
-    """A mask that is missing or of which there are two: training does without, scores do not."""
+    """An image has no mask, or two. Training needs no masks, but scores do."""
 
 
 def mask_folder_of(root: pathlib.Path, chosen: str) -> pathlib.Path | None:
@@ -95,7 +95,7 @@ def mask_files(
 
 
 def _ends(name: str) -> list[str]:
-    """A name itself, and what is left of it without its first folders: a/b/c, b/c, c."""
+    """Returns a name and what is left of it without its first folders: a/b/c, b/c, c."""
     parts = name.split("/")
     return ["/".join(parts[k:]) for k in range(len(parts))]
 

@@ -1,1 +1,1 @@
-"""Image-level labels as people write them."""
+"""Reads image-level labels in the ways that people and tools write them."""

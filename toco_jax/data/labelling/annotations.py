@@ -1,4 +1,4 @@
-"""The XML annotations of PASCAL VOC, which many tools write in their own ways."""
+"""Reads the XML annotations of PASCAL VOC, which many tools write in their own ways."""
 
 import codecs
 import pathlib
@@ -20,7 +20,7 @@ _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([\w.:-]+)["']""
 
 
 def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarray:
-    """Image-level label of a VOC annotation: float32 [C], 1 where an object has the class's name.
+    """Reads the image-level label of a VOC annotation: float32 [C], 1 for classes of its objects.
 
     Every object counts, the ones marked `difficult` too. An annotation without objects gives zeros.
 
@@ -58,9 +58,9 @@ def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarra
 
 
 def _decoded(content: bytes, path: pathlib.Path) -> str:
-    """The text of a file in the encoding that its mark or its first line says.
+    """Decodes a file in the encoding that its byte order mark or its first line declares.
 
-    The parser itself knows no encoding of several bytes a letter but UTF-8 and UTF-16.
+    The XML parser itself supports no multi-byte encodings but UTF-8 and UTF-16.
     """
     declared = _DECLARED.match(content)
     encoding = declared.group(1).decode("ascii") if declared else "utf-8"
@@ -82,7 +82,7 @@ def _decoded(content: bytes, path: pathlib.Path) -> str:
 
 
 def _refuse_other_kinds(root: ElementTree.Element, path: pathlib.Path) -> None:
-    """Raises `DataError` for XML in which no label would be found where there may be some."""
+    """Raises `DataError` for XML of another kind, in which labels would be overlooked."""
     if root.tag != "annotation":
         raise DataError(
             f"annotation {path} is no annotation of VOC: its outermost element is <{root.tag}>, "

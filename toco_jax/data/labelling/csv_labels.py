@@ -1,4 +1,4 @@
-"""Tables of labels: CSV files as spreadsheets, scripts and annotation tools write them."""
+"""Reads tables of labels: CSV files of spreadsheets, scripts and annotation tools."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ _TRUTH = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 class Written(NamedTuple):
-    """What a label file says of one image: its name, its labels, and where that stands."""
+    """An entry of a label file: the image's name, its labels, and where the entry stands."""
 
     name: Any
     value: Any
@@ -44,17 +44,17 @@ class _Row(NamedTuple):
 
 
 def heading_word(cell: str) -> str:
-    """A heading as `IMAGE_HEADINGS` and `LABEL_HEADINGS` write it."""
+    """Returns a heading in the spelling of `IMAGE_HEADINGS` and `LABEL_HEADINGS`."""
     return re.sub(r"[\W_]", "", cell.casefold())
 
 
 def read_csv(
     path: pathlib.Path, is_there: Callable[[str], bool]
 ) -> tuple[list[Written], list[str]]:
-    """The rows of a table and remarks on how it was read.
+    """Reads the rows of a table, and remarks on how they were read.
 
     The table has a column of images and either one of labels or one of 0 and 1 for each class,
-    with a heading that names it. Without headings 0 and 1 are vectors.
+    with the class as its heading. Without headings, 0 and 1 are vectors.
 
     Args:
         path: the table.
@@ -105,7 +105,7 @@ def read_csv(
 
 
 def _rows(text: str) -> list[_Row]:
-    """The rows that are not blank, by the delimiter that divides most of them."""
+    """Divides a text into rows by the delimiter that fits most lines; blank rows are left out."""
     lines = text.splitlines(keepends=True)
     delimiters = DELIMITERS
     for k, line in enumerate(lines):
@@ -146,7 +146,7 @@ def _is_picture(cell: str) -> bool:
 
 
 def _most(rows: Sequence[_Row], column: int, is_so: Callable[[str], bool]) -> bool:
-    """Whether more than half of a column's cells are so."""
+    """Whether `is_so` holds for more than half of the cells of a column."""
     return 2 * sum(len(r.cells) > column and is_so(r.cells[column]) for r in rows) > len(rows)
 
 
@@ -229,7 +229,7 @@ def _with_heading(
 
 
 def _marked(where: str, heading: list[str], row: _Row, columns: list[int]) -> list[str]:
-    """The headings of the columns that hold a 1."""
+    """Returns the headings of the columns in which a row holds 1."""
     for k in columns:
         if row.cells[k].casefold() not in _TRUTH:
             raise DataError(

@@ -1,4 +1,4 @@
-"""The image-level labels that the entries of label files mean, and vectors of them."""
+"""Turns the entries of label files into class names, positions or vectors."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -27,17 +27,18 @@ def understand(
     separator: str,
     where: str,
 ) -> tuple[list[Any], list[str]]:
-    """The labels of images from what files say, looked at together.
+    """Interprets the entries of all images together.
 
     Args:
-        values: of each image: a text, a list of names, numbers of classes, a vector, or nothing.
-        names: the images.
+        values: entry of each image: a text, a list of names, numbers of classes, a vector, or
+            nothing.
+        names: names of the images.
         known: all classes, empty if the labels are to tell them.
-        separator: what separates labels in a text, "" to find it out.
+        separator: what separates labels in a text; "" finds it out.
         where: begins the message of a `DataError`.
 
     Returns:
-        Each image's labels as in `LabelFile.entries`, and remarks.
+        The labels of each image as in `LabelFile.entries`, and remarks.
     """
     texts = {k: v for k, v in enumerate(values) if isinstance(v, str) and not is_missing(v)}
     split, remarks = split_texts(texts, known, separator, where)
@@ -90,10 +91,10 @@ def _entry(value: Any, where: str) -> Any:
 def _positions(
     entries: Sequence[Any], split: Mapping[int, list[str]], num_classes: int
 ) -> dict[int, Positions]:
-    """The entries that give classes by number, none if the entries are names or vectors.
+    """Returns the entries that give classes by number; none if entries are names or vectors.
 
-    Lists of one length are vectors if that is the number of classes, or if there is nothing but
-    0 and 1 in them; what one list is, all are.
+    Lists of equal length are vectors if that is the number of classes, or if they hold only 0 and
+    1. All lists are of one kind.
     """
     named = [labels for labels in split.values() if labels]
     if named and all(_WHOLE.fullmatch(label) for labels in named for label in labels):
@@ -125,7 +126,16 @@ def _is_list_of_numbers(value: Any) -> bool:
 
 
 def as_vector(entry: Any, class_names: Sequence[str], where: str) -> np.ndarray:
-    """One entry as uint8 [C]; `where` begins the message of a `DataError`."""
+    """Returns the label of an entry, uint8 [C].
+
+    Args:
+        entry: class names, `Positions` or a vector.
+        class_names: the C classes.
+        where: begins the message of a `DataError`.
+
+    Raises:
+        DataError: a class is unknown, or the vector has another shape or other values than 0 and 1.
+    """
     label = np.zeros(len(class_names), np.uint8)
     if isinstance(entry, Positions):
         label[[_position(number, class_names, where) for number in entry.numbers]] = 1

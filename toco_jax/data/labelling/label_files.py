@@ -1,11 +1,11 @@
-"""Image-level labels out of label files and out of masks.
+"""Reads image-level labels from label files and from masks.
 
 A label file gives every image name its classes:
 
     .npy    a pickled dictionary {name: vector of C zeros and ones}, as the community shares it
-    .npz    one such vector a name, or the arrays `names` [N] and `labels` [N, C]
+    .npz    one such vector per name, or the arrays `names` [N] and `labels` [N, C]
     .json   {name: vector}, {name: [class names]} or {name: [numbers of classes]}
-    .csv    a line `name,class;class` an image, or a column of 0 and 1 for each class
+    .csv    a line `name,class;class` per image, or a column of 0 and 1 for each class
 
 The pickle of a `.npy` is read without running anything in it.
 """
@@ -45,21 +45,20 @@ ENDINGS = (".npy", ".npz", ".json", ".csv")
 def classes_in_mask(
     path: pathlib.Path, num_classes: int, mask_format: MaskFormat = INDICES
 ) -> np.ndarray:
-    """uint8 [C], 1 for every class with a pixel in the mask file."""
+    """Returns the classes in a mask file: uint8 [C], 1 for every class with a pixel."""
     mask = read_mask(path, num_classes, mask_format)
     return (np.bincount(mask.ravel(), minlength=256)[1 : num_classes + 1] > 0).astype(np.uint8)
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelFile:
-    """What a label file says.
+    """The content of a label file.
 
     Attributes:
         path: the file.
-        entries: the labels of each image: a list of class names, `Positions`, or a vector whose
-            values are unchecked.
-        written: each image's name as the file writes it.
-        remarks: what a user should know of how the file was read.
+        entries: labels of each image: a list of class names, `Positions`, or an unchecked vector.
+        written: name of each image as it stands in the file.
+        remarks: sentences on how the file was read.
     """
 
     path: pathlib.Path
@@ -68,7 +67,7 @@ class LabelFile:
     remarks: Sequence[str]
 
     def entry(self, name: str) -> Any:
-        """The labels of an image; raises `DataError` for one that has none."""
+        """Returns the labels of an image; raises `DataError` if it has none."""
         if name not in self.entries:
             raise DataError(
                 f"label file {self.path} has no entry for image {name!r} (its first one is "
@@ -91,10 +90,10 @@ def read_label_file(
     Args:
         path: the file.
         known: all classes, empty if the file is to tell them.
-        separator: what separates labels in a text, "" to find it out (see `split_texts`).
-        names: the images there are, which tell what a number in place of a name means.
-        name_of: the image's name for what the file writes.
-        on_problem: called with "" and what contradicts itself in the file.
+        separator: what separates labels in a text; "" finds it out (see `split_texts`).
+        names: names of the images, by which numbers in place of names are understood.
+        name_of: returns the name of the image that a name in the file means.
+        on_problem: called with "" and a `DataError` for entries that contradict each other.
 
     Raises:
         DataError: the file is missing, damaged or no label file, contradicts itself, or has labels
@@ -116,7 +115,7 @@ def read_label_file(
 def _written(
     path: pathlib.Path, is_there: Callable[[str], bool]
 ) -> tuple[list[Written], list[str]]:
-    """What a label file says of each image, as it stands there, and remarks."""
+    """Reads the entries of a label file as they stand there, and remarks."""
     readers = {
         ".npy": _read_npy,
         ".npz": _read_npz,
@@ -146,10 +145,10 @@ def _names(
     images: frozenset[str],
     name_of: Callable[[str], str],
 ) -> tuple[list[str], list[str]]:
-    """The image names of a file and a remark on those that it gives as numbers.
+    """Returns the image names of all entries, and a remark on names that were numbers.
 
-    A known tool takes the line out of VOC's names, so that 2007_000032 is the number 2007000032,
-    and a spreadsheet the zeros off the front of others.
+    A known tool writes VOC's 2007_000032 as the number 2007000032, and spreadsheets drop leading
+    zeros.
     """
     by_number = {}
     for image in sorted(images):
@@ -190,7 +189,11 @@ def _joined(
     entries: Sequence[Any],
     on_problem: OnProblem,
 ) -> tuple[dict[str, Any], dict[str, Written], list[str]]:
-    """Entries and what was written first, by name, and remarks; those of one image must agree."""
+    """Joins entries of the same image, which must agree.
+
+    Returns:
+        The entries by name, the first `Written` of each name, and remarks.
+    """
     joined, first, contradictions = {}, {}, []
     for item, name, entry in zip(written, names, entries, strict=True):
         if name in joined and not _agree(joined[name], entry):
@@ -236,7 +239,7 @@ def _read_npz(path: pathlib.Path) -> tuple[list[Written], list[str]]:
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file; `ValueError` or `OSError` if it is damaged."""
+    """Reads all arrays of an `.npz` file; raises `ValueError` or `OSError` if it is damaged."""
     try:
         # A file of our own is closed in every case; numpy leaves a damaged one open.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -262,7 +265,7 @@ def _read_json(path: pathlib.Path) -> tuple[list[Written], list[str]]:
 
 
 def _record(path: pathlib.Path, number: int, item: Any) -> Written:
-    """An item {"file": name, "label": labels} of a list."""
+    """Reads an item {"file": name, "label": labels} of a list."""
     fields = item if isinstance(item, _Pairs) else []
     names = [value for key, value in fields if heading_word(key) in IMAGE_HEADINGS]
     labels = [value for key, value in fields if heading_word(key) in LABEL_HEADINGS]

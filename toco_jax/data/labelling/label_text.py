@@ -1,4 +1,4 @@
-"""Which classes a piece of text names: one, several with a separator between, or none."""
+"""Finds the classes that texts name: one, several with a separator between, or none."""
 
 import collections
 import dataclasses
@@ -40,16 +40,16 @@ def is_missing(value: Any) -> bool:
 def split_texts(
     texts: Mapping[Any, str], known: Collection[str], separator: str, where: str
 ) -> tuple[dict[Any, list[str]], list[str]]:
-    """Class names in the label texts of a data set, which are looked at together.
+    """Splits the label texts of a data set into class names, with a view to all of them.
 
-    `;`, `|` and line ends separate. A comma separates if it always stands between labels that also
-    occur in other company. Blanks belong to names. Where that may be wrong the text is refused,
-    unless the classes are known, which decides, or the user names a separator.
+    `;`, `|` and line ends separate labels. A comma separates if it always stands between labels
+    that also occur without each other. Blanks belong to names. A text for which that may be wrong
+    is refused, unless the classes are known or the user names a separator.
 
     Args:
         texts: the text of each image.
         known: all classes, empty if the labels are to tell them.
-        separator: the only separator there is, "" to find it out.
+        separator: the only separator; "" finds it out.
         where: begins the message of a `DataError`.
 
     Returns:
@@ -110,7 +110,7 @@ def _refuse_other_content(texts: Iterable[str], known: Collection[str], where: s
 
 
 def _holds_coordinates(text: str) -> bool:
-    """Whether there are four numbers and more that are not just the numbers of classes."""
+    """Whether a text holds four or more numbers that are not just numbers of classes."""
     words = [word for word in re.split(r"[\s,]+", text) if word]
     numbers = [word for word in words if re.fullmatch(NUMBER, word, re.IGNORECASE)]
     are_whole = all(word.isdecimal() for word in words)
@@ -118,12 +118,12 @@ def _holds_coordinates(text: str) -> bool:
 
 
 def labels_among(pieces: Sequence[str]) -> list[str]:
-    """The labels among the pieces of a text."""
+    """Returns the pieces of a text that are labels."""
     return [trimmed(piece) for piece in pieces if not is_missing(piece)]
 
 
 def _known_labels(part: str, known: Collection[str]) -> list[str]:
-    """A part itself, unless it falls apart into classes that are known."""
+    """Splits a part at commas or blanks if all pieces are known classes."""
     if part not in known:
         for pieces in (labels_among(part.split(",")), part.split()):
             if all(piece in known for piece in pieces):
@@ -153,10 +153,10 @@ def _commas_separate(split: Mapping[Any, list[str]], *, several: bool, where: st
 
 
 def _blanks_in_names(labels: Collection[str], where: str) -> list[str]:
-    """A remark on names of several words that share some, refused if they look like tags.
+    """Remarks on names of several words that share words; refuses those that look like tags.
 
-    Tags stand in any order and combine, so that words are fewer than their combinations, or one
-    word is the last of some labels and not of others.
+    Tags combine in any order. There are fewer words than combinations, or a word is the last of
+    some labels and not of others.
     """
     combined = [label.split() for label in sorted(labels) if " " in label]
     uses = collections.Counter(word for label in labels for word in set(label.split()))

@@ -1,4 +1,4 @@
-"""How lists and label files write the names of images."""
+"""Reads lists of images, and names of images as lists and label files write them."""
 
 import pathlib
 import re
@@ -11,9 +11,9 @@ from toco_jax.runtime.errors import DataError
 
 
 def image_name(written: str, root: pathlib.Path | None = None) -> str:
-    """A file's name as images are named: `./a/b.jpg`, `a\\b.JPG` and `<root>/a/b.jpg` are `a/b`.
+    """Returns the name of the image: a/b for `./a/b.jpg`, `a\\b.JPG` and `<root>/a/b.jpg`.
 
-    Letters with accents are in their composed form.
+    Letters with accents are composed.
     """
     path = pathlib.PurePosixPath(unicodedata.normalize("NFC", written.replace("\\", "/")))
     if root is not None and path.is_absolute():
@@ -25,7 +25,7 @@ def image_name(written: str, root: pathlib.Path | None = None) -> str:
 
 
 def without_ending(name: str) -> str:
-    """A name without the ending of a picture: `./a/b.jpg` to `a/b`."""
+    """Removes the ending of a picture from a name: `./a/b.jpg` becomes `a/b`."""
     path = pathlib.PurePosixPath(name)
     if path.suffix.lower() in IMAGE_ENDINGS:
         path = path.with_suffix("")
@@ -33,11 +33,11 @@ def without_ending(name: str) -> str:
 
 
 def read_names(path: pathlib.Path, name_of: Callable[[str], str] = image_name) -> tuple[str, ...]:
-    """The images in a list, one a line.
+    """Reads the names of images in a list, one per line.
 
     Args:
         path: the list.
-        name_of: the image's name for what a line has.
+        name_of: returns the name of the image that a line means.
 
     Raises:
         DataError: no list, a line of several columns or with a path that is not below the data

@@ -1,4 +1,4 @@
-"""Labels in text files, one beside each image."""
+"""Reads labels from text files, one beside each image."""
 
 import pathlib
 import re
@@ -31,11 +31,11 @@ def read_sidecars(
         root: folder of the data set.
         paths: the text file of each image, by the image's name.
         known: all classes, empty if the labels are to tell them.
-        separator: what separates labels in a line, "" to find it out.
+        separator: what separates labels in a line; "" finds it out.
 
     Returns:
-        The labels of each image as in `LabelFile.entries`, or the `DataError` to raise for it where
-        its file is missing or no text; and remarks.
+        The labels of each image as in `LabelFile.entries`, or the `DataError` to raise for it if
+        its file cannot be read; and remarks.
 
     Raises:
         DataError: boxes without a list of classes, or labels that may be read in two ways.
@@ -71,7 +71,7 @@ def _classes_of_boxes(
     texts: Mapping[str, str],
     known: Collection[str],
 ) -> dict[str, Positions]:
-    """The classes of the boxes in the texts, empty if they hold no boxes."""
+    """Returns the classes of the boxes in the texts; empty if they hold no boxes."""
     rows = {name: [line for line in t.splitlines() if line.strip()] for name, t in texts.items()}
     boxes = {name for name, lines in rows.items() if any(map(_BOXES.fullmatch, lines))}
     if not boxes:

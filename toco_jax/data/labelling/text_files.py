@@ -1,4 +1,4 @@
-"""Text files as editors and spreadsheets save them."""
+"""Reads text files of editors and spreadsheets."""
 
 import codecs
 import pathlib
@@ -12,11 +12,11 @@ _INVISIBLE = "\u200b\u2060\ufeff\x1a"
 
 
 def read_text(path: pathlib.Path, what: str) -> str:
-    """The text of a file in UTF-8, or in UTF-16 where a byte order mark says so.
+    """Reads a file in UTF-8, or in UTF-16 if it has a byte order mark.
 
     Args:
         path: the file.
-        what: it is; begins the message of a `DataError`.
+        what: what the file is, such as "list"; begins the message of a `DataError`.
 
     Raises:
         DataError: the file is missing, cannot be read, or is in another encoding. The encoding is
@@ -40,7 +40,7 @@ def read_text(path: pathlib.Path, what: str) -> str:
 
 
 def trimmed(text: str) -> str:
-    """The text without white space and invisible marks at its ends."""
+    """Removes white space and invisible marks from the ends of a text."""
     previous = None
     while text != previous:
         previous, text = text, text.strip().strip(_INVISIBLE)
