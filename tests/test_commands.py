@@ -1,5 +1,6 @@
 """Every command: a user's mistake is one sentence, a defect a traceback, and no output is lost."""
 
+import errno
 import importlib
 import os
 import pathlib
@@ -43,6 +44,19 @@ def test_only_errors_meant_for_users_are_reported():
     with pytest.raises(SystemExit) as stopped, commands.reported(debug=False):
         raise KeyboardInterrupt
     assert stopped.value.code == 130
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_what_the_system_refuses_is_no_defect(number, tmp_path):
+    error = OSError(number, os.strerror(number), "runs/x/results.json")
+    with pytest.raises(SystemExit) as stopped, commands.reported(debug=False):
+        raise error
+    said = f"error: the system refuses runs/x/results.json ({os.strerror(number)}): make room"
+    assert stopped.value.code.startswith(said)
+    with pytest.raises(OSError), commands.reported(debug=True):
+        raise error
+    with pytest.raises(FileNotFoundError), commands.reported(debug=False):
+        (tmp_path / "nothing").read_text()
 
 
 # Module of each command, the function that does its work, and words that reach it.
@@ -93,6 +107,33 @@ def test_left_over_words_are_refused(name, monkeypatch, tmp_path, capsys):
         module.main([*words, *stray])
     assert stopped.value.code == 2
     assert f"'{stray[0]}' is no option, and nothing uses it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("predict", ["photo.jpg", "threshold=0.1", "--checkpoint=c", "--out=o"]),
+        ("convert", ["runs/x", "backbone=deit_tiny"]),
+        ("export", ["runs/x", "size=32"]),
+    ],
+)
+def test_an_option_without_dashes_is_no_path(name, words, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(f"toco_jax.{name}")
+    with pytest.raises(SystemExit) as stopped:
+        module.main(words)
+    assert stopped.value.code == 2
+    assert f"'{words[1]}' is no option: write --{words[1]}" in capsys.readouterr().err
+
+
+def test_a_file_may_be_called_like_an_option(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    parser = commands.make_parser("p", "")
+    parser.add_argument("path", nargs="+")
+    parser.add_argument("--size")
+    (tmp_path / "size=32").touch()
+    words = ["size=32", "other=3", "a"]
+    assert commands.parse(parser, words).path == words
 
 
 def test_the_remedy_for_a_left_over_word():

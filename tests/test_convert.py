@@ -204,6 +204,15 @@ def test_errors(small, tmp_path, capsys):
     save_released({k: v for k, v in state.items() if "conv7" not in k}, tmp_path / "less.pth")
     message = failure(capsys, tmp_path / "less.pth", target, f"--backbone={SMALL}")
     assert "missing: decoder.conv7.weight" in message
+    for ending in (".onnx", ".PTH", ".h5"):
+        assert ".safetensors file or the folder" in failure(capsys, released, f"{target}{ending}")
+    message = failure(capsys, folder / "run", target, "--backbone=deit_tiny")
+    assert "--backbone=deit_tiny is for files" in message
+    message = failure(capsys, "--config=configs/voc.py", folder / "run", target)
+    assert "--config=configs/voc.py is for files" in message
+    message = failure(capsys, folder / "run", f"{target}.safetensors", "--config=configs/voc.py")
+    assert "--config=configs/voc.py is for a new run" in message
+    assert failure(capsys, "--inspect", released, "--backbone=deit_tiny") == "2"
     assert failure(capsys, released) == "2"
     assert failure(capsys, released, target, "--inspect") == "2"
     assert not target.exists()

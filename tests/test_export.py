@@ -158,6 +158,20 @@ def test_unknown_names_are_said_to_be_unknown(network, tmp_path, quick, capsys):
     assert about["classes"][1] == "class 1" and not about["names_known"]
 
 
+def test_files_of_others_are_not_overwritten(network, tmp_path, quick):
+    for out in ("run/config.stablehlo", "model.json"):
+        before = (network[0] / "run" / "config.json").read_text()
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "config.json").write_text(before)
+        with pytest.raises(
+            SystemExit, match=r"(config|model)\.json .* use (another name|one like)"
+        ):
+            export.main([str(network[0] / "run"), str(tmp_path / out)])
+        assert (tmp_path / "run" / "config.json").read_text() == before
+    for _ in range(2):
+        export.main([str(network[0] / "run"), str(tmp_path / "model.stablehlo")])
+
+
 def test_a_program_bug_is_not_a_users_mistake(network, tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ValueError("bug")

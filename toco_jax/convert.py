@@ -1,4 +1,4 @@
-"""Weights from and to PyTorch, and what a file is.
+"""Converts weights: the published network's files to runs, and runs to such files.
 
 python -m toco_jax.convert model_iter_20000.pth runs/released     a run that every command takes
 python -m toco_jax.convert runs/x out.safetensors                 the published network's names
@@ -8,7 +8,6 @@ python -m toco_jax.convert --inspect FILE                         format, backbo
 import importlib.util
 import json
 import pathlib
-from collections import Counter
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,30 +16,35 @@ from safetensors.numpy import save
 from toco_jax.cli import commands
 from toco_jax.config import ConfigError
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
-from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime import outputs
 from toco_jax.runtime.console import say, silent
-from toco_jax.runtime.errors import WeightsError
-from toco_jax.weights import backbone_files, files, layouts, load, origin, recognise
+from toco_jax.runtime.errors import UserError, WeightsError
+from toco_jax.weights import backbone_files, files, load, origin
+from toco_jax.weights.inspection import inspect
 
-# Tensors of a converted checkpoint that the network has no place for, kept so that they go back.
+# Keeps the tensors of a converted checkpoint that the network does not use, so that converting the
+# run back restores them.
 DROPPED_FILE = "dropped.safetensors"
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+_NO_TARGETS = (".pth", ".pt", ".pt2", ".bin", ".npz", ".npy", ".ckpt", ".pkl", ".h5", ".onnx")
+_NO_TARGETS += (".msgpack", ".gguf", ".zip", ".tar", ".gz", ".json", ".stablehlo")
 # Files of the published code do not name their classes, but it was only trained on these.
 _PUBLISHED_CLASSES = {20: ("PASCAL VOC", VOC_CLASSES), 80: ("COCO", COCO_CLASSES)}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command with the words of the command line."""
     parser = commands.make_parser("python -m toco_jax.convert", __doc__)
     parser.add_argument("source", help="a .pth or .safetensors of ToCo, or a run")
     parser.add_argument("target", nargs="?", help="a new run's folder, or a .safetensors file")
     parser.add_argument("--inspect", action="store_true", help="only print what SOURCE is")
     parser.add_argument("--backbone", help="needed where the sizes are not those of a known one")
     parser.add_argument("--config", help="configuration of the new run (default: configs/voc.py)")
-    options = commands.parse(parser, arguments)
+    options = commands.parse(parser, arguments, intermixed=True)
     if options.inspect == (options.target is not None):
         parser.error("give SOURCE TARGET, or --inspect SOURCE")
+    if options.inspect and (options.backbone or options.config):
+        parser.error("--inspect takes neither --backbone nor --config")
     with commands.reported(debug=options.debug):
         if options.inspect:
             lines = inspect(options.source)
@@ -64,32 +68,39 @@ def convert(
     """Writes the network in `source` as a run or as a `.safetensors` file.
 
     Args:
-        source: a checkpoint of the published network (`.pth`, `.safetensors`), or a run of ours.
+        source: a checkpoint of the published network (`.pth`, `.safetensors`), or a run.
         target: a path that ends in `.safetensors`, or the folder of a new run.
-        backbone: name or sizes, where they cannot be read off the source.
-        config_file: configuration file of the new run.
+        backbone: name or sizes of the backbone, if they cannot be read off the file.
+        config_file: configuration file of the new run, if `source` is a file.
 
     Returns:
         Lines that say what was done.
 
     Raises:
-        WeightsError: there is no such source, it is no whole network, or it does not fit.
+        UserError: an option that this source or target does not use.
+        WeightsError: there is no such source, it is not a whole network, or it does not fit.
         CheckpointError: there is no such run.
-        OutputError: the target cannot be written.
+        OutputError: the target exists, has another ending, or cannot be written.
     """
-    if target.suffix in (".pth", ".pt", ".bin", ".npz", ".ckpt"):
+    ending = target.suffix.lower()
+    if ending in _NO_TARGETS:
         raise outputs.OutputError(
             f"{target}: the target is a .safetensors file or the folder of a new run"
         )
     if target.exists():
         raise outputs.OutputError(f"{target} exists already: choose another target or remove it")
+    if ending == ".safetensors" and config_file:
+        raise UserError(f"--config={config_file} is for a new run, and {target} is a file: omit it")
     outputs.make_folder(target.parent, "TARGET")
     path = load.resolve(source)
     if path.is_dir():
+        for option, value in (("backbone", backbone), ("config", config_file)):
+            if value:
+                raise UserError(f"--{option}={value} is for files; {path} has its own: omit it")
         network, config = _network_of_run(path)
     else:
         network, config = _network_of_file(source, path, backbone), None
-    if target.suffix == ".safetensors":
+    if ending == ".safetensors":
         return [*network["notes"], *_write_safetensors(network, target)]
     if config is None:
         config = _config(network, source, config_file)
@@ -97,7 +108,7 @@ def convert(
 
 
 def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
-    # Imported late, here and below: orbax is slow to import, and only runs need it.
+    # Imported late, here and below, because orbax is slow to import and only runs need it.
     from toco_jax.run import runs
 
     run = runs.load(path, portable=True, report=silent)
@@ -147,20 +158,22 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
 def _class_names_of_file(
     metadata: dict[str, str], num: int
 ) -> tuple[tuple[str, ...] | None, list[str]]:
-    """The names of a file's classes, None if nothing tells them; and a line where they are assumed.
+    """Returns the names of a file's classes and, if they are assumed, a line that says so.
+
+    The names are None if neither the file nor its number of classes tells them.
 
     Raises:
-        ValueError: the file names another number of classes than it has.
+        WeightsError: the file names another number of classes than it has.
     """
     if "classes" in metadata:
         names = tuple(json.loads(metadata["classes"]))
         if len(names) != num:
-            raise ValueError(
+            raise WeightsError(
                 f"the metadata names {len(names)} classes ({', '.join(names)}), but the tensors "
                 f"are of {num}: the file is damaged"
             )
         return names, []
-    # Files that we write say their backbone; if they name no classes, nothing is known of these.
+    # Files written here state their backbone; if they name no classes, nobody knew the names.
     if "backbone" in metadata or num not in _PUBLISHED_CLASSES:
         return None, []
     title, names = _PUBLISHED_CLASSES[num]
@@ -171,7 +184,11 @@ def _class_names_of_file(
 
 
 def _sizes_of_network(tensors: load.Tensors) -> tuple[int, int]:
-    """Number of classes and the decoder's width of a network in the published layout."""
+    """Returns the number of classes and the decoder's width of a network in the published layout.
+
+    Raises:
+        WeightsError: the classifier or the decoder is missing.
+    """
     names = ("classifier.weight", "decoder.conv6.weight")
     for name in names:
         if name not in tensors or tensors[name].ndim != 4:
@@ -180,6 +197,7 @@ def _sizes_of_network(tensors: load.Tensors) -> tuple[int, int]:
 
 
 def _backbone(tensors: load.Tensors, path: pathlib.Path) -> str:
+    """Returns the name of the backbone that has the tensors' sizes; raises `WeightsError`."""
     sizes = backbone_files.sizes_of(tensors, backbone_files.layout_of(tensors))
     name = backbone_files.backbone_of(sizes)
     if name is None:
@@ -192,7 +210,7 @@ def _backbone(tensors: load.Tensors, path: pathlib.Path) -> str:
 
 
 def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
-    """The configuration of a run that holds this network."""
+    """Returns the configuration of a new run that holds the network."""
     num_classes = network["params"]["classifier"]["kernel"].shape[-1]
     default = CONFIGS / ("coco.py" if num_classes == 80 else "voc.py")
     path = pathlib.Path(config_file) if config_file else default
@@ -208,7 +226,7 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
         config.num_classes = num_classes
         config.decoder_width = network["params"]["decoder"]["conv6"]["kernel"].shape[-1]
         if network["class_names"] is None and not config_file:
-            config.data.source = "folder"  # VOC's and COCO's would say what the classes are
+            config.data.source = "folder"  # "voc" and "coco" would imply names for the classes
     return config
 
 
@@ -249,98 +267,10 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
 
 
 def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:
-    # What safetensors itself writes, only the file's owner may read.
+    # Not with `save_file`, whose files only their owner may read.
     outputs.write_atomically(target, save(tensors, metadata))
 
 
-def inspect(source: str) -> list[str]:
-    """Lines on what a file or a run is.
-
-    Raises:
-        WeightsError: there is no such file, or it is damaged or of no known format.
-        CheckpointError: there is no such run.
-    """
-    path = load.resolve(source)
-    if path.is_dir():
-        return _inspect_run(path)
-    file = files.read(path)
-    tensors = backbone_files.without_module(file.tensors)
-    digest = files.sha256(path)
-    dtypes = Counter(str(value.dtype) for value in tensors.values())
-    numbers = sum(value.size for value in tensors.values())
-    about, notes = _inspect_tensors(tensors)
-    rows = {
-        "file": f"{path} ({path.stat().st_size:,} bytes)",
-        "format": file.format,
-        "published": files.known_file(digest) or "no known file",
-        "sha256": digest,
-        **about,
-        "tensors": f"{len(tensors)} with {numbers:,} numbers",
-        "dtype": ", ".join(f"{name} x {count}" for name, count in dtypes.most_common()),
-    }
-    if file.metadata:
-        rows["metadata"] = json.dumps(file.metadata)
-    return [*(f"{key:<10} {value}" for key, value in rows.items()), *file.notes, *notes]
-
-
-def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
-    """What a file's tensors are, by headings, and lines on what else there is to say."""
-    broken = [
-        name
-        for name, value in tensors.items()
-        if layouts.is_float(value.dtype) and not np.isfinite(value).all()
-    ]
-    notes = [f"{name} holds NaN or infinite numbers: training refuses it" for name in broken]
-    try:
-        layout = backbone_files.layout_of(tensors)
-        sizes = backbone_files.sizes_of(tensors, layout)
-    except WeightsError as error:
-        return {"layout": "unknown"}, [*notes, str(error)]
-    out = {"layout": backbone_files.LAYOUT_NAMES[layout]}
-    if what := recognise.pretraining(tensors, layout):
-        out["weights"] = what
-    plain, grid = tensors, ""
-    try:
-        plain, changes = backbone_files.plain_vit(tensors, layout)
-        notes += changes
-        side = backbone_files.grid_of(backbone_files.positions_of(plain, layout))
-        grid = f", positions {side} x {side}"
-    except WeightsError as error:
-        notes.append(str(error))
-    out["backbone"] = f"{_backbone_name(sizes)}{grid}"
-    if layout == "toco" and "classifier.weight" in tensors:
-        out["classes"] = str(tensors["classifier.weight"].shape[0])
-    elif heads := [name for name in backbone_files.DROPPED[layout] if name in tensors]:
-        out["classes"] = ", ".join(f"{name} {tensors[name].shape}" for name in heads)
-    else:
-        out["classes"] = "none"
-    return out, notes
-
-
-def _backbone_name(sizes: dict[str, int]) -> str:
-    """The backbone of these sizes as `--config.backbone` takes it, and the sizes."""
-    name = backbone_files.backbone_of(sizes)
-    if name == "deit_base":
-        name = "deit_base or vit_base (the same network)"
-    if name is None:
-        given = ",".join(f"{key}={value}" for key, value in sizes.items())
-        name = f"none of the known ones (--config.backbone={given},heads=N)"
-    return f"{name}: {', '.join(f'{key} {value}' for key, value in sizes.items())}"
-
-
-def _inspect_run(path: pathlib.Path) -> list[str]:
-    network, config = _network_of_run(path)
-    spec = backbone_from_name(config.backbone)
-    return [
-        f"{'format':<10} a run of toco_jax",
-        f"{'backbone':<10} {config.backbone}: width {spec.width}, depth {spec.depth}, "
-        f"heads {spec.heads}, patch {spec.patch}",
-        f"{'classes':<10} {config.num_classes}",
-        f"{'sha256':<10} {origin.digest_of(network['params'], network['teacher_params'])}",
-        *network["notes"],
-    ]
-
-
 if __name__ == "__main__":
-    commands.keep_streams()
+    commands.set_up()
     main()

@@ -1,15 +1,17 @@
-"""A trained network as one serialised function, to be run with nothing of ours installed.
+"""Exports a trained network as one serialised function that runs without this package.
 
 python -m toco_jax.export runs/x model.stablehlo [--size 448] [--multiscale]
 
-The function takes uint8 RGB images `[b, size, size, 3]` for any b, on cpu, cuda or tpu. Beside it a
-JSON of the same name holds the classes and their colours. `jax.export.deserialize` reads it back.
+The function takes uint8 RGB images `[b, size, size, 3]` of any batch size b, on cpu, cuda or tpu.
+`jax.export.deserialize` reads the file. A JSON file beside it, of the same name, holds the classes,
+their colours, and the shapes of input and outputs.
 """
 
 import functools
 import json
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,11 +31,11 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 class ExportError(UserError):
-    """An option that cannot work; the message names it and the remedy."""
+    """An option has a value that cannot work; the message names it and the remedy."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command with the words of the command line."""
     parser = commands.make_parser("python -m toco_jax.export", __doc__)
     parser.add_argument("run", type=pathlib.Path, help="a run's folder or one checkpoint in it")
     parser.add_argument("out", type=pathlib.Path, help="the file to write, such as model.stablehlo")
@@ -52,24 +54,27 @@ def main(arguments: list[str] | None = None) -> None:
 def export_run(
     run: pathlib.Path, out: pathlib.Path, *, size: int | None = None, multiscale: bool = False
 ) -> list[str]:
-    """Writes the function of a run and its JSON; returns lines that say so.
+    """Writes a run's network as a serialised function, and a JSON file that describes it.
 
     Args:
         run: a run's folder or one checkpoint in it.
-        out: the file of the function; the JSON has the same name but for the ending.
-        size: side of the images in pixels; the run's `crop_size` by default.
-        multiscale: see `make_predictor`.
+        out: the file to write; the JSON file has the same name with the ending `.json`.
+        size: side of the input images in pixels; the run's `crop_size` by default.
+        multiscale: whether to average several scales and mirror images, see `make_predictor`.
+
+    Returns:
+        Lines that say what was written.
 
     Raises:
-        ExportError: `size` is no multiple of the patch.
+        ExportError: `size` is not a positive multiple of the patch side, or see `check_outputs`.
         CheckpointError: there is no run.
         OutputError: the folder of `out` cannot be written to.
     """
     from toco_jax.run import runs
 
-    check_file(out, "OUT")
+    sidecar = check_outputs(out)
     notes: list[str] = []
-    # One program for every platform: nothing in it may depend on the devices at hand.
+    # The program runs on every platform, so nothing in it may depend on the devices present.
     loaded = runs.load(run, portable=True, report=notes.append)
     size = loaded.config.crop_size if size is None else size
     scales = tuple(loaded.config.cam_scales) if multiscale else None
@@ -82,18 +87,11 @@ def export_run(
     about = {
         "classes": ["background", *names],
         "names_known": loaded.names_known,
-        "palette": palette(len(names) + 1).tolist(),
-        "input": {"dtype": "uint8", "shape": ["b", size, size, 3], "channels": "RGB"},
-        "outputs": {
-            "segmentation": {"shape": ["b", size, size, len(names) + 1], "range": [0, 1]},
-            "cam": {"shape": ["b", size, size, len(names)], "range": [0, 1]},
-            "class_scores": {"shape": ["b", len(names)], "range": [0, 1]},
-        },
+        **describe_arrays(size, len(names)),
         "backbone": loaded.config.backbone,
         "multiscale": multiscale,
         "platforms": list(PLATFORMS),
     }
-    sidecar = out.with_suffix(".json")
     write_atomically(sidecar, json.dumps(about, indent=1) + "\n")
     return [
         *notes,
@@ -102,20 +100,51 @@ def export_run(
     ]
 
 
+def check_outputs(out: pathlib.Path) -> pathlib.Path:
+    """Checks that the function's file and its JSON file can be written; returns the latter's path.
+
+    Raises:
+        OutputError: the folder of `out` cannot be written to.
+        ExportError: `out` ends in `.json`, or a JSON file of another kind is where ours would go.
+    """
+    check_file(out, "OUT")
+    sidecar = out.with_suffix(".json")
+    if out == sidecar:
+        raise ExportError(f"{out} is the name of the description; use one like model.stablehlo")
+    if sidecar.exists() and '"palette"' not in sidecar.read_text(errors="replace"):
+        raise ExportError(f"{sidecar} exists and is not of this command: use another name as OUT")
+    return sidecar
+
+
+def describe_arrays(size: int, num_classes: int) -> dict[str, Any]:
+    """Returns shapes, types and ranges of the function's input and outputs, and the palette."""
+    return {
+        "palette": palette(num_classes + 1).tolist(),
+        "input": {"dtype": "uint8", "shape": ["b", size, size, 3], "channels": "RGB"},
+        "outputs": {
+            "segmentation": {"shape": ["b", size, size, num_classes + 1], "range": [0, 1]},
+            "cam": {"shape": ["b", size, size, num_classes], "range": [0, 1]},
+            "class_scores": {"shape": ["b", num_classes], "range": [0, 1]},
+        },
+    }
+
+
 def make_predictor(
     model: ToCo, params: dict, *, cam_scales: tuple[float, ...] | None = None
 ) -> Callable[[jax.Array], dict[str, jax.Array]]:
-    """The function to be exported.
+    """Makes the function to export.
 
     Args:
         model: the network.
-        params: its parameters; they become constants of the function.
-        cam_scales: None for one pass; otherwise the CAM is taken at these scales with mirror images
-            and the segmentation at 1, 1.25 and 1.5 with mirror images (paper, section 4.1).
+        params: its parameters, which become constants of the function.
+        cam_scales: None for one pass at scale 1. Otherwise the CAM combines these scales and
+            mirror images, and the segmentation scales 1, 1.25 and 1.5 and mirror images (paper,
+            section 4.1).
 
     Returns:
-        uint8 images `[B, S, S, 3]` to float32 `segmentation [B, S, S, C + 1]`, softmax
-        probabilities; `cam [B, S, S, C]` in [0, 1); `class_scores [B, C]`, sigmoid of the logits.
+        A function of uint8 images `[B, S, S, 3]` that returns float32 arrays: `segmentation
+        [B, S, S, C + 1]`, softmax probabilities; `cam [B, S, S, C]` in [0, 1); and `class_scores
+        [B, C]`, the sigmoid of the class logits.
     """
 
     def apply(images: jax.Array) -> dict[str, jax.Array]:
@@ -145,9 +174,14 @@ def make_predictor(
 
 
 def _multi_scale_logits(apply: Callable, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Normalised images `[B, H, W, 3]` to segmentation logits `[B, H, W, C + 1]`, at each scale the
-    sum of the image's and its mirror image's, then the maximum over scales; and the class logits
-    `[B, C]` of the images as they are.
+    """Returns segmentation logits `[B, H, W, C + 1]` and class logits `[B, C]` of images.
+
+    The segmentation logits of an image and of its mirror image are summed at each scale; the result
+    is the maximum over scales. The class logits are those of the images at scale 1.
+
+    Args:
+        apply: images to the network's outputs.
+        images: normalised, `[B, H, W, 3]`.
     """
     size = images.shape[1:3]
     seg_logits, cls_logits = [], None
@@ -162,7 +196,7 @@ def _multi_scale_logits(apply: Callable, images: jax.Array) -> tuple[jax.Array, 
 
 
 def serialize(predict: Callable, *, size: int) -> bytes:
-    """`predict` for uint8 images `[b, size, size, 3]`, any b, as bytes of `jax.export`."""
+    """Serialises `predict` by `jax.export` for uint8 images `[b, size, size, 3]` of any b."""
     (batch,) = jax_export.symbolic_shape("b")
     images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
     exported = jax_export.export(jax.jit(predict), platforms=PLATFORMS)(images)
@@ -170,5 +204,5 @@ def serialize(predict: Callable, *, size: int) -> bytes:
 
 
 if __name__ == "__main__":
-    commands.keep_streams()
+    commands.set_up()
     main()

@@ -2,10 +2,11 @@
 
     python -m toco_jax.predict --checkpoint=runs/x photos/ --out=out
 
-PATH is a file, a folder, a glob in quotes, or a video. The folder of the results receives
-`masks/` (palette PNGs at the picture's own size), `overlays/` (the same over the picture, with a
-legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which names the files
-of each picture. A file that cannot be read is named, the rest is done, and the exit code is 1.
+PATH is a picture, a video, a folder of them, or a glob pattern in quotes. The results are `masks/`
+(palette PNGs of the pictures' own sizes), `overlays/` (each mask drawn over its picture,
+with a legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which lists
+the files of each picture. If a file cannot be read, the command names it, segments the others, and
+exits with code 1.
 """
 
 import argparse
@@ -36,7 +37,7 @@ _LEGEND_WIDTH = 240
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
+    """Returns the options of the command line."""
     parser = commands.make_parser("python -m toco_jax.predict", __doc__)
     add = parser.add_argument
     add("path", nargs="+", help="a picture, a folder, a glob or a video")
@@ -52,7 +53,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command line; exit code 1 where a file or an option was wrong."""
+    """Runs the command; exits with code 1 if a file or an option is wrong."""
     options = parse_arguments(arguments)
     with commands.reported(debug=options.debug):
         failed = predict(options)
@@ -61,12 +62,18 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def predict(options: argparse.Namespace) -> list[dict[str, str]]:
-    """Writes the results; returns the files that failed, as `{"file", "error"}`.
+    """Segments the pictures, writes the results, and returns the files that failed.
+
+    Args:
+        options: of `parse_arguments`.
+
+    Returns:
+        `{"file": path, "error": message}` for each file that could not be segmented.
 
     Raises:
         CheckpointError: there is no run.
         OutputError: the results cannot be written, or would overwrite other files.
-        UserError: an option out of range.
+        UserError: an option is out of range.
     """
     if options.every < 1:
         raise UserError(f"--every={options.every} must be at least 1")
@@ -100,7 +107,7 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
                 report.add(record["order"], entry)
         report.complete = True
     finally:
-        # Whatever ended it: what was segmented is on the disk, and this says what it is.
+        # Whatever ended the loop, the results so far are on the disk and this file describes them.
         report.save()
         counts = f"{len(report.entries)} pictures segmented, {len(report.failed)} failed"
         say(f"{counts}; {report.path}")
@@ -108,7 +115,7 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
 
 
 def jobs(found: inputs.Found, every: int, report: Report) -> Iterator[dict[str, Any]]:
-    """What is to be segmented: pictures by their path, videos frame by frame."""
+    """Yields what to segment: each picture by its path, each video frame by frame."""
     order = itertools.count()
     for path, name in found.files:
         if not inputs.is_video(path):
@@ -129,14 +136,17 @@ def write_results(
     names: Sequence[str],
     slugs: Sequence[str],
 ) -> dict[str, Any]:
-    """Writes mask, overlay and heat maps of one picture; returns its entry of predictions.json.
+    """Writes the mask, overlay and heat maps of one picture, and returns its entry of the report.
 
     Args:
         out: folder of the results.
-        record: the picture with its `path`, `name`, `image` and `notes`.
-        result: what the network says about it.
-        names: the foreground classes.
-        slugs: see `class_slugs`.
+        record: the picture: `path`, `name` (of its results), `image` uint8 `[H, W, 3]`, `notes`.
+        result: the segmentation of the image.
+        names: names of the foreground classes.
+        slugs: names of the classes within file names, see `class_slugs`.
+
+    Returns:
+        The picture's entry in predictions.json.
 
     Raises:
         OSError: a file cannot be written.
@@ -179,7 +189,15 @@ def write_results(
 
 
 def overlay_picture(image: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Image.Image:
-    """A mask over its picture, pixel on pixel from the top left, with a legend below."""
+    """Draws a mask over its picture, with a legend below.
+
+    The overlay starts in the top left corner and keeps the picture's size.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        mask: labels uint8 `[H, W]`.
+        names: name of each label, background first.
+    """
     height, width = mask.shape
     labels = [int(label) for label in np.unique(mask)]
     text_size = max(13, width // 40)
@@ -192,7 +210,7 @@ def overlay_picture(image: np.ndarray, mask: np.ndarray, names: tuple[str, ...])
 
 
 def _in_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
-    """The path of a file whose folder exists."""
+    """Returns the path of a file in a folder, after creating its parent folders."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path

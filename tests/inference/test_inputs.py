@@ -60,6 +60,20 @@ def test_earlier_results_are_left_out(tmp_path):
     assert found.remarks == [f"the results in {tmp_path}/out/masks are left out"]
 
 
+def test_results_of_other_calls_are_left_out_too(tmp_path):
+    there = ("a.jpg", "x/masks/a.png", "x/cams/deep/a.cat.jpg", "x/b.jpg", "truth/masks/a.png")
+    for name in (*there, "x/predictions.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = inputs.find_files([tmp_path])
+    assert [name for _, name in found.files] == ["a", "truth/masks/a", "x/b"]
+    assert found.remarks == [
+        f"the results in {tmp_path}/x/{name} are left out" for name in ("cams", "masks")
+    ]
+    named = inputs.find_files([tmp_path / "x" / "masks", tmp_path / "x" / "cams" / "deep"])
+    assert [name for _, name in named.files] == ["a", "a.cat"]
+
+
 def test_names_of_results():
     assert names_of("a.jpg", "a.png", "b.jpg") == ["a.jpg", "a.png", "b"]
     assert names_of("a.jpg", "A.png") == ["a.jpg", "A.png"]

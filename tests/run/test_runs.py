@@ -1,6 +1,7 @@
 """A run loaded on another machine than its own, and without its classes' names."""
 
 import json
+import pathlib
 import shutil
 
 import pytest
@@ -9,7 +10,7 @@ from tiny_run import make_run
 
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.run import runs
-from toco_jax.run.checkpoints import CheckpointError
+from toco_jax.run.checkpoints import CheckpointError, run_folder
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,26 @@ def made(tmp_path_factory, voc_config):
 @pytest.fixture
 def run(made, tmp_path):
     return shutil.copytree(made, tmp_path / "run")
+
+
+@pytest.mark.parametrize("at", [".", "checkpoints", "checkpoints/0"])
+@pytest.mark.parametrize("how", ["given", "within", "linked"])
+def test_every_path_to_a_run_is_one(run, at, how, monkeypatch, tmp_path):
+    place = run / at
+    if how == "within":
+        monkeypatch.chdir(place)
+        place = pathlib.Path(".")
+    elif how == "linked":
+        (tmp_path / "best").symlink_to(place)
+        place = tmp_path / "best"
+    folder, step = run_folder(place)
+    assert folder.samefile(run) and step == (0 if at == "checkpoints/0" else None)
+
+
+def test_what_is_no_run_is_told_as_such(run, tmp_path):
+    for path, reason in ((tmp_path / "none", "it does not exist"), (tmp_path, "it has no config")):
+        with pytest.raises(CheckpointError, match=f"{path} is not a run: {reason}.* such as runs/"):
+            runs.load(path)
 
 
 def change(run, **values):

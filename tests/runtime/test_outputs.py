@@ -1,5 +1,6 @@
 """Files that others may read, written whole; folders that cannot be written to, told at once."""
 
+import errno
 import os
 import stat
 
@@ -24,11 +25,12 @@ def test_old_file_stays_where_the_new_one_fails(tmp_path, monkeypatch):
     write_atomically(path, "old")
 
     def full(*_):
-        raise OSError("no space")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "from", None, "to")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="No space left") as failed:
         write_atomically(path, b"new")
+    assert failed.value.filename == str(path) and failed.value.filename2 is None
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -50,6 +52,9 @@ def test_folder_that_takes_no_file(tmp_path):
     for folder in ("/proc", str(tmp_path / "file" / "x")):
         with pytest.raises(OutputError, match=f"folder {folder} .* give another --out"):
             make_folder(type(tmp_path)(folder), "--out")
+    for folder in (tmp_path / "file", tmp_path / "file" / "x" / "y"):
+        with pytest.raises(OutputError, match=f"{tmp_path / 'file'} is a file"):
+            make_folder(folder, "--out")
 
 
 def test_a_file_is_tried_before_the_work(tmp_path):

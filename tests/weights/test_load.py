@@ -440,6 +440,7 @@ def entry(dtype, size):
     [
         (b"", "it is empty"),
         (b"<!DOCTYPE html><html>", "web page"),
+        (b"<\0\0\08\0d\0", "is no file of weights \\(it starts"),
         (b"\x93NUMPY\x01\x00", "no file of weights"),
         (b"\xff" * 8 + b"{}", "damaged or cut"),
         (safetensors_of({}, b"rest"), "damaged or cut"),

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import difflib
+import errno
 import io
 import os
 import pathlib
@@ -17,6 +18,8 @@ from toco_jax.runtime.errors import UserError
 
 # Exit code of a command that was interrupted by Ctrl-C, as shells have it.
 INTERRUPTED = 130
+# What the system says of a disk without room, a read-only one, and a lack of permissions.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # What JAX raises where there is no device of the kind it is told to use.
 _NO_BACKEND = (RuntimeError, AssertionError)
 
@@ -51,6 +54,8 @@ def parse(
 ) -> argparse.Namespace:
     """The options, `debug` among them; a word that belongs to none of them ends the command.
 
+    An option without its dashes, such as `size=32`, is such a word even where it could be a path.
+
     Args:
         parser: the parser.
         arguments: words of the command line; this process's by default.
@@ -59,11 +64,26 @@ def parse(
     """
     read = parser.parse_known_intermixed_args if intermixed else parser.parse_known_args
     options, rest = read(arguments)
+    names = [name for action in parser._actions for name in action.option_strings]
+    rest += [word for word in _positional_words(parser, options) if _lacks_dashes(word, names)]
     if rest:
-        names = [name for action in parser._actions for name in action.option_strings]
         parser.error(left_over(rest[0], [*names, *known]))
     options.debug = getattr(options, "debug", False)
     return options
+
+
+def _positional_words(
+    parser: argparse.ArgumentParser, options: argparse.Namespace
+) -> Iterator[str]:
+    for action in parser._actions:
+        if not action.option_strings:
+            value = getattr(options, action.dest, None)
+            yield from map(str, value if isinstance(value, list) else [value])
+
+
+def _lacks_dashes(word: str, options: Iterable[str]) -> bool:
+    name, equals, _ = word.partition("=")
+    return bool(equals) and f"--{name}" in options and not os.path.lexists(word)
 
 
 def left_over(word: str, options: Iterable[str]) -> str:
@@ -82,6 +102,7 @@ def left_over(word: str, options: Iterable[str]) -> str:
 def reported(*, debug: bool) -> Iterator[None]:
     """Within, a user's mistake becomes one sentence and exit code 1, and Ctrl-C exit code 130.
 
+    So does a file that the system refuses: a full disk, a read-only one, missing permissions.
     Errors of the program itself keep their traceback; with `debug` a user's mistake does so too.
     """
     try:
@@ -90,6 +111,13 @@ def reported(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if debug or error.errno not in _REFUSALS:
+            raise
+        sys.exit(
+            f"error: the system refuses {error.filename or 'a file'} ({error.strerror}): make room "
+            "or change the permissions there, or choose another place"
+        )
     except _NO_BACKEND as error:
         if debug or _has_devices():
             raise

@@ -1,4 +1,4 @@
-"""The pictures and videos that the words of a command line name."""
+"""Finds the pictures and videos that a command line names, and names their results."""
 
 import dataclasses
 import glob
@@ -14,6 +14,7 @@ import numpy as np
 
 from toco_jax.data.image_files import IMAGE_ENDINGS, image_files
 from toco_jax.data.photos import PhotoError
+from toco_jax.inference.predictions import FOLDERS, REPORT_FILE
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 # Containers that count their frames; the others give a length in time, of the longest of picture
@@ -39,11 +40,14 @@ class Found:
 def find_files(
     words: Iterable[str | os.PathLike], *, results: Sequence[pathlib.Path] = ()
 ) -> Found:
-    """Pictures and videos under files, folders and patterns; a path that exists is no pattern.
+    """Finds the pictures and videos that paths, folders and glob patterns name.
+
+    A path that exists is never taken for a pattern. Results of this command that lie in a folder,
+    those of earlier calls too, are left out.
 
     Args:
-        words: of a command line.
-        results: folders of earlier results, which are left out of a folder that holds them.
+        words: words of a command line.
+        results: folders of this call's results.
     """
     relatives: dict[pathlib.Path, pathlib.PurePath] = {}
     problems: list[tuple[str, PhotoError]] = []
@@ -60,23 +64,32 @@ def find_files(
                 relatives.setdefault(path, pathlib.PurePath(path.name))
                 holds_any = True
                 continue
-            listing = image_files(path, endings=IMAGE_ENDINGS + VIDEO_ENDINGS, leave_out=results)
-            for file in listing.files:
+            files, said = _files_in(path, results)
+            for file in files:
                 relatives.setdefault(file, file.relative_to(path))
-            remarks += [*listing.remarks(), *_results_within(path, results)]
-            holds_any = holds_any or bool(listing.files)
+            remarks += said
+            holds_any = holds_any or bool(files)
         if not holds_any:
             problems.append((word, PhotoError(f"{word}: no picture or video found there")))
     names = result_names(list(relatives.values()))
     return Found(list(zip(relatives, names, strict=True)), problems, remarks)
 
 
-def _results_within(path: pathlib.Path, results: Sequence[pathlib.Path]) -> list[str]:
-    return [
-        f"the results in {folder} are left out"
-        for folder in results
-        if folder.is_dir() and path.resolve() in folder.resolve().parents
+def _files_in(
+    folder: pathlib.Path, results: Sequence[pathlib.Path]
+) -> tuple[list[pathlib.Path], list[str]]:
+    """Returns the pictures and videos in a folder, and remarks on what is left out."""
+    listing = image_files(folder, endings=IMAGE_ENDINGS + VIDEO_ENDINGS, leave_out=results)
+    reports = [file for file in listing.others if file.name == REPORT_FILE]
+    earlier = {report.parent / name for report in reports for name in FOLDERS}
+    files = [file for file in listing.files if earlier.isdisjoint(file.parents)]
+    present = [
+        path
+        for path in sorted(earlier.union(results))
+        if path.is_dir() and folder.resolve() in path.resolve().parents
     ]
+    said = [f"the results in {path} are left out" for path in present]
+    return files, [*listing.remarks(), *said]
 
 
 def _paths(word: str) -> list[pathlib.Path]:

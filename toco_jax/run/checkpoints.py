@@ -230,7 +230,11 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     """The configuration of a run's folder; raises `CheckpointError` where there is none."""
     path = workdir / CONFIG_FILE
     if not path.is_file():
-        raise CheckpointError(f"{workdir} is not a run: it has no {CONFIG_FILE}; give a --workdir")
+        reason = f"it has no {CONFIG_FILE}" if workdir.exists() else "it does not exist"
+        raise CheckpointError(
+            f"{workdir} is not a run: {reason}; give the folder of a run, such as runs/voc, or one "
+            "checkpoint in it, such as runs/voc/checkpoints/2000"
+        )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -244,11 +248,21 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
 
 
 def run_folder(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
-    """The run's folder that a path names, and the step where it is `<run>/checkpoints/<step>`."""
-    path = pathlib.Path(path)
-    if path.parent.name == _FOLDER and path.name.isdecimal():
-        return path.parent.parent, int(path.name)
-    return path, None
+    """Returns the folder of the run that a path names, and the step if it names one checkpoint.
+
+    Args:
+        path: the folder of a run, its folder of checkpoints, one checkpoint, or a link to any of
+            them.
+    """
+    given = pathlib.Path(path)
+    if (given / CONFIG_FILE).is_file():
+        return given, None
+    for place in (given, given.resolve()):
+        if place.parent.name == _FOLDER and place.name.isdecimal():
+            return place.parent.parent, int(place.name)
+        if place.name == _FOLDER:
+            return place.parent, None
+    return given, None
 
 
 def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that are known to take them."""
+"""Writes files whole or not at all, and checks before the work that its results can be written."""
 
 import contextlib
 import os
@@ -12,14 +12,17 @@ from toco_jax.runtime.errors import UserError
 
 
 class OutputError(UserError):
-    """A file or folder that cannot be written to; the message names it and the reason."""
+    """A file or folder cannot be written to; the message names it and the reason."""
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file so that a killed process leaves the old one or the new one.
+    """Writes a file such that a process that is killed leaves either the old file or the new one.
 
-    Text is stored as UTF-8. The new file's mode follows the umask, as that of any new file does, so
-    that those who may read the folder may read the file.
+    Text is encoded as UTF-8. The file's permissions follow the umask, as those of any new file do,
+    so that whoever may read the folder may read the file.
+
+    Raises:
+        OSError: the file cannot be written; `filename` is its path.
     """
     with open_atomically(path) as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -34,25 +37,34 @@ def open_atomically(path: pathlib.Path) -> Iterator[BinaryIO]:
         with temporary.open("xb") as file:
             yield file
         os.replace(temporary, path)
+    except OSError as error:
+        # A full disk has no name, and that of the temporary file tells the user nothing.
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: pathlib.Path, option: str) -> pathlib.Path:
-    """Makes a folder if it is missing and tries to write to it; returns it.
+    """Creates a folder if needed, checks that files can be written to it, and returns it.
 
     Call it before the work whose result goes there.
 
     Args:
         folder: the folder.
-        option: what the user can set to choose another one, for the message.
+        option: the option that chooses another folder, for the message.
 
     Raises:
-        OutputError: the folder cannot be made or written to.
+        OutputError: the folder cannot be created or written to.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(path for path in (folder, *folder.parents) if path.exists())
+        raise OutputError(
+            f"cannot write to the folder {folder} ({file} is a file): give another {option}"
+        ) from error
     except OSError as error:
         raise OutputError(
             f"cannot write to the folder {folder} ({error.strerror}): give another {option}"
@@ -61,16 +73,16 @@ def make_folder(folder: pathlib.Path, option: str) -> pathlib.Path:
 
 
 def check_file(path: pathlib.Path, option: str) -> pathlib.Path:
-    """Tries whether a file can be written, its folder made if missing; returns its path.
+    """Checks that a file can be written, creates its folder if needed, and returns the path.
 
     Call it before the work whose result goes there.
 
     Args:
         path: the file.
-        option: what the user can set to choose another one, for the message.
+        option: the option that chooses another file, for the message.
 
     Raises:
-        OutputError: it is a folder, or its folder cannot be made or written to.
+        OutputError: the path is a folder, or its folder cannot be created or written to.
     """
     if path.is_dir():
         raise OutputError(f"{path} is a folder: give the name of a file as {option}")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pathlib
+import re
 import zipfile
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def read(path: str | pathlib.Path) -> WeightFile:
     if start[8:9] == b"{":
         return _read_safetensors(path)
     hint = ""
-    if start.lstrip().startswith(b"<"):
+    if re.match(rb"\s*<[!?a-z]", start, re.IGNORECASE):
         hint = ": it is a web page, so the download went wrong"
     elif not start:
         hint = ": it is empty"
