@@ -20,7 +20,7 @@ READERS = 8
 # Called with an image's name and what is wrong with its label.
 OnProblem = Callable[[str, DataError], None]
 
-# A few words that remarks of a sort share, and what is to be said.
+# (kind, message) of a remark.
 Remark = tuple[str, str]
 
 
@@ -86,7 +86,7 @@ class FileSource:
         """
         path = self.masks[i]
         if path is None:
-            # Where there are so many classes that 255 is one, another value beyond every label.
+            # If 255 is a class, ignored pixels need another value.
             many = len(self.class_names) >= 255
             size = photo.pixels.shape[:2]
             return np.full(size, 65535 if many else 255, np.uint16 if many else np.uint8), []

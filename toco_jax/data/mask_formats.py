@@ -15,13 +15,13 @@ BY_COLOUR = MaskFormat("palette")
 BY_INDEX = MaskFormat(any_palette=True)
 
 _PROBES = 64
-# One reading is right where the other contradicts the image-level labels so many times as often.
+# A reading is right if the other one contradicts the image-level labels ten times as often.
 _CLEARLY = 10
-# Masks that say something odd, from which on it is no accident.
+# With so many odd masks it is no accident.
 _FEWEST = 2
 _FEWEST_EMPTY = 3  # small objects are easily forgotten
 
-# A mask file's place, path and content.
+# Position, path and content of a mask file.
 Probe = tuple[int, pathlib.Path, StoredMask]
 
 

@@ -92,7 +92,7 @@ def _decode_opened(picture: Image.Image, content: bytes) -> Photo:
     # Pillow would drop the lower 8 bits, and with them all of a picture of 12 bits.
     is_deep_colour = picture.mode in ("RGB", "RGBA") and ";16" in str(picture.tile)
     if not is_jpeg and picture.format != "TIFF":  # which loses its orientation by loading
-        # Before the search for EXIF, which loads a PNG: its errors are none of EXIF's.
+        # Reading EXIF loads a PNG, too, and would hide the errors of that.
         picture.load()
     orientation = _orientation(picture)
     pixels = None

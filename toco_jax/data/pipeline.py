@@ -1,12 +1,12 @@
-"""Batches out of a record source, with grain's threads.
+"""Makes batches from a record source, with grain's threads.
 
 A training stream is a pure function of (seed, step): it does not depend on the number of threads or
 processes, and starts anywhere with nothing to restore. Batch k of all processes, concatenated in
 process order, is the global batch k.
 
-All functions return an iterator with `close()`, which stops its threads; leaving the program
-without it is safe too. What goes wrong with a record is raised by `next()` as it is; after that the
-iterator is of no further use.
+All functions return an iterator with `close()`, which stops its threads; a program may also end
+without closing it. `next()` raises the error of a record unchanged, after which the iterator cannot
+be used.
 """
 
 import logging
@@ -23,7 +23,7 @@ from toco_jax.runtime.errors import DataError
 
 Batch = dict[str, Any]
 
-# Of broken records in a row, after which it is the data set that is broken.
+# With so many broken records in a row, the data set itself is broken.
 _MOST_SKIPPED = 100
 
 _PASSED_ON = ("name", "cls_label", "skipped")
@@ -44,20 +44,20 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """Endless batches of augmented views, reshuffled every epoch.
+    """Yields batches of augmented views without end, reshuffled every epoch.
 
     Args:
         source: record source; its masks, if any, are not passed on.
-        seed: of order and augmentation, 0 or more.
-        start_step: number of global batches to leave out, as if they had been taken before.
-        batch_size: of the global batch; B below is the process's share of it.
-        crop_size: S, in pixels.
+        seed: seed of order and augmentation, 0 or more.
+        start_step: number of global batches to skip, as if they had been taken before.
+        batch_size: size of the global batch; B below is the process's share of it.
+        crop_size: side S of the views, in pixels.
         as_published: see `augment.make_views`.
         num_threads: 0 reads in the caller's thread.
-        scale_range: of the rescaling before the base crop.
-        blur_sigma: of the blurs, in pixels.
-        on_error: "raise" stops at a record that cannot be read, "skip" takes the source's next one
-            in its place, logs each broken one once and counts them.
+        scale_range: range of the rescaling factor before the base crop.
+        blur_sigma: range of the standard deviation of blurs, in pixels.
+        on_error: "raise" stops at a record that cannot be read; "skip" replaces it by the next one
+            of the source, logs each broken record once and counts them.
         process_index: which contiguous block of each global batch this process gets.
         process_count: must divide `batch_size`.
 
@@ -106,13 +106,13 @@ def train_batches(
 
 
 def configured_batches(source: Any, config: Any, *, start_step: int, **options) -> Iterator[Batch]:
-    """The `train_batches` of a run's configuration, from a step on.
+    """Calls `train_batches` with the values of a run's configuration.
 
     Args:
         source: record source.
         config: a configuration with the keys of `config.defaults`.
-        start_step: number of global batches to leave out.
-        **options: of `train_batches`, over what the configuration says.
+        start_step: number of global batches to skip.
+        **options: options of `train_batches` that replace those of the configuration.
     """
     data = config.data
     chosen = {
@@ -138,11 +138,11 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
 ) -> Iterator[Batch]:
-    """The split once, in order, each image squashed to a square; no record is left out.
+    """Yields a split once, in order, with each image squashed to a square.
 
     Args:
         source: record source, usually opened with masks.
-        batch_size: of the global batch; B below is the process's share of it. The last global batch
+        batch_size: size of the global batch; B below is the process's share of it. The last one
             is padded, so that every process sees the same number of batches.
         size: side of the squashed images (bilinear, half-pixel centres, no antialiasing).
         num_threads: 0 reads in the caller's thread.
@@ -222,7 +222,7 @@ def _share(batch_size: int, process_index: int, process_count: int) -> int:
 
 
 def _global_place(i: int, batch_size: int, share: int, process_index: int) -> int:
-    """Where the i-th record of a process stands in the stream of global batches."""
+    """Returns the position of a process's i-th record in the stream of global batches."""
     batch, offset = divmod(i, share)
     return batch * batch_size + process_index * share + offset
 
@@ -230,7 +230,7 @@ def _global_place(i: int, batch_size: int, share: int, process_index: int) -> in
 def _iterate(
     records: grain.MapDataset, share: int, num_threads: int, batch_fn: Any
 ) -> Iterator[Batch]:
-    """One batch being used and one in the making is enough: views are big (1.8 MB at 448)."""
+    """Iterates with one batch prepared ahead; more would cost memory (1.8 MB a view at 448)."""
     buffered = max(2 * share, num_threads) if num_threads else 0
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffered)
     return iter(records.to_iter_dataset(options).batch(share, batch_fn=batch_fn))

@@ -1,4 +1,4 @@
-"""Brings a data set into the form that training reads; done once, and resumable.
+"""Prepares a data set for training, once; a run that was stopped goes on where it stopped.
 
     python -m toco_jax.data.prepare coco --root COCO [--out DIR] [--workers N]
     python -m toco_jax.data.prepare voc --root VOCdevkit/VOC2012 --sbd SBD
@@ -71,7 +71,7 @@ def tfds(args: argparse.Namespace) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Returns the parser of the command line."""
     top = commands.make_parser("python -m toco_jax.data.prepare", __doc__)
     chosen = top.add_subparsers(dest="command", required=True)
     added = {f.__name__: chosen.add_parser(f.__name__, help=f.__doc__) for f in (coco, voc, tfds)}

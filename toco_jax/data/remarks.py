@@ -1,7 +1,7 @@
-"""What a data set's reader did that its owner should know, each in one sentence with a count.
+"""Remarks: sentences on a data set that its owner should read, each with a count.
 
-Sources carry their remarks; training prints them before the first step, and so does
-`toco_jax.data.check`. A remark never stops anything: what does is a `DataError`.
+Record sources carry remarks. Training prints them before the first step, and so does
+`toco_jax.data.check`. A remark stops nothing; a `DataError` does.
 """
 
 import dataclasses
@@ -19,8 +19,8 @@ class DataRemark:
 
     Attributes:
         kind: a few words that remarks of this sort share.
-        message: what was found, how often, and what to do about it.
-        names: all images, files or classes that it is about; the message names a few.
+        message: says what was found, how often, and what to do about it.
+        names: all images, files or classes concerned; the message names a few.
     """
 
     kind: str
@@ -32,12 +32,12 @@ class DataRemark:
 
 
 def as_remarks(messages: Sequence[str], kind: str = "labels as read") -> tuple[DataRemark, ...]:
-    """Sentences on how a file was read as remarks of one kind."""
+    """Makes remarks of one kind from sentences."""
     return tuple(DataRemark(kind, message) for message in messages)
 
 
 def some(names: Collection[Any]) -> str:
-    """The first few of the names, and how many more there are."""
+    """Lists the first few names and says how many more there are."""
     first = [str(name) for name in list(names)[:_SHOWN]]
     # A line break or a byte that is no letter must not get into a sentence.
     shown = ", ".join(name if name.isprintable() else ascii(name) for name in first)
@@ -50,17 +50,17 @@ def count(number: int, noun: str) -> str:
 
 
 def are(number: int) -> str:
-    """The verb that goes with a number."""
+    """`is` after 1, else `are`."""
     return "is" if number == 1 else "are"
 
 
 def own(*sources: Any) -> list[DataRemark]:
-    """The remarks that sources carry, each once."""
+    """Returns the remarks of sources, each once."""
     return list(dict.fromkeys(r for source in sources for r in getattr(source, "remarks", ())))
 
 
 def of_splits(source: Any, val_source: Any) -> list[DataRemark]:
-    """The remarks of a training and a validation source, and those on the two together."""
+    """Returns the remarks of a training and a validation source, and on the two together."""
     labels = [getattr(s, "cls_labels", None) for s in (source, val_source)]
     if any(label is None for label in labels):  # scenes or records, whose makers saw to it
         return own(source, val_source)
@@ -76,7 +76,13 @@ def of_splits(source: Any, val_source: Any) -> list[DataRemark]:
 def without_images(
     class_names: Sequence[str], train: np.ndarray, val: np.ndarray | None
 ) -> list[DataRemark]:
-    """Classes that cannot be learnt, by the numbers of images [C] of training and validation."""
+    """Remarks on classes that cannot be learnt.
+
+    Args:
+        class_names: the C classes.
+        train: number of training images with each class, [C].
+        val: number of validation images with each class, [C], or None.
+    """
     names = np.array(class_names, dtype=object)
     val = np.zeros(len(names), np.int64) if val is None else val
     if not len(names) == len(train) == len(val):
@@ -107,7 +113,7 @@ def _classes(names: Sequence[str]) -> str:
 
 
 def in_both(source: Any, val_source: Any) -> list[DataRemark]:
-    """Training images that the validation split has too, by name or, in a folder, by content."""
+    """Remarks on training images that are in validation too, by name or by content."""
     copies = getattr(val_source, "copies", {})
     in_val = {copies.get(name, name): name for name in val_source.names}
     pairs = [
@@ -127,7 +133,7 @@ def in_both(source: Any, val_source: Any) -> list[DataRemark]:
 
 
 def in_neither(source: Any, val_source: Any) -> list[DataRemark]:
-    """Labelled images of a folder that no split uses."""
+    """Remarks on labelled images of a folder that are in neither split."""
     unused = set(getattr(val_source, "left_out", ()))
     names = tuple(name for name in getattr(source, "left_out", ()) if name in unused)
     if not names:

@@ -1,4 +1,4 @@
-"""A data set seen with the classes of a network: the same names, in the network's order."""
+"""Shows a data set with the classes of a network: the same names in the network's order."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,13 +9,13 @@ from toco_jax.runtime.errors import DataError
 
 
 def columns_of(names: Sequence[str], known: Sequence[str], *, run: Any, where: str) -> np.ndarray:
-    """The place in `known` of each of `names`: int `[len(names)]`.
+    """Returns the position in `known` of each of `names`: int `[len(names)]`.
 
     Args:
         names: classes of a data set.
         known: classes of a network.
-        run: what the network is called in the message.
-        where: what the data set is called in the message.
+        run: name of the network in the message.
+        where: name of the data set in the message.
 
     Raises:
         DataError: names that the network does not know.
@@ -30,12 +30,12 @@ def columns_of(names: Sequence[str], known: Sequence[str], *, run: Any, where: s
 
 
 class Renumbered:
-    """A record source (see `toco_jax.data`) with the labels of another list of classes.
+    """A record source (see `toco_jax.data`) with another list of classes.
 
     Args:
         source: the record source.
-        class_names: all classes of the new numbering, those of the source among them.
-        columns: place of each class of the source in it, see `columns_of`.
+        class_names: the new classes, which include those of the source.
+        columns: position of each class of the source among them, see `columns_of`.
     """
 
     def __init__(self, source: Any, class_names: Sequence[str], columns: np.ndarray):
@@ -63,7 +63,7 @@ class Renumbered:
         return table[mask]
 
     def own_labels(self) -> np.ndarray:
-        """The source's own label of each label here, background first; 255 where it has none."""
+        """Returns the source's label of each label, background first; 255 if it has none."""
         own = np.full(len(self.class_names) + 1, 255, np.int64)
         own[0] = 0
         own[self.columns + 1] = np.arange(len(self.columns)) + 1

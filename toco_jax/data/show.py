@@ -2,8 +2,8 @@
 
     python -m toco_jax.data.show --config=configs/voc.py --out=sheet.png [--checkpoint=RUN]
 
-A row is an image of the first batches of the run, drawn by the run's own pipeline. The yellow frame
-in view 1 is the valid box. Frames in the local source are the local crops, numbered as on the
+Each row is an image of the first batches of the run, drawn by the run's own pipeline. The yellow
+frame in view 1 is the valid box. Frames in the local source are the local crops, numbered as on the
 right: green counts as foreground (positive), red as background (negative). Without a checkpoint
 there is no CAM, so the crops are those of an undecided map; with one, the regions that the run's
 auxiliary CAM gives are drawn over view 1 (blue background, grey uncertain, red foreground).
@@ -34,7 +34,7 @@ _CELL = 260
 
 
 def first_records(source: Any, config: ConfigDict, *, count: int, start_step: int = 0) -> dict:
-    """The views of the first records of a run from a step on, as arrays of `count` rows."""
+    """Returns the views of the first `count` records of a run from a step on, as arrays."""
     batches = configured_batches(
         source, config, start_step=start_step, num_threads=0, on_error="raise"
     )
@@ -49,12 +49,12 @@ def first_records(source: Any, config: ConfigDict, *, count: int, start_step: in
 
 
 def regions_of(checkpoint: str, records: dict, class_names: tuple[str, ...]) -> np.ndarray:
-    """Region maps [N, S, S] in {0, 1, 2} of view 1, from the auxiliary CAM of a trained network.
+    """Returns region maps [N, S, S] in {0, 1, 2} of view 1, from a network's auxiliary CAM.
 
     Args:
         checkpoint: the network's run, or one of its checkpoints.
         records: see `first_records`.
-        class_names: of the records' labels; the network may know more, in another order.
+        class_names: classes of the records; the network may know more, in another order.
 
     Raises:
         CheckpointError: there is no such run.
@@ -83,7 +83,7 @@ def regions_of(checkpoint: str, records: dict, class_names: tuple[str, ...]) -> 
 
 
 def undecided(records: dict) -> np.ndarray:
-    """Region maps [N, S, S] for want of a CAM: uncertain in the valid box, background outside."""
+    """Returns region maps [N, S, S] without a CAM: uncertain in the valid box, else background."""
     maps = np.zeros(records["image"].shape[:3], np.int32)
     for row, (y0, y1, x0, x1) in zip(maps, records["valid_box"], strict=True):
         row[y0:y1, x0:x1] = 1
@@ -93,13 +93,13 @@ def undecided(records: dict) -> np.ndarray:
 def sheet(
     config: ConfigDict, records: dict, roi_mask: np.ndarray, class_names: tuple[str, ...]
 ) -> Image.Image:
-    """The picture: a row an image with view 1, view 2, the local source and the local crops.
+    """Draws a row per image with view 1, view 2, the local source and the local crops.
 
     Args:
-        config: of the run, for number and size of the crops.
+        config: configuration of the run, for number and size of the crops.
         records: see `first_records`.
         roi_mask: region maps [N, S, S] in {0, 1, 2}.
-        class_names: of the labels.
+        class_names: names of the classes.
     """
     size, num = config.local_crop_size, config.num_local_crops
     keys = jax.random.split(jax.random.key(config.seed), len(roi_mask))
@@ -130,14 +130,14 @@ def sheet(
 
 
 def tinted(image: np.ndarray, roi_mask: np.ndarray) -> np.ndarray:
-    """Regions drawn over an image where there is more than one kind of them in the picture."""
+    """Draws regions over an image if there is more than one kind of them."""
     if not (roi_mask == 2).any():
         return image
     return cv2.addWeighted(image, 0.6, REGIONS[roi_mask], 0.4, 0)
 
 
 def framed(image: np.ndarray, boxes: Any, colours: Any, *, numbered: bool = False) -> np.ndarray:
-    """An image enlarged to at least a cell with frames around half-open (y0, y1, x0, x1) boxes."""
+    """Enlarges an image to at least a cell and frames half-open boxes (y0, y1, x0, x1)."""
     scale = max(1, -(-_CELL // image.shape[0]))
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
     width = max(2, canvas.shape[0] // 150)
@@ -152,7 +152,7 @@ def framed(image: np.ndarray, boxes: Any, colours: Any, *, numbered: bool = Fals
 
 
 def tiled(cut: np.ndarray, colours: Any) -> np.ndarray:
-    """Crops [n, s, s, 3] in about a square, each with its frame and its number."""
+    """Tiles crops [n, s, s, 3] to about a square, each with its frame and number."""
     columns = int(np.ceil(np.sqrt(len(cut))))
     side = cut.shape[1]
     whole = [(0, side, 0, side)]
@@ -170,7 +170,7 @@ def tiled(cut: np.ndarray, colours: Any) -> np.ndarray:
 
 
 def picture_file(out: str) -> pathlib.Path:
-    """The file of a picture that is to be written.
+    """Checks the path of a picture that is to be written, and returns it.
 
     Raises:
         OutputError: its ending is none of a picture's, or it cannot be written.
@@ -182,7 +182,7 @@ def picture_file(out: str) -> pathlib.Path:
 
 
 def define_flags() -> None:
-    """The command line; not on import, since other commands have flags of the same names."""
+    """Defines the flags, which on import would meet those of other commands."""
     command_line.define_config()
     flags.DEFINE_string("out", "sheet.png", "The picture that is written.")
     flags.DEFINE_integer("images", 8, "Rows.", lower_bound=1)

@@ -24,7 +24,7 @@ from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.runtime.errors import DataError
 
 Entries = dict[str, list[str] | DataError]
-# Names of images by the class folder and the folder in it, "" where they lie right in the former.
+# Names of images by class folder and by the folder in it, "" if they lie right in the class folder.
 _Tree = dict[str, dict[str, list[str]]]
 
 
@@ -183,7 +183,7 @@ def _ambiguous(
                 f"({some(inner_splits)}); {other}put the split first ({inner_splits[0]}/{top}), "
                 "or write the lists train.txt and val.txt"
             )
-        # A class of its own images, or sub-folders that come again elsewhere, tell the classes.
+        # Images of its own, or sub-folders with names that come again elsewhere, make it a class.
         elif inner and "" not in inside and all(places[name] == 1 for name in inner):
             messages.append(
                 f"all images of folder {top!r} lie in its sub-folders ({some(inner)}), and "

@@ -13,7 +13,7 @@ from toco_jax.runtime.errors import DataError
 
 DELIMITERS = (",", ";", "\t")
 
-# Headings, lower case, letters and digits alone; of several the first is taken.
+# Headings in small letters and digits. If a table has several, the first of this list counts.
 IMAGE_HEADINGS = (
     *("filename", "file", "filepath", "fname", "path", "imagename", "imagefile", "imagefilename"),
     *("imagepath", "image", "images", "img", "imgname", "imgpath", "photo", "picture", "name"),

@@ -137,7 +137,7 @@ def _commas_separate(split: Mapping[Any, list[str]], *, several: bool, where: st
         tuple(labels_among(part.split(","))): part for parts in split.values() for part in parts
     }
     uses = collections.Counter(label for labels in texts for label in set(labels))
-    # A comma shows itself a separator where a label beside it also occurs in other company.
+    # A comma separates if a label beside it also occurs without it.
     separates = {
         texts[labels]: any(uses[label] > 1 for label in labels)
         for labels in sorted(texts)

@@ -1,4 +1,4 @@
-"""COCO 2014 from the official files, once `python -m toco_jax.data.prepare coco` has read them.
+"""Opens COCO 2014 from the official files, after `python -m toco_jax.data.prepare coco`.
 
 <root>/train2014/*.jpg, <root>/val2014/*.jpg          the official images (or in <root>/images)
 <root>/prepared/train2014.npz, val2014.npz            names and image-level labels
@@ -47,12 +47,12 @@ def open_coco(
         split: train, val, val_part (5,000 images of val, evenly spaced in the order of image ids)
             or a list of names <split>.txt in the prepared folder.
         masks: whether records carry "mask".
-        labels: the prepared folder where it is not <root>/prepared.
-        mask_folder: a folder of ready-made masks, NAME.png or train2014/NAME.png, in place of the
-            prepared ones; what they store (labels, official ids, colours) is found out by
+        labels: the prepared folder if it is not <root>/prepared.
+        mask_folder: folder of ready-made masks, NAME.png or train2014/NAME.png, in place of the
+            prepared ones. What they store (labels, official ids, colours) is found out by
             comparing some of them with the image-level labels.
-        mask_foreground: 0; there is no one class that another value could stand for.
-        on_problem: not used: labels come from one file.
+        mask_foreground: must be 0, as there are several classes.
+        on_problem: not used, as labels come from one file.
 
     Raises:
         DataError: the folder is not prepared, an unknown split, or masks that cannot be recognised.
@@ -88,7 +88,7 @@ def open_coco(
 def _members(
     root: pathlib.Path, prepared: pathlib.Path, split: str
 ) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
-    """Names, labels uint8 [N, 80] and part (train2014 or val2014) of every image of a split."""
+    """Reads names, labels uint8 [N, 80] and part (train2014 or val2014) of a split's images."""
     if split in PARTS or split == "val_part":
         part = PARTS.get(split, PARTS["val"])
         names, cls_labels = _read_index(root, prepared, part)
@@ -145,7 +145,7 @@ def _read_index(
 
 
 def _images(root: pathlib.Path, members: list[tuple[str, str]]) -> tuple[pathlib.Path, ...]:
-    """The image of each (part, name); parts lie right in the root or in its `images`."""
+    """Finds the image of each (part, name); parts lie in the root or in its `images`."""
     found = {}
     for part in PARTS.values():
         inside = root / "images" / part
@@ -167,12 +167,12 @@ def _given_masks(folder: pathlib.Path, members: list[tuple[str, str]]) -> tuple[
 def recognise(paths: tuple[pathlib.Path, ...], cls_labels: np.ndarray) -> MaskFormat:
     """Finds out what ready-made masks store by comparing some of them with image-level labels.
 
-    Known are labels 0..80, official ids 1..90 (which leave gaps), either of them also as grey RGB
-    or RGBA, and VOC's colours of the labels.
+    It recognises labels 0..80, official ids 1..90 (which have gaps), both also as grey RGB or RGBA,
+    and VOC's colours of the labels.
 
     Args:
         paths: mask files, of which 64 evenly spaced ones are read.
-        cls_labels: uint8 [N, 80], the classes that the images of those masks show.
+        cls_labels: labels of the images, uint8 [N, 80].
 
     Raises:
         DataError: none of these agrees with the labels; says what was found.
@@ -202,7 +202,7 @@ _MODES = ("P", "L", "RGB", "RGBA")
 
 
 def _formats() -> list[tuple[str, MaskFormat]]:
-    """What masks may store, the likeliest first."""
+    """Lists what masks may store, the likeliest first."""
     ids = np.full(256, _UNKNOWN, np.uint8)
     ids[[0, 255]] = 0, 255
     ids[list(CATEGORY_IDS)] = np.arange(1, len(CATEGORY_IDS) + 1)
@@ -217,7 +217,7 @@ def _formats() -> list[tuple[str, MaskFormat]]:
 def _disagreement(
     mask_format: MaskFormat, paths: list[pathlib.Path], cls_labels: np.ndarray
 ) -> str | None:
-    """Why the masks cannot be meant so, None if every class they show is among the labels."""
+    """Says why masks do not fit a format; None if all classes they show are among the labels."""
     for path, label in zip(paths, cls_labels, strict=True):
         try:
             shown = classes_in_mask(path, len(COCO_CLASSES), mask_format)

@@ -26,14 +26,14 @@ _MIN_VISIBLE = 0.02  # of the image's area, for each class that is present
 
 
 def texture(name: str, height: int, width: int, period: float, rng: np.random.Generator):
-    """A black and white pattern `[height, width]` float32 of 0 and 1, turned by a random angle.
+    """Draws a pattern `[height, width]` float32 of 0 and 1, turned by a random angle.
 
     Args:
         name: one of `TEXTURES`.
         height: rows.
         width: columns.
         period: distance after which the pattern repeats, in pixels.
-        rng: source of the angle and the phase.
+        rng: generator of the angle and the phase.
     """
     if name == "speckled":
         noise = rng.standard_normal((height, width)).astype(np.float32)
@@ -47,7 +47,7 @@ def texture(name: str, height: int, width: int, period: float, rng: np.random.Ge
 
 
 def _radius_in_cell(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Distance to the middle of the unit cell; every other column of cells is shifted by half."""
+    """Returns distances to the middle of unit cells; every other column is shifted by half."""
     v = v + 0.5 * (np.floor(u) % 2)
     return np.hypot(u % 1 - 0.5, v % 1 - 0.5)
 
@@ -61,7 +61,7 @@ _PATTERNS = {
 
 
 def outline(shape: str, radius: float, angle: float) -> np.ndarray:
-    """Corners `[n, 2]` (x, y) float64 of one of `SHAPES` around the origin.
+    """Returns the corners `[n, 2]` (x, y) float64 of one of `SHAPES` around the origin.
 
     The radii are scaled so that shapes of equal `radius` look equally large.
     """
@@ -86,7 +86,7 @@ def outline(shape: str, radius: float, angle: float) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Thing:
-    """What is drawn: a texture (or None: plain) on a shape, where and how large, in pixels."""
+    """Something to draw: a texture (None is plain), a shape, a place and a size in pixels."""
 
     texture: str | None
     shape: str
@@ -96,14 +96,14 @@ class Thing:
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
-    """A random colour `[3]` float32 in 0..1; every colour of the scenes is drawn here."""
+    """Draws a random colour `[3]` float32 in 0..1; all colours of scenes come from here."""
     hue, saturation, value = rng.uniform(0, 360), rng.uniform(0.1, 0.9), rng.uniform(0.15, 1)
     pixel = np.array([[[hue, saturation, value]]], np.float32)
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2RGB)[0, 0]
 
 
 def _two_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two colours that differ enough in brightness for a pattern to be seen."""
+    """Draws two colours that differ enough in brightness for a pattern to be seen."""
     while True:
         first, second = _colour(rng), _colour(rng)
         if abs(float(first.mean() - second.mean())) > 0.35:
@@ -111,7 +111,7 @@ def _two_colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """A canvas `[s, s, 3]` float32 in 0..1 at the drawing size: gradient, blots and strokes."""
+    """Draws a background `[s, s, 3]` float32 in 0..1: gradient, blots and strokes."""
     side = size * _SUPERSAMPLE
     corners = np.stack([_colour(rng) for _ in range(4)]).reshape(2, 2, 3)  # [2, 2, 3]
     canvas = cv2.resize(corners, (side, side), interpolation=cv2.INTER_LINEAR)
@@ -128,7 +128,7 @@ def background(size: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw(canvas: np.ndarray, thing: Thing, rng: np.random.Generator) -> np.ndarray:
-    """Paints `thing` on `canvas` in random colours; its coverage `[s, s]` uint8, 0 or 1."""
+    """Paints `thing` on `canvas` in random colours; returns where, `[s, s]` uint8 of 0 and 1."""
     side = canvas.shape[0]
     points = outline(thing.shape, thing.radius, rng.uniform(0, 2 * math.pi)) + thing.center
     points = np.round(points * _SUPERSAMPLE).astype(np.int32)
@@ -150,7 +150,7 @@ def draw(canvas: np.ndarray, thing: Thing, rng: np.random.Generator) -> np.ndarr
 
 
 def finish(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The drawing as an image `[size, size, 3]` uint8: averaged down, unevenly lit, with noise."""
+    """Turns a drawing into an image `[size, size, 3]` uint8: shrunk, unevenly lit, noisy."""
     size = canvas.shape[0] // _SUPERSAMPLE
     image = cv2.resize(canvas, (size, size), interpolation=cv2.INTER_AREA)
     light = rng.uniform(0.75, 1.15, (3, 3)).astype(np.float32)
@@ -160,7 +160,7 @@ def finish(canvas: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _place(size: int, radius: float, taken: list[Thing], rng: np.random.Generator):
-    """A centre inside the image, away from what is `taken` where 20 draws find such a place."""
+    """Draws a centre in the image, away from what is `taken` if 20 draws find such a place."""
     for _ in range(20):
         center = tuple(rng.uniform(0.6 * radius, size - 0.6 * radius, 2).tolist())
         if all(math.dist(center, t.center) > 0.85 * (radius + t.radius) for t in taken):
@@ -169,7 +169,7 @@ def _place(size: int, radius: float, taken: list[Thing], rng: np.random.Generato
 
 
 def scene(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One scene: image `[size, size, 3]` uint8 and its mask `[size, size]` uint8 in 0..4.
+    """Draws a scene: image `[size, size, 3]` uint8 and mask `[size, size]` uint8 in 0..4.
 
     One to three objects with a radius of 17 to 27 pixels at 80, in front of one or two smaller
     plain distractors and, in half of the scenes, a textured one. An image whose classes are not
@@ -206,18 +206,18 @@ class ShapesSource:
 
     Args:
         split: "train" or "val".
-        seed: which endless family of training scenes; the validation scenes are always the same.
+        seed: seed of the training scenes; the validation scenes are always the same.
         masks: whether records carry the true mask.
         size: side of the images in pixels.
-        length: how many scenes; 20,000 for training and 200 for validation unless told.
+        length: number of scenes; by default 20,000 for training and 200 for validation.
 
     Raises:
         ValueError: the split is unknown.
 
     Attributes:
         class_names: the 4 classes in words.
-        names: one name a record.
-        num_present: the most classes that one image can hold.
+        names: one name per record.
+        num_present: largest number of classes in one image.
     """
 
     class_names = tuple(f"{TEXTURES[c]} {SHAPES[c]}" for c in range(NUM_CLASSES))

@@ -15,11 +15,11 @@ from toco_jax.runtime.errors import DataError
 class TfdsSource:
     """One split of a built data set; a record source (see `toco_jax.data`).
 
-    Records equal, byte for byte and in the same order, those of the source they were made from.
+    The records equal those of the source that they were made from, byte for byte and in order.
 
     Args:
-        root: folder of the built data set, the one with dataset_info.json.
-        split: a split that was built.
+        root: folder of the built data set, with dataset_info.json.
+        split: name of a split that was built.
         masks: whether records carry "mask".
 
     Raises:

@@ -1,4 +1,4 @@
-"""PASCAL VOC devkit folders (2007 to 2012) as they come, with the augmented masks laid beside."""
+"""Opens PASCAL VOC devkits (2007 to 2012), with the augmented masks laid beside."""
 
 import functools
 import pathlib
@@ -33,14 +33,14 @@ def open_voc(
 ) -> FileSource:
     """Opens one split of a devkit folder.
 
-    The folder holds JPEGImages/*.jpg (other endings do, too), the split's list
+    The folder holds JPEGImages/*.jpg (or other endings), the list of the split
     ImageSets/Segmentation/<split>.txt, for image-level labels Annotations/*.xml and for masks
     SegmentationClassAug/*.png or else SegmentationClass/*.png.
-    Without a train_aug.txt the split `train_aug` is every name in SegmentationClassAug that is not
+    Without a train_aug.txt, the split `train_aug` is every name in SegmentationClassAug that is not
     in val.txt, sorted.
 
-    Opening reads the split and all its labels; images and masks are read, and checked, one record
-    at a time.
+    Opening reads the split and all its labels. Images and masks are read and checked one record at
+    a time.
 
     Args:
         root: the folder, .../VOCdevkit/VOC2012.
@@ -49,7 +49,7 @@ def open_voc(
         labels: where image-level labels come from: "" the XML annotations, "masks" the classes in
             the masks, or a label file, see `label_files`.
         mask_folder: name or path of the masks' folder; "" takes the first of `MASK_FOLDERS`.
-        mask_foreground: 0; there is no one class that another value could stand for.
+        mask_foreground: must be 0, as there are several classes.
         on_problem: called with an image's name and what is wrong with its label.
 
     Raises:
@@ -134,7 +134,7 @@ def _split_names(root: pathlib.Path, split: str) -> tuple[str, ...]:
 
 
 def derived_train_aug(root: pathlib.Path) -> tuple[str, ...]:
-    """Every name in SegmentationClassAug that is not in val.txt, sorted."""
+    """Returns every name in SegmentationClassAug that is not in val.txt, sorted."""
     folder = root / "SegmentationClassAug"
     if not folder.is_dir():
         raise DataError(
