@@ -1,1 +1,1 @@
-"""A trained network on images of any size."""
+"""Runs a trained network on images of any size."""

@@ -1,4 +1,4 @@
-"""Pictures of masks and maps: palette colours, overlays, heat maps, labelled grids."""
+"""Draws masks and maps: palette colours, overlays, heat maps, legends, grids of pictures."""
 
 from collections.abc import Sequence
 
@@ -14,18 +14,36 @@ _INK = (20, 20, 20)
 
 
 def colorize(label: np.ndarray) -> np.ndarray:
-    """Label map `[H, W]` to VOC's colours, uint8 `[H, W, 3]`; they repeat from 256 on."""
+    """Colours a label map `[H, W]` as VOC does, uint8 `[H, W, 3]`; colours repeat after 256."""
     return palette()[np.asarray(label, np.int32) % 256]
 
 
 def overlay(image: np.ndarray, label: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
-    """Label colours over an image, both `[H, W]`; background shows the image as it is."""
+    """Blends label colours into an image; background pixels keep the image's colour.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        label: integers `[H, W]`.
+        opacity: share of the label's colour, in [0, 1].
+
+    Returns:
+        uint8 `[H, W, 3]`.
+    """
     mixed = (1 - opacity) * image + opacity * colorize(label)
     return np.where(label[..., None] == 0, image, mixed.round().astype(np.uint8))
 
 
 def heat_map(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
-    """A map in [0, 1] over an image, blue for low and red for high; uint8 `[H, W, 3]`."""
+    """Blends a heat map into an image, blue for 0 and red for 1.
+
+    Args:
+        image: uint8 `[H, W, 3]`.
+        heat: values in [0, 1], `[H, W]` or `[H, W, 1]`.
+        opacity: share of the heat map's colour, in [0, 1].
+
+    Returns:
+        uint8 `[H, W, 3]`.
+    """
     level = np.clip(heat * 255, 0, 255).round().astype(np.uint8)
     colour = cv2.applyColorMap(level, cv2.COLORMAP_JET)[..., ::-1]
     return ((1 - opacity) * image + opacity * colour).round().astype(np.uint8)
@@ -34,7 +52,7 @@ def heat_map(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.6) -> np
 def legend(
     labels: Sequence[int], names: Sequence[str], width: int, *, text_size: int = _TEXT_SIZE
 ) -> Image.Image:
-    """Colour squares with class names, wrapped to `width`."""
+    """Draws a coloured square and the class name for each label, in lines of `width` pixels."""
     font = ImageFont.load_default(text_size)
     line_height = text_size + _MARGIN
     entries, x, y = [], _MARGIN, _MARGIN
@@ -62,14 +80,14 @@ def grid(
     names: Sequence[str],
     cell: int = 160,
 ) -> Image.Image:
-    """A table of pictures with headings, a caption under each row, and a legend below.
+    """Draws a table of pictures with column headings, a caption under each row, and a legend.
 
     Args:
-        rows: uint8 images `[H, W, 3]` of any size, scaled to a longer side of `cell`.
-        columns: headings, one a column.
-        captions: one line of text a row.
-        labels: label ids shown in the legend.
-        names: name of every label id.
+        rows: uint8 images `[H, W, 3]` of any size, scaled to a longer side of `cell` pixels.
+        columns: the heading of each column.
+        captions: one line of text for each row.
+        labels: ids of the labels that the legend shows.
+        names: name of every label, by id.
         cell: width of a column in pixels.
     """
     font = ImageFont.load_default(_TEXT_SIZE)
@@ -94,7 +112,7 @@ def grid(
 
 
 def _fit(picture: np.ndarray, longest: int) -> Image.Image:
-    """A picture scaled to `longest` pixels on its longer side."""
+    """Scales a picture so that its longer side is `longest` pixels."""
     scale = longest / max(picture.shape[:2])
     size = tuple(max(round(side * scale), 1) for side in picture.shape[1::-1])
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST

@@ -17,19 +17,19 @@ from toco_jax.data.photos import PhotoError
 from toco_jax.inference.predictions import FOLDERS, REPORT_FILE
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
-# Containers that count their frames; the others give a length in time, of the longest of picture
-# and sound, from which a number of frames is guessed.
+# Containers that store their number of frames. The others store a duration, that of the longer of
+# picture and sound, from which OpenCV estimates the number.
 _COUNTED = (".mp4", ".avi", ".mov", ".m4v")
 
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What the words of a command line name.
+    """The files that a command line names.
 
     Attributes:
-        files: each picture and video with a name for its results, which no other has.
-        problems: words that name nothing, and why.
-        remarks: sentences on files in the folders that are passed over.
+        files: path of each picture and video, and a unique name for its results.
+        problems: each word that names no file, and the reason.
+        remarks: sentences about files in the folders that are left out.
     """
 
     files: list[tuple[pathlib.Path, str]]
@@ -93,7 +93,7 @@ def _files_in(
 
 
 def _paths(word: str) -> list[pathlib.Path]:
-    """The paths that a word names."""
+    """Returns the paths that a word names; raises `PhotoError` if there are none."""
     if os.path.lexists(word):
         return [pathlib.Path(word)]
     if not glob.has_magic(word):
@@ -105,12 +105,12 @@ def _paths(word: str) -> list[pathlib.Path]:
 
 
 def result_names(relatives: Sequence[pathlib.PurePath]) -> list[str]:
-    """A name for the results of each file, which no other has; a video's is that of a folder.
+    """Returns a unique name for the results of each file; a video's names a folder.
 
-    It is the path without its ending, as `deep/a` of `deep/a.jpg`. Pictures that would share one,
-    and a video whose folder would hold other results, keep the ending: `a.jpg` and `a.png`. What
-    is still the same, such as `x.jpg` of two folders, is numbered: `x`, `x~2`. Upper and lower case
-    count as the same, as some file systems have it.
+    The name is the path without its ending: `deep/a` for `deep/a.jpg`. Pictures that would share a
+    name, and a video whose folder would hold the results of others, keep the ending: `a.jpg` and
+    `a.png`. Names that are still equal, such as those of `x.jpg` in two folders, are numbered: `x`,
+    `x~2`. Names that differ only in case are equal, because some file systems ignore case.
     """
     relatives = [_without_picture_folders(relative) for relative in relatives]
     pictures = [k for k, relative in enumerate(relatives) if not is_video(relative)]
@@ -118,7 +118,7 @@ def result_names(relatives: Sequence[pathlib.PurePath]) -> list[str]:
     folders = {_key(parent) for relative in relatives for parent in relative.parents}
     names: dict[int, str] = {}
     for places, taken in ((pictures, set()), (videos, folders)):
-        # Files of one path in several folders count as one: an ending would not part them.
+        # The same relative path in several folders counts once, because the ending is the same too.
         alike = Counter(_key(path.with_suffix("")) for path in {relatives[k] for k in places})
         for k in places:
             stem = relatives[k].with_suffix("")
@@ -134,7 +134,7 @@ def result_names(relatives: Sequence[pathlib.PurePath]) -> list[str]:
 
 
 def _without_picture_folders(relative: pathlib.PurePath) -> pathlib.PurePath:
-    """The path with `_` after folders that end as a result's file does, such as `a.png/`."""
+    """Appends `_` to folders whose names end like a result's file, such as `a.png/`."""
     return pathlib.PurePath(*map(_as_folder, relative.parts[:-1]), relative.name)
 
 
@@ -143,23 +143,24 @@ def _as_folder(name: str) -> str:
 
 
 def _key(name: str | pathlib.PurePath) -> str:
-    """What two names share that a file system may take for one."""
+    """Returns a key that is equal for names which a file system may not distinguish."""
     return unicodedata.normalize("NFC", str(name)).casefold()
 
 
 def is_video(path: pathlib.PurePath) -> bool:
-    """Whether a file is a video, by its ending."""
+    """Returns whether a file's ending is that of a video."""
     return path.suffix.lower() in VIDEO_ENDINGS
 
 
 def video_frames(path: pathlib.Path, *, every: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and uint8 `[H, W, 3]` of every so many frames of a video.
+    """Yields the number and the image, uint8 `[H, W, 3]`, of every `every`-th frame of a video.
 
-    The number is the frame's place in the video; where some are lost, its time says which it is.
+    The number is the frame's position in the video, from 0. If frames are lost, the time stamps of
+    the others tell their positions.
 
     Raises:
-        PhotoError: the file is missing or no video, or, after all frames that could be read, they
-            are fewer than it announces.
+        PhotoError: the file is missing or is not a video; or, after the last frame that can be
+            read, the file announces more frames than that.
     """
     numbers, announced = _frame_numbers(path)
     following = 0
@@ -183,7 +184,7 @@ def video_frames(path: pathlib.Path, *, every: int) -> Iterator[tuple[int, np.nd
 
 
 def _frame_numbers(path: pathlib.Path) -> tuple[Sequence[int], int]:
-    """Numbers of the frames that can be read, and how many the file announces."""
+    """Returns the numbers of the frames that can be read, and how many the file announces."""
     times = []  # in frames
     with _opened(path) as video:
         announced = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
@@ -192,7 +193,7 @@ def _frame_numbers(path: pathlib.Path) -> tuple[Sequence[int], int]:
             times.append(video.get(cv2.CAP_PROP_POS_MSEC) * rate)
     if not times:
         raise PhotoError(f"{path} cannot be read as a video")
-    # The time of a frame is less certain than its place in a whole video.
+    # In a whole video, counting is more exact than time stamps.
     if len(times) >= announced:
         return range(len(times)), announced
     numbers = [-1]

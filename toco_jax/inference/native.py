@@ -1,8 +1,8 @@
-"""Images of any size through the network at several scales, with a handful of compilations.
+"""Runs the network on images of any size, at several scales, with few compilations.
 
-Every image is scaled, mirrored and padded on the grid of patches to one of a few fixed shapes, and
-encoded as if it were alone (paper, section 4.1: scales 1, 1.25 and 1.5 with mirror images). What
-comes back stays at the patch stride until a caller asks for it at the image's own size.
+Every image is scaled, mirrored, and padded in whole patches to one of a few fixed shapes; padding
+does not change its result (paper, section 4.1: scales 1, 1.25 and 1.5 with mirror images). The
+outputs stay at the resolution of patches until a caller asks for them at the image's size.
 """
 
 import dataclasses
@@ -21,26 +21,29 @@ from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import batch_sharded, mesh_of, replicated
 
 SEG_SCALES = (1.0, 1.25, 1.5)
-# The longer and the shorter side of most photos in VOC, for a network trained at 448 pixels.
+# Longer and shorter side of most photos in VOC, which suit a network trained at 448 pixels.
 _LONG, _SHORT, _TRAINED_AT = 500, 375, 448
-# Images beyond that are padded to multiples of this many patches.
+# Larger images are padded to multiples of this many patches.
 _COARSE = 8
-# OpenCV's images have at most this many channels.
+# The maximum number of channels that OpenCV resizes.
 _CV_CHANNELS = 128
 
 Size = tuple[int, int]
 
 
 class Buckets:
-    """The few shapes, in patches, that images are padded to.
+    """The few shapes, in patches, to which images are padded.
 
-    Photos fall into three frames: lying, standing and square. An image that fits none of them has
-    a frame of its own, each side rounded up to `_COARSE` patches.
+    There are three frames for photos: landscape, portrait and square. An image that fits in none of
+    them gets a frame of its own, with sides rounded up to multiples of `_COARSE` patches.
+
+    Attributes:
+        longest: longer side of the photo frames, in pixels.
 
     Args:
-        crop_size: side of the images the network was trained with, in pixels.
+        crop_size: side of the training images in pixels.
         patch: side of a patch in pixels.
-        scales: all scales that will be asked for.
+        scales: all scales that will be used.
     """
 
     def __init__(self, crop_size: int, patch: int, scales: Iterable[float]):
@@ -51,14 +54,14 @@ class Buckets:
         shapes = set()
         for scale in sorted(set(scales)):
             lying, standing, square = (self.grid(frame, scale) for frame in self._frames)
-            # Small inputs are cheap enough to share one shape, and square photos are too rare for
-            # a shape at every scale: they take the next larger square.
+            # Small inputs are cheap, so all share the square. Square photos are rare, so they share
+            # the next larger square instead of having a shape at every scale.
             shapes |= {square} if scale < 1 else {lying, standing}
             shapes |= {square} if scale > 1 or scale == max(scales) else set()
         self._shapes = sorted(shapes, key=lambda shape: shape[0] * shape[1])
 
     def frame(self, size: Size) -> Size:
-        """The frame of an image, in pixels; images of one frame share their shape at any scale."""
+        """Returns the frame of an image, in pixels; images of one frame share a shape per scale."""
         for frame in self._frames:
             if size[0] <= frame[0] and size[1] <= frame[1]:
                 return frame
@@ -66,17 +69,17 @@ class Buckets:
         return -(-size[0] // step) * step, -(-size[1] // step) * step
 
     def grid(self, size: Size, scale: float) -> Size:
-        """Whole patches in an image of `size` pixels at a scale, at least one each way."""
+        """Returns the rows and columns of whole patches in a scaled image, at least 1 each."""
         height, width = (side // self._patch for side in self.scaled(size, scale))
         return height, width
 
     def scaled(self, size: Size, scale: float) -> Size:
-        """Pixels of the scaled image: rounded down, and a patch at least."""
+        """Returns the size of the scaled image in pixels, rounded down, and at least one patch."""
         height, width = (max(int(scale * side), self._patch) for side in size)
         return height, width
 
     def shape(self, frame: Size, scale: float) -> Size:
-        """Patches that images of a frame are padded to at a scale."""
+        """Returns the shape, in patches, to which images of a frame are padded at a scale."""
         height, width = self.grid(frame, scale)
         if frame in self._frames:
             return next(s for s in self._shapes if height <= s[0] and width <= s[1])
@@ -85,15 +88,16 @@ class Buckets:
 
 @dataclasses.dataclass(frozen=True)
 class Maps:
-    """What the network says about one image, at the patch stride of every scale.
+    """The network's outputs for one image, at the resolution of patches at each scale.
 
     Attributes:
-        size: height and width of the image.
-        cls_logits: `[C]` at scale 1, of the image as it is.
-        seg: logits `[h, w, C + 1]` of each of `SEG_SCALES`, the image's plus its mirror image's.
-        cam: for each CAM scale a pair of maps `[h, w, C]`, of the image and of its mirror image,
-            mirrored back.
-        aux_cam: the same of the auxiliary classifier.
+        size: height and width of the image in pixels.
+        cls_logits: `[C]`, of the image at scale 1, not mirrored.
+        seg: for each segmentation scale, logits `[h, w, C + 1]`: the sum over the image and its
+            mirror image, mirrored back.
+        cam: for each CAM scale, the maps `[h, w, C]` of the image and of its mirror image, mirrored
+            back.
+        aux_cam: the same for the auxiliary classifier.
     """
 
     size: Size
@@ -103,15 +107,15 @@ class Maps:
     aux_cam: tuple[tuple[np.ndarray, np.ndarray], ...]
 
     def seg_logits(self) -> np.ndarray:
-        """`[H, W, C + 1]` float32: the maximum over scales at the image's size."""
+        """Returns `[H, W, C + 1]` float32, the maximum over scales at the image's size."""
         return functools.reduce(np.maximum, (resize_map(logits, self.size) for logits in self.seg))
 
     def cam_of(self, name: str, classes: np.ndarray) -> np.ndarray:
-        """CAMs `[H, W, len(classes)]` float32 in [0, 1) of some classes (paper, section 3.3).
+        """Returns CAMs `[H, W, len(classes)]` float32 in [0, 1) (paper, section 3.3).
 
         Args:
             name: `"cam"` or `"aux_cam"`.
-            classes: ids in 0..C-1; the others cost nothing.
+            classes: ids in 0..C-1 of the classes to compute.
         """
         total = np.zeros((*self.size, len(classes)), np.float32)
         for pair in getattr(self, name):
@@ -122,7 +126,10 @@ class Maps:
 
 
 def resize_map(values: np.ndarray, size: Size) -> np.ndarray:
-    """Bilinear `[h, w, C]` to `[H, W, C]`; on the host, because images come in every size."""
+    """Resizes `[h, w, C]` to `[H, W, C]` bilinearly.
+
+    It runs on the host, because images have many sizes and each would be a compilation.
+    """
     parts = [
         cv2.resize(values[..., c : c + _CV_CHANNELS], size[::-1], interpolation=cv2.INTER_LINEAR)
         for c in range(0, values.shape[-1], _CV_CHANNELS)
@@ -134,14 +141,21 @@ def resize_map(values: np.ndarray, size: Size) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities over the last axis, float32."""
+    """Returns the softmax over the last axis."""
     exp = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exp / exp.sum(axis=-1, keepdims=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """An image at every scale: `[2, h * patch, w * patch, 3]` with its mirror image, padded."""
+    """An image at every scale, ready for the network.
+
+    Attributes:
+        size: height and width of the image in pixels.
+        frame: the frame it is padded to, see `Buckets.frame`.
+        views: by scale, the padded image and its mirror image, float32
+            `[2, h * patch, w * patch, 3]`.
+    """
 
     size: Size
     frame: Size
@@ -149,19 +163,19 @@ class Prepared:
 
 
 class NativeNetwork:
-    """The network on images of any size, on the devices of this process.
+    """A network that takes images of any size, on the devices of this process.
 
     Attributes:
-        shapes: the padded shapes that were used; each is one compilation.
+        shapes: the padded shapes used so far; each is one compilation.
 
     Args:
         model: the network.
         params: its parameters.
-        crop_size: side of the images it was trained with, in pixels.
-        cam_scales: scales of the CAMs; none for no CAMs.
-        seg_scales: scales of the segmentation; none for no segmentation.
-        batch_size: images a batch, rounded up to the number of devices.
-        devices: where to run; all of this process by default.
+        crop_size: side of the training images in pixels.
+        cam_scales: scales of the CAMs; empty for no CAMs.
+        seg_scales: scales of the segmentation; empty for no segmentation.
+        batch_size: images per batch, rounded up to a multiple of the number of devices.
+        devices: the devices to use; by default all of this process.
     """
 
     def __init__(
@@ -198,12 +212,12 @@ class NativeNetwork:
         )
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        """Scales, mirrors and pads one uint8 image `[H, W, 3]`; any thread may do it."""
+        """Scales, mirrors and pads one uint8 image `[H, W, 3]`; threads may call it."""
         size = image.shape[:2]
         frame, patch = self.buckets.frame(size), self._model.backbone.patch
         views = {}
         for scale in self._scales:
-            # The resize must not round to 8 bits.
+            # As float32, so that resizing does not round to 8 bits.
             scaled = resize_map(image.astype(np.float32), self.buckets.scaled(size, scale))
             height, width = (patch * n for n in self.buckets.grid(size, scale))
             shape = self.buckets.shape(frame, scale)
@@ -214,8 +228,10 @@ class NativeNetwork:
         return Prepared(size, frame, views)
 
     def start(self, images: list[Prepared]) -> Callable[[], list[Maps]]:
-        """Starts the passes of prepared images of one frame, `batch_size` at most; the function
-        that it returns waits for them.
+        """Starts the computation for prepared images of one frame, at most `batch_size`.
+
+        Returns:
+            A function that waits for the result and returns the maps of each image.
         """
         sizes = [image.size for image in images]
         outputs = {}
@@ -252,12 +268,12 @@ class NativeNetwork:
 
 
 def make_padding(grids: list[Size], shape: Size, *, grid: int) -> Padding:
-    """Padding of images and their mirror images, two entries an image.
+    """Returns the padding of images and their mirror images, two entries per image.
 
     Args:
-        grids: whole patches of each image, down and across.
-        shape: patches of the padded batch.
-        grid: side of the stored positional grid.
+        grids: rows and columns of whole patches in each image.
+        shape: rows and columns of patches in the padded batch.
+        grid: side of the stored positional grid in patches.
     """
     count = 2 * len(grids)
     valid = np.zeros((count, *shape), bool)
@@ -278,11 +294,11 @@ def network_of(
     seg_scales: tuple[float, ...] = SEG_SCALES,
     cam_scales: tuple[float, ...] | None = None,
 ) -> NativeNetwork:
-    """The network of a run, on all devices of this process.
+    """Makes the `NativeNetwork` of a run, on all devices of this process.
 
     Args:
         run: a trained network.
-        batch_size: images a batch; by default one a CPU device and eight a GPU or TPU.
+        batch_size: images per batch; `default_batch_size()` by default.
         seg_scales: scales of the segmentation.
         cam_scales: scales of the CAMs; those of the training by default.
     """
@@ -297,5 +313,5 @@ def network_of(
 
 
 def default_batch_size() -> int:
-    """One image a CPU device, eight a GPU or TPU."""
+    """Returns 1 image per CPU device, 8 per GPU or TPU."""
     return jax.local_device_count() * (1 if jax.default_backend() == "cpu" else 8)

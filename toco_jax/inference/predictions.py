@@ -1,4 +1,4 @@
-"""A folder of predictions: each result in a file of its own, and `predictions.json` over them."""
+"""The results folder of `predict`: `predictions.json` and the folders beside it."""
 
 import argparse
 import json
@@ -21,11 +21,15 @@ _SLUG_LENGTH = 60
 
 
 def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]:
-    """Makes the folder of the results and returns the folders in it.
+    """Creates the results folder, checks it, and returns the paths of the folders within it.
+
+    Args:
+        out: the results folder.
+        words: the paths and patterns of the command line.
 
     Raises:
-        OutputError: it cannot be written, holds folders of other origin, or the pictures are
-            results themselves.
+        OutputError: the folder cannot be written, it holds folders that this command did not
+            write, or a word names a file among the results, which would be overwritten.
     """
     folders = [out / name for name in FOLDERS]
     for word in words:
@@ -48,13 +52,13 @@ def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]
 
 
 class Report:
-    """`predictions.json`, saved every few seconds so that little is lost whatever happens.
+    """The content of `predictions.json`, saved every few seconds in case the command is stopped.
 
     Attributes:
-        path: the file.
-        entries: the pictures' entries by their order.
-        failed: the files that failed, as `{"file", "error"}`.
-        complete: whether everything was gone through.
+        path: path of the file.
+        entries: the entry of each picture, by its position in the input.
+        failed: `{"file": path, "error": message}` for each file that could not be segmented.
+        complete: whether all files have been processed.
     """
 
     def __init__(self, options: argparse.Namespace, segmenter: Segmenter):
@@ -72,12 +76,12 @@ class Report:
         }
 
     def fail(self, path: str | os.PathLike, error: Exception) -> None:
-        """Notes and prints that a file could not be segmented."""
+        """Records and prints that a file could not be segmented."""
         say(f"error: {error}", error=True)
         self.failed.append({"file": str(path), "error": str(error)})
 
     def read(self, job: dict[str, Any]) -> dict[str, Any] | None:
-        """A job with its image; None for a file that is no picture, which fails."""
+        """Returns a job with its image added, or None, after `fail`, if the file cannot be read."""
         if "image" in job:
             return job
         try:
@@ -88,14 +92,14 @@ class Report:
         return job | {"image": image, "notes": notes}
 
     def add(self, order: int, entry: dict[str, Any]) -> None:
-        """Notes and prints what a picture shows."""
+        """Records a picture's entry and prints its predicted classes and notes."""
         self.entries[order] = entry
         say("  ".join([entry["file"], ", ".join(entry["predicted"]) or "-", *entry["notes"]]))
         if time.monotonic() - self._saved > _SAVE_EVERY:
             self.save()
 
     def save(self) -> None:
-        """Writes the file as far as it is known."""
+        """Writes the file with the entries so far."""
         images = [self.entries[order] for order in sorted(self.entries)]
         content = {"complete": self.complete, "images": images, "failed": self.failed}
         write_atomically(self.path, json.dumps(self._about | content, indent=1) + "\n")
@@ -103,9 +107,9 @@ class Report:
 
 
 def class_slugs(names: Sequence[str]) -> list[str]:
-    """The class names as parts of file names, all different: letters, digits, `-` and `_`.
+    """Returns a unique part of a file name for each class: letters, digits, `-` and `_`.
 
-    Without a dot in it, what stands before and after it in a file name can always be told apart.
+    It holds no dot, so that dots separate it from the rest of the file's name.
     """
     slugs: list[str] = []
     for name in names:

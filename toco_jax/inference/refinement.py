@@ -1,4 +1,4 @@
-"""What refines an evaluation's maps: the dense CRF beside the network, pseudo labels from CAMs."""
+"""Refines the network's maps: a dense CRF for probabilities, CRF or PAR for pseudo labels."""
 
 import collections
 import functools
@@ -23,9 +23,9 @@ from toco_jax.ops.gaussian import GaussianKernel, gaussian_kernel
 from toco_jax.runtime.host_memory import keep_memory
 
 Crf = Callable[..., np.ndarray]
-# Calls that a device runs at a time.
+# Number of CRF calls that form one batch on a device.
 _CRF_BATCH = 4
-# Of CAM seeds: narrower in space and in colour than for segmentation (paper, section 4.1).
+# The CRF's settings for CAMs: narrower in space and colour than for segmentation (section 4.1).
 SEED_CRF = {"gaussian_xy": 3.0, "gaussian_weight": 3.0}
 SEED_CRF |= {"bilateral_xy": 36.0, "bilateral_rgb": 3.0, "bilateral_weight": 4.0}
 
@@ -33,13 +33,16 @@ SEED_CRF |= {"bilateral_xy": 36.0, "bilateral_rgb": 3.0, "bilateral_weight": 4.0
 def refine_probs(
     image: np.ndarray, probs: np.ndarray, frame: Size, **settings: float
 ) -> np.ndarray:
-    """Probabilities `[H, W, K]` refined by a dense CRF on this process's default device.
+    """Refines probabilities with a dense CRF on this process's default device.
 
     Args:
         image: uint8 `[H, W, 3]`.
         probs: float32 `[H, W, K]`, summing to 1.
-        frame: size that both are padded to, so that few programs are compiled.
-        **settings: of `ops.crf.dense_crf`.
+        frame: `(height, width)` to which both are padded, so that few programs are compiled.
+        **settings: keyword arguments of `ops.crf.dense_crf`.
+
+    Returns:
+        float32 `[H, W, K]`.
     """
     refined = _jitted_crf(_key_of(settings))(*_crf_arrays(image, probs, frame, settings))
     return np.asarray(refined)[: image.shape[0], : image.shape[1]]
@@ -52,7 +55,7 @@ def _key_of(settings: dict[str, Any]) -> tuple:
 def _crf_arrays(
     image: np.ndarray, probs: np.ndarray, frame: Size, settings: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, GaussianKernel | None]:
-    """Image and probabilities in the frame, their size, the spatial kernel of that size."""
+    """Returns the padded image and probabilities, their size, and the spatial kernel for it."""
     height, width = image.shape[:2]
     pad = ((0, frame[0] - height), (0, frame[1] - width), (0, 0))
     used = dense_crf.__kwdefaults__ | settings
@@ -64,7 +67,7 @@ def _crf_arrays(
 
 @functools.lru_cache(maxsize=32)
 def gaussian_of_size(size: Size, frame: Size, sigma: float) -> GaussianKernel:
-    """The CRF's spatial kernel, made once for the images of a size."""
+    """Returns the CRF's spatial kernel, computed once per image size."""
     return _jitted_gaussian(frame, sigma)(np.int32(size))
 
 
@@ -83,7 +86,7 @@ def _jitted_crf(settings: tuple) -> Callable:
 
 @functools.cache
 def _jitted_batch(settings: tuple) -> Callable:
-    """Refines the first `count` of the calls whose arrays it gets."""
+    """Returns a compiled function that refines the first `count` of `_CRF_BATCH` calls."""
 
     def refine(calls: tuple, count: jax.Array) -> tuple[jax.Array, ...]:
         batch = jax.tree.map(lambda *arrays: jnp.stack(arrays), *calls)
@@ -99,18 +102,18 @@ def _jitted_batch(settings: tuple) -> Callable:
 
 @contextmanager
 def device_crf(frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
-    """`crf(image, probs, **settings)` like `refine_probs`, to be called by several threads.
+    """Yields a function `crf(image, probs, **settings)` for several threads to call.
 
-    One thread feeds the default device. Calls that came while it was busy, and that have frame,
-    classes and settings in common, go to it together.
+    It computes what `refine_probs` does. One thread feeds the default device. Calls that wait while
+    it is busy form a batch if they have the same frame, number of classes and settings.
 
     Args:
-        frame_of: size of an image to the size it is padded to.
+        frame_of: maps the size of an image to the size it is padded to.
     """
     waiting: dict[tuple, collections.deque] = {}
 
     def run_batch(key: tuple) -> None:
-        # Each call submits one of these; it may find that an earlier one took its call along.
+        # Each call submits one `run_batch`; an earlier one may have processed the call already.
         count = min(len(waiting[key]), _CRF_BATCH)
         batch = [waiting[key].popleft() for _ in range(count)]
         if not batch:
@@ -156,14 +159,15 @@ def _enter_worker() -> None:
 
 @contextmanager
 def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
-    """`crf(image, probs, **settings)` like `refine_probs`, to be called by several threads.
+    """Yields a function `crf(image, probs, **settings)` for several threads to call.
 
-    On CPU each call runs in one of `num` processes of one thread each, beside the network; on a GPU
-    or TPU it runs on the device. Processes start with the first call.
+    It computes what `refine_probs` does. On a CPU each call runs in one of `num` processes of one
+    thread each, while the network runs in this one; on a GPU or TPU it runs on the device.
+    Processes start at the first call.
 
     Args:
-        num: worker processes.
-        frame_of: size of an image to the size it is padded to.
+        num: number of worker processes.
+        frame_of: maps the size of an image to the size it is padded to.
     """
     if jax.default_backend() != "cpu":
         with device_crf(frame_of) as crf:
@@ -190,15 +194,18 @@ def par_labels(
     low_thre: float,
     num_present: int,
 ) -> np.ndarray:
-    """Labels `[H, W]` refined by PAR, as numbers of the CAM's channels from 1 (paper, section 3.2).
+    """Computes pseudo labels from CAMs refined by PAR (paper, section 3.2).
 
     Args:
         image: uint8 `[H, W, 3]`.
-        cam: `[H, W, n]` in [0, 1], one channel a class of the image.
-        frame: size that image and CAM are padded to, so that few programs are compiled.
-        high_thre: background score that a foreground label has to beat.
-        low_thre: background score that has to beat all classes for a background label.
-        num_present: most foreground classes of any image.
+        cam: `[H, W, n]` in [0, 1], one channel for each class in the image.
+        frame: `(height, width)` to which both are padded, so that few programs are compiled.
+        high_thre: background score that a class must exceed for a foreground label.
+        low_thre: background score that must exceed every class for a background label.
+        num_present: the most foreground classes in any image of the data.
+
+    Returns:
+        `[H, W]`: 0 for background, k for channel k - 1 of the CAM, 255 for uncertain pixels.
     """
     height, width = image.shape[:2]
     pad = ((0, frame[0] - height), (0, frame[1] - width), (0, 0))
@@ -231,7 +238,7 @@ def crf_labels(
     low_thre: float,
     num_present: int,
 ) -> np.ndarray:
-    """Labels like those of `par_labels`, refined by a dense CRF at the image's size."""
+    """Returns labels like those of `par_labels`, refined by a dense CRF at the image's size."""
     missing = num_present - cam.shape[-1]
     absent = np.full((*cam.shape[:2], missing), -np.inf, np.float32)
 
@@ -252,17 +259,19 @@ def pseudo_label_writer(
     labels: np.ndarray | None = None,
     **settings: float,
 ) -> Callable[[dict[str, Any], np.ndarray], None]:
-    """Writes refined CAM labels as `<name>.png`, 255 where uncertain.
+    """Makes a function that writes an image's pseudo labels as `<name>.png`.
+
+    The labels are refined CAMs; 255 marks uncertain pixels.
 
     Args:
-        folder: where the files go.
-        crf: refines in place of PAR, where it is given.
-        frame_of: size of an image to the size it is padded to.
-        labels: value that is written for each label, background first; the label itself if None.
-        **settings: `high_thre`, `low_thre`, `num_present` of `par_labels`.
+        folder: the folder of the files; it is created if needed.
+        crf: a CRF that refines the labels in place of PAR; PAR if None.
+        frame_of: maps the size of an image to the size it is padded to.
+        labels: the value to write for each label, background first; the label itself if None.
+        **settings: `high_thre`, `low_thre` and `num_present` of `par_labels`.
 
     Returns:
-        A function of a record and the CAMs `[H, W, n]` of its classes.
+        A function of a record and the CAMs `[H, W, n]` of the n classes in its image.
     """
     folder.mkdir(parents=True, exist_ok=True)
 

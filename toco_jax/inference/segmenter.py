@@ -1,4 +1,4 @@
-"""A trained network as one Python object: images in, masks out."""
+"""The `Segmenter`: a trained network as a Python object that turns images into masks."""
 
 import dataclasses
 import os
@@ -31,15 +31,16 @@ SOURCES = ("seg", "cam", "aux_cam")
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
-    """What the network says about one image.
+    """The segmentation of one image.
 
     Attributes:
         mask: labels uint8 `[H, W]` at the image's size, background 0.
-        class_scores: `[C]` float32, the classifier's probability of each class.
-        classes: ids in 0..C-1 of the classes above the threshold.
+        class_scores: `[C]` float32 in [0, 1], the classifier's probability of each class.
+        classes: ids in 0..C-1 of the predicted classes, whose probability reaches the threshold.
         cams: `[h, w, len(classes)]` float32 in [0, 1), at the size that was segmented; None if the
             segmenter was made without CAMs.
-        segmented_at: that size, smaller than the image's where `max_side` made it so.
+        segmented_at: the size `(h, w)` at which the network saw the image; smaller than the image
+            if a side exceeds `max_side`.
     """
 
     mask: np.ndarray
@@ -56,22 +57,22 @@ class Segmenter:
 
     Attributes:
         class_names: names of the labels 1, 2, ...; 0 is background.
-        max_side: images with a longer side are segmented scaled down to it.
+        max_side: images with a longer side are scaled down to it before they are segmented.
 
     Args:
         checkpoint: a run's folder or one checkpoint in it.
         source: what the mask is made from: `"seg"` the decoder, `"cam"` or `"aux_cam"` the class
             activation maps of the predicted classes.
-        threshold: classifier probability from which a class counts as predicted.
-        max_side: pixels; the size of images in VOC, relative to the training's, by default.
-        multi_scale: several scales as in the published figures; otherwise scale 1 alone.
-        with_cams: whether `segment` also gives CAMs.
+        threshold: classifier probability in [0, 1] from which a class counts as predicted.
+        max_side: in pixels; by default 500 for a network trained at 448, in proportion for others.
+        multi_scale: whether to use several scales, as the published figures do, or scale 1 alone.
+        with_cams: whether `segment` also computes CAMs.
         crf: whether a dense CRF refines the decoder's mask.
-        batch_size: images a batch; a guess by default.
+        batch_size: images per batch; by default 1 per CPU device and 8 per GPU or TPU.
 
     Raises:
         CheckpointError: there is no run.
-        UserError: an unknown source, or a number out of range.
+        UserError: the source is unknown, or a number is out of range.
     """
 
     def __init__(
@@ -108,15 +109,18 @@ class Segmenter:
         self.step = self._run.step
 
     def __call__(self, images: Any) -> np.ndarray | list[np.ndarray]:
-        """Masks uint8 `[H, W]` with labels 0..C, each at its image's size.
+        """Segments one image or several.
 
         Args:
-            images: one image, or a list or array `[B, H, W, 3]` of images; an image is a path, a
-                PIL picture or an array as `photos.as_rgb` takes them.
+            images: one image, or a list or an array `[B, H, W, 3]` of images. An image is a path, a
+                PIL picture, or an array that `photos.as_rgb` accepts.
+
+        Returns:
+            For each image a mask uint8 `[H, W]` of its size with labels 0..C, 0 for background.
 
         Raises:
-            PhotoError: a file that is no picture.
-            ValueError: an array that is no image.
+            PhotoError: a file cannot be read as a picture.
+            ValueError: an array is not an image.
         """
         is_single = isinstance(images, (str, os.PathLike, Image.Image)) or (
             isinstance(images, np.ndarray) and images.ndim < 4
@@ -137,12 +141,12 @@ class Segmenter:
     def segment(
         self, jobs: Iterable, read: Callable[[Any], dict[str, Any] | None]
     ) -> Iterator[tuple[dict[str, Any], Segmentation]]:
-        """Streams records and their segmentation, not always in order.
+        """Yields records and their segmentations, not always in the order of the jobs.
 
         Args:
             jobs: what to read.
-            read: a job to a record with its `image`, uint8 `[H, W, 3]`, or None to leave it out;
-                called in threads.
+            read: returns the record of a job, with its `image`, uint8 `[H, W, 3]`, or None to leave
+                it out. It is called in threads.
         """
 
         def scaled(job: Any) -> dict[str, Any] | None:
@@ -185,10 +189,17 @@ class Segmenter:
 
 
 def best_label(scores: np.ndarray, size: Size) -> np.ndarray:
-    """Channel with the highest value at another size: `[h, w, K]` to uint8 `[H, W]`.
+    """Returns the index of the highest channel at each pixel, after resizing to `size`.
 
-    One channel at a time, so that a large photo does not need K planes of its size; the lower
-    channel wins a tie.
+    Channels are resized one at a time, so that a large photo does not need K planes of its size. If
+    channels are equal, the first wins.
+
+    Args:
+        scores: float32 `[h, w, K]`.
+        size: `(H, W)` of the result.
+
+    Returns:
+        uint8 `[H, W]`.
     """
     best = np.full(size, -np.inf, np.float32)
     label = np.zeros(size, np.uint8)

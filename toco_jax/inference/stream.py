@@ -1,4 +1,4 @@
-"""A split through the network: reading, passes and what comes after side by side."""
+"""Runs images through the network while others are read, prepared and post-processed."""
 
 import time
 from collections import deque
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from toco_jax.inference.native import Maps, NativeNetwork, Prepared, Size
 from toco_jax.runtime.stopwatch import Stopwatch
 
-# Frames of which images may wait for others to fill a batch: prepared images are large.
+# Number of frames whose images may wait for a batch to fill; prepared images take much memory.
 _MAX_WAITING = 4
 
 Job = TypeVar("Job")
@@ -22,17 +22,18 @@ def stream(
     pool: ThreadPoolExecutor,
     watch: Stopwatch | None = None,
 ) -> Iterator[tuple[dict[str, Any], Maps]]:
-    """Records and what the network says about them, batched by frame, so not in order.
+    """Yields records and the network's maps of their images.
 
-    While the devices work on a batch the threads read and prepare what comes next.
+    Images of one frame form a batch, so the order is not that of the jobs. While the devices
+    compute a batch, threads read and prepare the following images.
 
     Args:
         network: the network.
-        jobs: what to read, such as places in a record source.
-        read: a job to a record with its `image`, or None to leave it out; what it raises is raised
-            here.
+        jobs: what to read, such as indices into a record source.
+        read: returns the record of a job, with its `image`, or None to leave it out. Its exceptions
+            are raised here.
         pool: threads for reading and scaling.
-        watch: counts the stages `read`, `scale` and `network`.
+        watch: measures the stages `read`, `scale` and `network`.
     """
     watch = Stopwatch() if watch is None else watch
     last_end = 0.0
@@ -57,7 +58,7 @@ def stream(
         nonlocal last_end
         began, records, wait = running.popleft()
         maps = wait()
-        # Batches run one after the other: a batch's time starts when the one before is done.
+        # Batches run one after the other, so a batch starts when the previous one ends.
         began, last_end = max(began, last_end), time.perf_counter()
         watch.add("network", last_end - began)
         yield from zip(records, maps, strict=True)
@@ -80,7 +81,7 @@ def stream(
 
 
 def _lookahead(work: Callable, jobs: Iterable, pool: ThreadPoolExecutor, num: int) -> Iterator:
-    """Futures of `work(job)` in order, with `num` of them under way."""
+    """Yields futures of `work(job)` in order, while `num` further ones are pending."""
     futures: deque = deque()
     for job in jobs:
         futures.append(pool.submit(work, job))
@@ -97,13 +98,13 @@ def finished(
     *,
     ahead: int,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
-    """Records and what `finish` makes of them, in threads while the network goes on.
+    """Yields each record with `finish(record, maps)`, computed in threads beside the network.
 
     Args:
-        results: as `stream` gives them.
-        finish: a record and its maps to anything.
-        pool: threads for `finish`.
-        ahead: most images that may wait for it.
+        results: records and maps, as `stream` yields them.
+        finish: a function of a record and its maps.
+        pool: threads that call `finish`.
+        ahead: maximum number of images whose `finish` is pending.
     """
     waiting: deque[tuple[dict, Future]] = deque()
     for record, maps in results:
