@@ -2,7 +2,6 @@
 
 import dataclasses
 import pathlib
-import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from toco_jax.data.folders.folder_splits import split_folder, split_list
 from toco_jax.data.image_files import Listing
 from toco_jax.data.labelling.label_entries import is_names
 from toco_jax.data.labelling.label_files import ENDINGS, read_label_file
-from toco_jax.data.labelling.lists import without_ending
+from toco_jax.data.labelling.lists import finder
 from toco_jax.data.labelling.sidecars import read_sidecars
 from toco_jax.data.remarks import DataRemark, as_remarks, count, some
 from toco_jax.runtime.errors import DataError
@@ -278,32 +277,3 @@ def _unlabelled(
     files: Mapping[str, pathlib.Path], entries: Mapping[str, Any]
 ) -> dict[str, pathlib.Path]:
     return {name: path for name, path in files.items() if name not in entries}
-
-
-def finder(root: pathlib.Path, files: Mapping[str, pathlib.Path]) -> Callable[[str], str]:
-    """Returns a function that finds the image which a name in a list or label file means.
-
-    If no image has exactly this name, the name may have backslashes, letters of another encoding or
-    no white space at its end, or be a full path.
-    """
-
-    def loosely(name: str) -> str:
-        return unicodedata.normalize("NFC", name).strip()
-
-    meant: dict[str, list[str]] = {}
-    for name in files:
-        meant.setdefault(loosely(name), []).append(name)
-
-    def find(text: str) -> str:
-        name = without_ending(text)
-        for spelling in (text, text.replace("\\", "/")):
-            path = pathlib.PurePosixPath(without_ending(spelling))
-            if path.is_relative_to(root.absolute()):
-                path = path.relative_to(root.absolute())
-            if path.as_posix() in files:
-                return path.as_posix()
-            if len(meant.get(loosely(path.as_posix()), ())) == 1:
-                return meant[loosely(path.as_posix())][0]
-        return name
-
-    return find

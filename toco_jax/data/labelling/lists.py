@@ -3,7 +3,7 @@
 import pathlib
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from toco_jax.data.files import read_list, refuse_repeats
 from toco_jax.data.image_files import IMAGE_ENDINGS
@@ -30,6 +30,35 @@ def without_ending(name: str) -> str:
     if path.suffix.lower() in IMAGE_ENDINGS:
         path = path.with_suffix("")
     return path.as_posix()
+
+
+def finder(root: pathlib.Path, files: Mapping[str, pathlib.Path]) -> Callable[[str], str]:
+    """Returns a function that finds the image which a name in a list or label file means.
+
+    If no image has exactly this name, the name may have backslashes, letters of another encoding or
+    no white space at its end, or be a full path.
+    """
+
+    def loosely(name: str) -> str:
+        return unicodedata.normalize("NFC", name).strip()
+
+    meant: dict[str, list[str]] = {}
+    for name in files:
+        meant.setdefault(loosely(name), []).append(name)
+
+    def find(text: str) -> str:
+        name = without_ending(text)
+        for spelling in (text, text.replace("\\", "/")):
+            path = pathlib.PurePosixPath(without_ending(spelling))
+            if path.is_relative_to(root.absolute()):
+                path = path.relative_to(root.absolute())
+            if path.as_posix() in files:
+                return path.as_posix()
+            if len(meant.get(loosely(path.as_posix()), ())) == 1:
+                return meant[loosely(path.as_posix())][0]
+        return name
+
+    return find
 
 
 def read_names(path: pathlib.Path, name_of: Callable[[str], str] = image_name) -> tuple[str, ...]:

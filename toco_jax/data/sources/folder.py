@@ -23,18 +23,21 @@ k + 1.
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem
 from toco_jax.data.folders.folder_classes import (
     class_names_of,
     listed_classes,
     take_out_backgrounds,
 )
-from toco_jax.data.folders.folder_labels import finder, label_files, read_labels
+from toco_jax.data.folders.folder_labels import label_files, read_labels
 from toco_jax.data.folders.folder_masks import MASKS, mask_files, mask_folder_of
 from toco_jax.data.folders.folder_splits import split_members
 from toco_jax.data.folders.labelled_images import LabelledImages
 from toco_jax.data.image_files import IMAGE_ENDINGS, Listing, image_files
-from toco_jax.data.labels import INDICES
+from toco_jax.data.labelling.lists import finder
+from toco_jax.data.labels import INDICES, MaskFormat
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.runtime.errors import DataError
@@ -107,17 +110,8 @@ def open_folder(
     cls_labels = labels_of(members, images.vector, len(images.class_names), on_problem)
     mask_paths, mask_format = None, INDICES
     if masks:
-        mask_paths = mask_files(
-            mask_root,
-            members,
-            images=images.files,
-            groups=images.groups,
-            split=split,
-            num_classes=len(images.class_names),
-            on_problem=on_problem,
-        )
-        mask_format = recognise(
-            mask_paths, cls_labels, images.class_names, foreground=mask_foreground
+        mask_paths, mask_format = _masks(
+            mask_root, images, members, cls_labels, split, mask_foreground, on_problem
         )
     return FileSource(
         class_names=images.class_names,
@@ -132,6 +126,28 @@ def open_folder(
         copies=images.copies,
         left_out=tuple(n for n in images.names if images.copies.get(n, n) not in taken),
     )
+
+
+def _masks(
+    folder: pathlib.Path | None,
+    images: LabelledImages,
+    members: Sequence[str],
+    cls_labels: np.ndarray,
+    split: str,
+    foreground: int,
+    on_problem: OnProblem,
+) -> tuple[tuple[pathlib.Path | None, ...], MaskFormat]:
+    """Finds the masks of a split's images, and how they store labels."""
+    paths = mask_files(
+        folder,
+        members,
+        images=images.files,
+        groups=images.groups,
+        split=split,
+        num_classes=len(images.class_names),
+        on_problem=on_problem,
+    )
+    return paths, recognise(paths, cls_labels, images.class_names, foreground=foreground)
 
 
 def _labelled_images(
