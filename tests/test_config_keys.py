@@ -29,7 +29,8 @@ from toco_jax.run import checkpoints
 from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import loop as train
-from toco_jax.training import step, tracking
+from toco_jax.training import start as beginning
+from toco_jax.training import step, tracking, validation
 from toco_jax.weights import class_rows
 from toco_jax.weights import load as pretrained
 
@@ -275,9 +276,9 @@ def start(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrained, "load", load)
         patch.setattr(class_rows, "names_of", lambda init: None)
-        patch.setattr(train, "make_model", make_model)
-        patch.setattr(train, "init_params", init_params)
-        _, state = train.start_state(config)
+        patch.setattr(beginning, "make_model", make_model)
+        patch.setattr(beginning, "init_params", init_params)
+        _, state = beginning.start_state(config)
     return found | {
         "encoder": state.params["encoder"],
         "heads": state.params["proj_head"],
@@ -367,7 +368,9 @@ def evaluation(config):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(squashed, "make_eval_step", make_eval_step)
         patch.setattr(squashed, "count", watched)
-        evaluator = train.Evaluator(config, None, ShapesSource(split="val", seed=0, masks=True))
+        evaluator = validation.Evaluator(
+            config, None, ShapesSource(split="val", seed=0, masks=True)
+        )
         state = step.TrainState(np.int32(6), {}, {}, None, None)
         images = evaluator(state, Tracker())["images"]
     found = {name: seen[0].labels[name] for name in ("cam", "aux_cam", "seg")}
@@ -419,8 +422,9 @@ def loop(config, workdir):
         return None, step.init_state(config, {"proj_head": {"w": jnp.zeros(2)}})
 
     with pytest.MonkeyPatch.context() as patch:
-        for stand_in in (make_train_step, Evaluator, Tracker, start_state):
+        for stand_in in (make_train_step, Evaluator, Tracker):
             patch.setattr(train, stand_in.__name__, stand_in)
+        patch.setattr(beginning, "start_state", start_state)
         patch.setattr(checkpoints, "Checkpoints", Checkpoints)
         patch.setattr(train, "finish", lambda *args: {})
         train.train_until_stopped(config, workdir, Preemption())

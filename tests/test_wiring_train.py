@@ -14,7 +14,7 @@ from weight_formats import timm_state
 from toco_jax.data.pipeline import train_batches
 from toco_jax.data.sources import shapes
 from toco_jax.run import checkpoints
-from toco_jax.training import loop
+from toco_jax.training import loop, start, validation
 
 WEIGHTS = [slow_step.WEIGHTS | {"ptc": 0.0, "reg": 0.0}, slow_step.WEIGHTS]
 REFINED = ["aux_cam", "cam"]
@@ -133,7 +133,7 @@ def test_a_file_of_an_encoder_leaves_the_heads_to_the_seed(tiny_config, tmp_path
     state_dict, expected, _ = slow_step.start_weights()
     save_file(timm_state(state_dict), tmp_path / "encoder.safetensors")
     init = str(tmp_path / "encoder.safetensors")
-    starts = [loop.start_state(tiny_config(init=init, seed=seed))[1] for seed in (0, 1)]
+    starts = [start.start_state(tiny_config(init=init, seed=seed))[1] for seed in (0, 1)]
     for state in starts:
         jax.tree.map(np.testing.assert_array_equal, state.params["encoder"], expected["encoder"])
         jax.tree.map(np.testing.assert_array_equal, state.teacher_params, state.params["proj_head"])
@@ -145,12 +145,12 @@ def test_a_file_of_an_encoder_leaves_the_heads_to_the_seed(tiny_config, tmp_path
 def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_config, tmp_path, monkeypatch):
     only = {f"loss_weights.{term}": ((0, float(term == "cls")),) for term in slow_step.WEIGHTS}
     config = tiny_config(**only, eval_every=2, save_every=1)
-    evaluate, scores = loop.Evaluator.__call__, {2: 30.0, 4: 10.0, 6: 20.0}
+    evaluate, scores = validation.Evaluator.__call__, {2: 30.0, 4: 10.0, 6: 20.0}
 
     def first_best(self, state, tracker):
         return evaluate(self, state, tracker) | {"seg_miou": scores[int(state.step)]}
 
-    monkeypatch.setattr(loop.Evaluator, "__call__", first_best)
+    monkeypatch.setattr(validation.Evaluator, "__call__", first_best)
     with without_baselines():
         results = loop.train(config, tmp_path)
     assert (results["step"], results["seg_miou"]) == (6, 20.0)

@@ -10,7 +10,7 @@ from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints, workdir
 from toco_jax.run.checkpoints import CheckpointError
 from toco_jax.runtime.errors import DataError
-from toco_jax.training import loop
+from toco_jax.training.start import open_sources
 
 
 def forget(run, key):
@@ -80,7 +80,7 @@ def config(photos):
 
 
 def test_the_number_of_classes_is_found_out(config):
-    source, val_source = loop.open_sources(config)
+    source, val_source = open_sources(config)
     assert config.num_classes == 2
     assert source.class_names == val_source.class_names == ("cat", "dog")
     assert "mask" not in source[0] and "mask" in val_source[0]
@@ -88,7 +88,7 @@ def test_the_number_of_classes_is_found_out(config):
     with pytest.raises(
         ConfigError, match=r"num_classes=3, but .* has 2 classes: use num_classes=2"
     ):
-        loop.open_sources(config)
+        open_sources(config)
 
 
 def test_the_classes_are_written_to_the_run(tmp_path):
@@ -106,13 +106,13 @@ def test_the_separator_of_labels_reaches_the_source_and_may_be_new(config, photo
     (photos / "masks").rename(photos.parent / "masks")
     workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
     forget(tmp_path / "run", "label_separator")  # as a run made before there was the key
-    assert loop.open_sources(config)[0].class_names == ("cat", "red/cat")
+    assert open_sources(config)[0].class_names == ("cat", "red/cat")
     config.num_classes = 0
     workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
     config.data.label_separator = "/"
     with pytest.raises(CheckpointError, match=r"data\.label_separator \( there, / now\)"):
         workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
-    assert loop.open_sources(config)[0].class_names == ("cat", "red")
+    assert open_sources(config)[0].class_names == ("cat", "red")
 
 
 def test_configured_keys_reach_the_source(config, photos):
@@ -120,11 +120,11 @@ def test_configured_keys_reach_the_source(config, photos):
     (photos / "val.txt").unlink()
     (photos / "masks").rename(photos / "truth")
     config.data.masks, config.data.labels, config.data.val_fraction = "truth", "labels.csv", 0.5
-    train_source, val_source = loop.open_sources(config)
+    train_source, val_source = open_sources(config)
     assert (len(train_source), len(val_source)) == (3, 3)
     assert (val_source[0]["mask"] != 255).all()
     config.data.split_seed = 5
-    assert loop.open_sources(config)[0].names != train_source.names
+    assert open_sources(config)[0].names != train_source.names
     config.data.source = "elsewhere"
     with pytest.raises(DataError, match="unknown data source 'elsewhere'"):
         data.open_configured(config, part="val", masks=True)
@@ -137,7 +137,7 @@ def test_three_seeds_are_three_runs_on_one_data_set(config, photos):
     splits = set()
     for seed in (0, 1, 2):
         config.seed = seed
-        splits.add(tuple(source.names for source in loop.open_sources(config)))
+        splits.add(tuple(source.names for source in open_sources(config)))
     assert len(splits) == 1
 
 
@@ -173,7 +173,7 @@ def test_training_says_what_was_found_before_it_starts(config, photos, capsys):
     (photos / "labels.csv").write_text(f"{rows}6.png,cat\ngone.png,yak\n")
     (photos / "val.txt").write_text("3\n4\n6\n")
     write_mask(photos / "masks" / "6.png", np.full((16, 24), 1, np.uint8))
-    loop.open_sources(config)
+    open_sources(config)
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("4 training images of 'train', 3 validation images of 'val', 3 class")
     starts = (
@@ -193,4 +193,4 @@ def test_training_says_what_was_found_before_it_starts(config, photos, capsys):
 def test_training_does_not_start_without_the_masks_that_score_it(config, photos):
     (photos / "masks" / "5.png").unlink()
     with pytest.raises(DataError, match=r"masks/5\.png is missing .*1 of the 2 images of 'val' ha"):
-        loop.open_sources(config)
+        open_sources(config)

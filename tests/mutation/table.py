@@ -62,19 +62,15 @@ _WIRING_TRAIN = "tests/test_wiring_train.py"
 _KEYS = "tests/test_config_keys.py"
 # Modules of which only mutants made by hand are run.
 ONLY_BY_HAND = {
-    "toco_jax/training/loop.py": (
-        _KEYS,
-        _WIRING_TRAIN,
-        "-k",
-        "start or loop or evaluation or wiring",
-    ),
+    "toco_jax/training/loop.py": (_KEYS, _WIRING_TRAIN, "-k", "loop or wiring"),
+    "toco_jax/training/start.py": (_KEYS, _WIRING_TRAIN, "-k", "start or wiring"),
     "toco_jax/run/checkpoints.py": (_WIRING_TRAIN, "-k", "best"),
     "toco_jax/inference/native.py": ("tests/test_wiring_evaluate.py",),
 }
 
 # Module: mutants made by hand, each a name, a text that the module holds once, and its replacement.
 BY_HAND = {
-    "toco_jax/training/loop.py": (
+    "toco_jax/training/start.py": (
         (
             "the network's own start in place of the loaded one",
             "params | loaded",
@@ -90,6 +86,8 @@ BY_HAND = {
             "(jax.random.key(config.seed))",
             "(jax.random.key(0))",
         ),
+    ),
+    "toco_jax/training/loop.py": (
         (
             "the phase of the first step for all steps",
             "step_of(phase_at(config, step))",

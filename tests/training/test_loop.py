@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -24,7 +25,7 @@ from toco_jax.evaluation import evaluate
 from toco_jax.run import checkpoints
 from toco_jax.run.workdir import note_start
 from toco_jax.runtime.stopwatch import format_seconds
-from toco_jax.training import loop as train_module
+from toco_jax.training import loop, start, tracking
 from toco_jax.training.loop import train
 from toco_jax.training.step import TrainState
 from toco_jax.training.tracking import TrainingError
@@ -35,8 +36,26 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def finished(tiny_config, tmp_path_factory):
     """A finished run on four devices."""
-    workdir = tmp_path_factory.mktemp("run")
-    return workdir, tiny_config(), train(tiny_config(), workdir)
+    workdir, config, before = tmp_path_factory.mktemp("run"), tiny_config(), surroundings()
+    results = train(config, workdir)
+    assert surroundings() == before
+    return workdir, config, results
+
+
+def surroundings():
+    """What a notebook that trains would notice if it changed."""
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    streams = (sys.stdout, sys.stderr, sys.stdin)
+    return streams, dict(os.environ), handlers, os.getcwd(), list(sys.argv)
+
+
+def test_notebooks_may_train_again_and_in_another_thread(finished, tiny_config, tmp_path):
+    config, before = tiny_config(num_classes=0), surroundings()
+    with ThreadPoolExecutor(1) as thread:
+        results = thread.submit(train, config, str(tmp_path)).result()
+    assert surroundings() == before
+    assert config.to_dict() == tiny_config(num_classes=0).to_dict()
+    assert results | {"seconds": 0} == finished[2] | {"seconds": 0}
 
 
 def test_results(finished):
@@ -75,7 +94,7 @@ def test_scores_that_an_earlier_version_saved_are_counted_anew(
         return state, meta | {"evaluation": {"seg_miou": 1.0, "images": 8, "seg_iou": {}}}
 
     monkeypatch.setattr(checkpoints.Checkpoints, "restore", older)
-    monkeypatch.setattr(train_module, "baselines", lambda source: {})
+    monkeypatch.setattr(loop, "baselines", lambda source: {})
     again = train(config, tmp_path / "run")
     assert "scoring anew" in capsys.readouterr().out
     assert again["rows"] == results["rows"]
@@ -297,20 +316,20 @@ def state_of(spoil=None, step=0):
 
 def test_weights_that_are_not_finite_are_not_blamed_on_the_learning_rate(tiny_config, tmp_path):
     config = tiny_config(init="mine.npz")
-    train_module.check_start(config, state_of(), tmp_path)
+    start.check_start(config, state_of(), tmp_path)
     broken = state_of("encoder")
     with pytest.raises(ConfigError, match=r"init='mine.npz' has NaN or infinity.* 0/encoder"):
-        train_module.check_start(config, broken, tmp_path)
+        start.check_start(config, broken, tmp_path)
     broken = state_of("encoder", step=4)
     with pytest.raises(checkpoints.CheckpointError, match=r"step 4 .* remove .*checkpoints/4 "):
-        train_module.check_start(config, broken, tmp_path)
+        start.check_start(config, broken, tmp_path)
 
 
 def test_spoilt_weights_are_not_saved(tiny_config, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match=r"step 4: all .* gradients are not.*0/classifier"):
-        train_module.check_update(state_of("classifier", step=4))
-    monkeypatch.setattr(train_module, "broken_weights", lambda _: next(answers))
-    answers = iter([[], [], ["encoder"]])
+        tracking.check_update(state_of("classifier", step=4))
+    monkeypatch.setattr(tracking, "broken_weights", lambda _: next(answers))
+    answers = iter([[], ["encoder"]])
     with pytest.raises(TrainingError, match="step 4"):
         train(tiny_config(), tmp_path)
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["2"]

@@ -12,7 +12,7 @@ from toco_jax import convert
 from toco_jax.config import with_values
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.run import checkpoints
-from toco_jax.training import loop
+from toco_jax.training import loop, start
 from toco_jax.weights import class_rows
 
 OURS = ("yak", "dog", "cat")
@@ -27,7 +27,7 @@ def made(tmp_path_factory, voc_config):
 def started(run, init, names):
     config = checkpoints.load_config(run)
     config = with_values(config, init=str(init), num_classes=len(names))
-    return loop.start_state(config, class_names=names)[1].params
+    return start.start_state(config, class_names=names)[1].params
 
 
 def outputs(params):
@@ -106,7 +106,7 @@ def test_training_starts_from_the_outputs_of_the_datas_classes(tiny_config, tmp_
         seen.extend(names)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "start_state", stop)
+    monkeypatch.setattr(start, "start_state", stop)
     with pytest.raises(KeyboardInterrupt):
         loop.train(tiny_config(), tmp_path)
     assert seen == json.loads((tmp_path / "classes.json").read_text()) and len(seen) == 4

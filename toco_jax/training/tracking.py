@@ -12,6 +12,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from toco_jax.config import LOSS_TERMS
+from toco_jax.run.state import TrainState
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
@@ -95,6 +96,21 @@ def broken_weights(params: Any) -> list[str]:
 @jax.jit
 def _jitted_is_broken(params: Any) -> Any:
     return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), params)
+
+
+def check_update(state: TrainState) -> None:
+    """Raises `TrainingError` if the last update left weights that are not finite.
+
+    Call it before a state is saved. The losses of a step are those of the weights before its
+    update, so they do not tell.
+    """
+    if broken := broken_weights((state.params, state.teacher_params)):
+        raise TrainingError(
+            f"step {int(state.step)}: all loss terms are finite, but its gradients are not: the "
+            f"update left NaN or infinity in {len(broken)} arrays, the first {broken[0]}. It is "
+            "not saved, and checkpoints saved before are whole. Lower learning_rate or set "
+            "max_grad_norm, and start a new --workdir"
+        )
 
 
 class StepLog:
