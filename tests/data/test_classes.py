@@ -38,7 +38,8 @@ def test_names_that_cannot_be_told_apart():
     assert len({classes.folded(name) for name in same}) == 1
     assert len(classes.name_problems(same)) == 4
     assert classes.name_problems(("hot dog", "hotdog", "日本", "[x]", "é")) == []
-    for other in ("hot_dog", "Hot-Dog", "__hot  dog"):
+    assert len(classes.name_problems(("7", "007", "cat", "cat."))) == 2
+    for other in ("hot_dog", "Hot-Dog", "__hot  dog", "hot dog.", "(hot dog)"):
         assert len(classes.name_problems(("hot dog", other))) == 1
     (found,) = classes.name_problems(("caf\u00e9", "cafe\u0301"))
     assert r"'caf\xe9' and 'cafe\u0301' differ" in found  # they look the same otherwise

@@ -49,12 +49,14 @@ _BETWEEN = (r"\s*[^\w\s]+\s*|[\W_]+and[\W_]+", r"[\W_]+")
 def folded(name: str) -> str:
     """Removes the differences between names that a reader overlooks.
 
-    These are case, width and composition of letters, invisible characters, and whether white space,
-    hyphens or underscores separate words. Two classes with the same folded name are refused.
+    These are case, width and composition of letters, invisible characters, punctuation around a
+    name, zeros before a number, and whether white space, hyphens or underscores separate words. Two
+    classes with the same folded name are refused.
     """
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     visible = "".join(c for c in plain if unicodedata.category(c) != "Cf")
-    return " ".join(re.split(r"[\s_-]+", visible)).strip()
+    name = " ".join(re.split(r"[\s_-]+", visible)).strip(" .,:;!?'\"()[]{}")
+    return str(int(name)) if name.isdecimal() else name
 
 
 def is_background(name: str) -> bool:
@@ -103,8 +105,8 @@ def name_problems(names: Iterable[str]) -> list[str]:
             composed = {unicodedata.normalize("NFC", name) for name in (one, other)}
             shown = repr if len(composed) == 2 else ascii
             problems.append(
-                f"classes {shown(one)} and {shown(other)} differ only in case, white space, hyphens"
-                " or the encoding of a letter; give both one spelling"
+                f"classes {shown(one)} and {shown(other)} differ only in case, white space, "
+                "punctuation or the encoding of a letter; give both one spelling"
             )
     return problems
 

@@ -200,6 +200,16 @@ def test_folders_named_like_splits_are_no_classes(tmp_path, train, val):
     assert open_split(tmp_path).class_names == (one, other)
 
 
+def test_a_class_may_have_the_name_of_a_split_once_it_is_listed(tmp_path):
+    pictures(tmp_path, *(f"{c}/{c}{i}.png" for c in ("bus", "train") for i in range(4)))
+    with pytest.raises(DataError, match=r"\('train' is taken for a split unless classes\.txt"):
+        open_split(tmp_path)
+    (tmp_path / "classes.txt").write_text("bus\ntrain\n")
+    found, source = both(tmp_path)
+    assert found == {f"{c}/{c}{i}": (c,) for c in ("bus", "train") for i in range(4)}
+    assert source.class_names == ("bus", "train")
+
+
 def test_a_root_above_that_of_the_data_is_named(tmp_path):
     pictures(tmp_path, *(f"set/{s}/cat/{s}.png" for s in ("train", "val")))
     with pytest.raises(DataError, match=rf"like splits \(train, val\); give {tmp_path}/set as"):

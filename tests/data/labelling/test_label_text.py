@@ -231,8 +231,46 @@ def test_lists_as_programs_print_them_are_refused(photos, cells, listed):
     write(photos, column(*(f'"{cell}"' for cell in cells)))
     if listed:
         write(photos, "cat\ndog\n", "classes.txt")
-    with pytest.raises(DataError, match=r"labels\.csv: .* is a list as programs print it; write"):
+    with pytest.raises(DataError, match=r"labels\.csv: .* is a list as programs print it, no name"):
         opened(photos)
+
+
+def test_items_of_lists_are_looked_at_as_texts_are(photos):
+    for several in ("cat, dog", "cat+dog", "cat dog"):
+        content = {"i0": [several], "i1": ["cat"], "i2": ["dog"], "i3": ["emu"]}
+        write(photos, json.dumps(content), "labels.json")
+        with pytest.raises(DataError, match=rf"{re.escape(several)}' may be one .* as items of th"):
+            opened(photos)
+        write(photos, "\n".join([several, "cat", "dog", "emu"]), "classes.txt")
+        assert words(opened(photos)) == [several, "cat", "dog", "emu"]
+        (photos / "classes.txt").unlink()
+    write(photos, json.dumps({name: ["['cat']"] for name in NAMES}), "labels.json")
+    with pytest.raises(DataError, match="is a list as programs print it"):
+        opened(photos)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("0.7", "is a number with a fraction"),
+        ("cat:0.9", "ends with a number with a fraction"),
+        ("cat (0.93)", "ends with a number with a fraction"),
+        ("#REF!", "is an error of a spreadsheet"),
+        ("<annotation><object/></annotation>", "is a piece of XML"),
+    ],
+)
+def test_what_is_no_name_of_a_class_is_refused(photos, cell, message):
+    write(photos, column(cell, "cat", "dog", "cat"))
+    with pytest.raises(DataError, match=rf"{re.escape(cell)}' {message}, no name of a class; "):
+        opened(photos)
+
+
+def test_images_labelled_unlabelled_are_refused(photos):
+    write(photos, column("unlabeled", "cat", "dog", "_Unlabelled_"))
+    with pytest.raises(DataError, match=r"class '_Unlabelled_' says that there is no label; leave"):
+        opened(photos)
+    write(photos, "cat\ndog\nunlabeled\n_Unlabelled_\n", "classes.txt")
+    assert words(opened(photos))[0] == "unlabeled"
 
 
 def test_brackets_alone_are_part_of_a_name(photos):
@@ -289,6 +327,13 @@ def test_one_column_of_one_class(photos):
     assert "column 'cat'" in said(source)
 
 
+def test_columns_without_any_image_are_named(photos):
+    write(photos, "file,cat,dog,emu\ni0.jpg,1,0,0\ni1.jpg,0,1,0\ni2.jpg,1,1,0\ni3.jpg,0,0,0\n")
+    source = opened(photos)
+    assert source.class_names == ("cat", "dog")
+    assert "no image has a 1 in these columns, which are no classes then: emu; list" in said(source)
+
+
 def test_columns_without_headings_are_vectors(photos):
     write(photos, "i0.jpg,1,0\ni1.jpg,0,1\ni2.jpg,1,1\ni3.jpg,0,0\n")
     write(photos, "cat\ndog\n", "classes.txt")
@@ -329,6 +374,15 @@ def test_vectors_and_positions_are_told_apart_by_the_whole_file(photos):
     assert words(opened(photos)) == ["cat dog", "dog", "cat", ""]
     write(photos, json.dumps({n: [True, False] for n in NAMES}), "labels.json")
     assert words(opened(photos)) == ["cat"] * 4
+
+
+def test_records_with_a_number_and_a_name(photos):
+    records = [{"id": k, "file": f"{n}.jpg", "label": PLAIN[k]} for k, n in enumerate(NAMES)]
+    write(photos, json.dumps(records), "labels.json")
+    assert words(opened(photos)) == PLAIN
+    write(photos, json.dumps([{"image": {"path": "i0.jpg"}, "label": "cat"}]), "labels.json")
+    with pytest.raises(DataError, match=r"has the key \{'path': 'i0\.jpg'\}, which is no name"):
+        opened(photos)
 
 
 def test_a_list_of_records(photos):
@@ -450,14 +504,14 @@ def test_boxes_beside_images_are_no_names(photos):
         ["0.0 0.5 0.5 0.1 0.1", "1.0 0.5 0.5 0.2 0.1", "", "0.0 .1 .1 1 1"],  # YOLO, by pandas
         ["cat 0.5 0.5 0.1 0.1", "dog 0.5 0.4 0.1 0.1", "cat 0 0 1 1", "dog 0 0 .5 .5"],
         ["Car 0.00 0 1.85 387 181 423 203", "Van 0.00 0 -0.2 7 1 8 3", "", ""],  # KITTI
-        ["gsd:0.1\n2 4 8 4 8 8 2 5 plane 0", "7 2 6 2 8 4 5 4 ship 0", "", ""],  # DOTA
+        ["gsd:null\n2 4 8 4 8 8 2 5 plane 0", "7 2 6 2 8 4 5 4 ship 0", "", ""],  # DOTA
         ["377,117,463,117,465,130,Genaxis", "493,115,519,115,519,131,[06]", "", ""],  # ICDAR
     ],
 )
 def test_coordinates_are_no_part_of_a_name(photos, texts):
     for name, text in zip(NAMES, texts, strict=True):
         write(photos, text, f"{name}.txt")
-    with pytest.raises(DataError, match=r"text files .* holds coordinates; keep the names of clas"):
+    with pytest.raises(DataError, match=r"text files .* holds coordinates, no name of a class;"):
         opened(photos)
 
 

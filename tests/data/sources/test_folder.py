@@ -260,6 +260,12 @@ def test_images_without_an_entry_and_entries_without_an_image_are_named(tmp_path
     )
 
 
+def test_a_label_may_have_the_name_of_a_folder_of_a_split(tmp_path):
+    pictures(tmp_path, "train/0.png", "train/1.png", "val/2.png")
+    write_csv(tmp_path, "train/0.png,train", "train/1.png,bus", "val/2.png,train")
+    assert words(open_split(tmp_path)) == {"train/0": ("train",), "train/1": ("bus",)}
+
+
 def test_entries_of_another_folder_are_refused(tmp_path):
     pictures(tmp_path, "a/0.png", "a/1.png")
     write_csv(tmp_path, "0.png,cat", "1.png,dog")

@@ -107,9 +107,11 @@ def _label(
             f"image {path} lies in folders of several classes ({', '.join(classes)}); take one of "
             "these folders out or write labels.csv"
         )
+    folder = path.parent.name
+    why = f" ({folder!r} is taken for a split unless classes.txt lists it)"
     return classes or DataError(
-        f"image {path} lies in no class folder, and there are no labels.csv, labels.json or text "
-        "files beside the images; add one of these"
+        f"image {path} lies in no class folder{why if plain(folder) in SPLIT_NAMES else ''}, and "
+        "there are no labels.csv, labels.json or text files beside the images; add one of these"
     )
 
 

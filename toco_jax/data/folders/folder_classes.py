@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from toco_jax.data.classes import in_label_order, is_background, name_problems, several_names
 from toco_jax.data.files import OnProblem, refuse_repeats
 from toco_jax.data.folders.folder_labels import CLASSES_FILE, Labels
-from toco_jax.data.folders.folder_names import in_any_case
+from toco_jax.data.folders.folder_names import UNLABELLED, in_any_case, plain
 from toco_jax.data.labelling.label_entries import is_names
 from toco_jax.data.labelling.text_files import read_text, trimmed
 from toco_jax.data.remarks import DataRemark, are, count, some
@@ -104,6 +104,13 @@ def class_names_of(
         )
     for message in name_problems(names):
         on_problem("", DataError(message))
+    for name in names:
+        if plain(name) in UNLABELLED:
+            message = (
+                f"class {name!r} says that there is no label; leave these images out, or list all "
+                f"classes in {root / CLASSES_FILE} if it is one"
+            )
+            on_problem("", DataError(message))
     if found.joined and (several := several_names(names)):
         message = (
             f"class {several[0]!r} may stand for several others; copy its images into the folders "

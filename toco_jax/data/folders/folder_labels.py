@@ -140,7 +140,7 @@ def _labels_of_folders(
         files,
         listed=listed,
         splits=splits,
-        in_folders=any(split_folder(root, split) for split in splits if not lists[split]),
+        in_folders=any(split_folder(root, split, listed) for split in splits if not lists[split]),
         in_lists=any(lists.values()),
         on_problem=on_problem,
     )

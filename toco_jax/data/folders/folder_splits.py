@@ -15,10 +15,19 @@ def split_list(root: pathlib.Path, split: str) -> pathlib.Path | None:
     return in_any_case(root, f"{split}.txt", pathlib.Path.is_file)
 
 
-def split_folder(root: pathlib.Path, split: str) -> pathlib.Path | None:
-    """Finds the folder of a split, in the root or in a folder of all images (`images/train`)."""
-    found = (in_any_case(place, split, pathlib.Path.is_dir) for place in _places(root))
-    return next(filter(None, found), None)
+def split_folder(root: pathlib.Path, split: str, classes: Collection[str]) -> pathlib.Path | None:
+    """Finds the folder of a split, in the root or in a folder of all images (`images/train`).
+
+    A folder with the name of one of the listed `classes` is that of a split only if there are
+    folders of classes in it.
+    """
+    for place in _places(root):
+        folder = in_any_case(place, split, pathlib.Path.is_dir)
+        if folder and (
+            folder.name not in classes or any((folder / name).is_dir() for name in classes)
+        ):
+            return folder
+    return None
 
 
 def _places(root: pathlib.Path) -> list[pathlib.Path]:
@@ -33,6 +42,7 @@ def split_members(
     copies: Mapping[str, str],
     split: str,
     *,
+    classes: Collection[str],
     find: Callable[[str], str],
     val_fraction: float,
     split_seed: int,
@@ -45,6 +55,7 @@ def split_members(
         labelled: names of the images with a label, in order.
         copies: for each image that other files hold too, the first of their names.
         split: name of a list, of a folder, or train or val.
+        classes: names of the classes if they are folders.
         find: returns the name of the image that a line of a list means.
         val_fraction: share of images in val where the splits are drawn by lot.
         split_seed: seed of that draw.
@@ -53,7 +64,7 @@ def split_members(
         DataError: there is no such split, it is empty, or its list names something twice or holds
             more than names.
     """
-    listed, folder = split_list(root, split), split_folder(root, split)
+    listed, folder = split_list(root, split), split_folder(root, split, classes)
     if listed:
         names = read_names(listed, find)
         refuse_empty(names, split, str(listed))
@@ -62,7 +73,7 @@ def split_members(
         names = [name for name in labelled if name.startswith(inside)]
         refuse_empty(names, split, str(folder))
     else:
-        _refuse_other_splits(root, split)
+        _refuse_other_splits(root, split, classes)
         images = [name for name in labelled if copies.get(name, name) == name]
         names = seeded_split(images, val_fraction, split_seed)[split]
         if not names:
@@ -76,10 +87,10 @@ def split_members(
     return tuple(first.values())
 
 
-def _refuse_other_splits(root: pathlib.Path, split: str) -> None:
+def _refuse_other_splits(root: pathlib.Path, split: str, classes: Collection[str]) -> None:
     """Raises `DataError` unless the split is train or val and there is no trace of the other."""
     other = {"train": "val", "val": "train"}.get(split)
-    if other and not split_list(root, other) and not split_folder(root, other):
+    if other and not split_list(root, other) and not split_folder(root, other, classes):
         return
     there = [
         path.name

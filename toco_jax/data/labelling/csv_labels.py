@@ -222,10 +222,17 @@ def _with_heading(
         remarks.append(
             f"{where}: column {heading[others[0]]!r} holds 0 and 1, so it is the one class"
         )
-    return [
+    written = [
         Written(row.cells[image], _marked(where, heading, row, others), f"line {row.line}")
         for row in rows
-    ], remarks
+    ]
+    used = {label for item in written for label in item.value}
+    if never := [heading[k] for k in others if heading[k] not in used]:
+        remarks.append(
+            f"{where}: no image has a 1 in these columns, which are no classes then: "
+            f"{', '.join(never)}; list all classes in classes.txt to keep them"
+        )
+    return written, remarks
 
 
 def _marked(where: str, heading: list[str], row: _Row, columns: list[int]) -> list[str]:

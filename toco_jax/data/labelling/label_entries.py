@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from toco_jax.data.classes import several_names
 from toco_jax.data.labelling.label_text import (
     Positions,
     is_missing,
@@ -14,6 +15,7 @@ from toco_jax.data.labelling.label_text import (
     number_of_classes,
     split_texts,
 )
+from toco_jax.data.labelling.other_content import refuse_other_content
 from toco_jax.runtime.errors import DataError
 
 _WHOLE = re.compile(r"[0-9]+(\.0)?")  # pandas adds the point where some are missing
@@ -46,6 +48,8 @@ def understand(
         split[k] if k in split else _entry(value, f"{where}, {names[k]!r}")
         for k, value in enumerate(values)
     ]
+    if not separator:
+        _refuse_odd_items(values, entries, known, where)
     empty = [
         names[k]
         for k, value in enumerate(values)
@@ -72,6 +76,22 @@ def understand(
             "from 0, unless classes are called by numbers"
         )
     return entries, remarks
+
+
+def _refuse_odd_items(
+    values: Sequence[Any], entries: Sequence[Any], known: Collection[str], where: str
+) -> None:
+    """Raises `DataError` for items of lists that are no names, or several at once."""
+    lists = [e for v, e in zip(values, entries, strict=True) if isinstance(v, list) and is_names(e)]
+    items = {item for names in lists for item in names}
+    refuse_other_content(sorted(items), known, where)
+    named = {name for entry in entries if is_names(entry) for name in entry}
+    found = None if known else several_names(named)
+    if found and found[0] in items:
+        raise DataError(
+            f"{where}: {found[0]!r} may be one class or several; write several as items of their "
+            "own, or list the classes in classes.txt if it is one"
+        )
 
 
 def _entry(value: Any, where: str) -> Any:

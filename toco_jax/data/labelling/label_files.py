@@ -267,14 +267,16 @@ def _read_json(path: pathlib.Path) -> tuple[list[Written], list[str]]:
 def _record(path: pathlib.Path, number: int, item: Any) -> Written:
     """Reads an item {"file": name, "label": labels} of a list."""
     fields = item if isinstance(item, _Pairs) else []
-    names = [value for key, value in fields if heading_word(key) in IMAGE_HEADINGS]
+    words = {heading_word(key): value for key, value in fields}
+    names = [words[word] for word in IMAGE_HEADINGS if word in words]
     labels = [value for key, value in fields if heading_word(key) in LABEL_HEADINGS]
-    if len(names) != 1 or len(labels) != 1:
+    if not names or len(labels) != 1:
         raise DataError(
             f"label file {path}: entry {number} has not one name of an image and one label; write "
             '{"file": name, "label": label}'
         )
-    return Written(names[0], labels[0], f"entry {number}")
+    name = dict(names[0]) if isinstance(names[0], _Pairs) else names[0]
+    return Written(name, labels[0], f"entry {number}")
 
 
 def _refuse_content(path: pathlib.Path, content: Any) -> None:

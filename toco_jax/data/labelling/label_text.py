@@ -5,10 +5,11 @@ import dataclasses
 import math
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from toco_jax.data.classes import folded, several_names
+from toco_jax.data.labelling.other_content import refuse_other_content
 from toco_jax.data.labelling.text_files import trimmed
 from toco_jax.runtime.errors import DataError
 
@@ -17,10 +18,6 @@ MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>"))
 
 _ALWAYS_APART = re.compile(r"[;|\r\n]")
 _KEY = "data.label_separator"
-# [cat, dog], {'cat'} or [1 0], but not [cat].
-_PRINTED_LIST = re.compile(r"""\[\]|\{\}|\(\)|(\[.*[,'"\s].*\]|\{.*[,'"\s].*\}|\(.*[,'"\s].*\))""")
-NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
-_FEWEST_COORDINATES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +58,7 @@ def split_texts(
     if separator:
         apart = re.compile(rf"{re.escape(separator)}|[\r\n]")
         return {name: labels_among(apart.split(text)) for name, text in texts.items()}, []
-    _refuse_other_content(texts.values(), known, where)
+    refuse_other_content(texts.values(), known, where)
     split = {name: labels_among(_ALWAYS_APART.split(text)) for name, text in texts.items()}
     if known:
         return {
@@ -89,32 +86,6 @@ def split_texts(
             "separates labels, to ';' if it is part of a name"
         )
     return split, remarks
-
-
-def _refuse_other_content(texts: Iterable[str], known: Collection[str], where: str) -> None:
-    """Raises `DataError` for texts that programs write for themselves, which name no classes."""
-    for text in texts:
-        for line in text.splitlines():
-            if line in known:
-                continue
-            if _PRINTED_LIST.fullmatch(trimmed(line)):
-                raise DataError(
-                    f"{where}: {line!r} is a list as programs print it; write the names of its "
-                    f"classes with ; between them, or set {_KEY} to ';' if it is one class"
-                )
-            if any(map(_holds_coordinates, _ALWAYS_APART.split(line))):
-                raise DataError(
-                    f"{where}: {line!r} holds coordinates; keep the names of classes alone, or set "
-                    f"{_KEY} to ';' if it is one class"
-                )
-
-
-def _holds_coordinates(text: str) -> bool:
-    """Whether a text holds four or more numbers that are not just numbers of classes."""
-    words = [word for word in re.split(r"[\s,]+", text) if word]
-    numbers = [word for word in words if re.fullmatch(NUMBER, word, re.IGNORECASE)]
-    are_whole = all(word.isdecimal() for word in words)
-    return len(numbers) >= _FEWEST_COORDINATES and not are_whole
 
 
 def labels_among(pieces: Sequence[str]) -> list[str]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from toco_jax.data.files import READERS
 from toco_jax.data.labelling.label_entries import understand
-from toco_jax.data.labelling.label_text import NUMBER, Positions
+from toco_jax.data.labelling.label_text import Positions
+from toco_jax.data.labelling.other_content import NUMBER
 from toco_jax.data.labelling.text_files import read_text
 from toco_jax.runtime.errors import DataError
 

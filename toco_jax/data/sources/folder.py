@@ -102,6 +102,7 @@ def open_folder(
         images.names,
         images.copies,
         split,
+        classes=images.class_names if images.labels.joined else (),
         find=finder(root, images.files),
         val_fraction=val_fraction,
         split_seed=split_seed,
