@@ -45,7 +45,7 @@ on_workers() {
 
 # One archive, so that copying is one file a worker and leaves out runs, data and history.
 if [[ -d $source ]]; then
-  files=(-C "$source" pyproject.toml README.md LICENSE toco_jax) package="./${remote}[tpu]"
+  files=(-C "$source" pyproject.toml setup.py README.md LICENSE configs toco_jax) package="./${remote}[tpu]"
 elif [[ -f $source ]]; then
   wheel=$(basename "$source")
   files=(-C "$(dirname "$source")" "$wheel") package="./$remote/${wheel}[tpu]"

@@ -20,8 +20,7 @@ from toco_jax.benchmark import (
     scaling,
     workload,
 )
-from toco_jax.benchmark.__main__ import main
-from toco_jax.benchmark.__main__ import parse as parse_arguments
+from toco_jax.cli import commands
 from toco_jax.config import ConfigError
 from toco_jax.models.layers import Attention
 from toco_jax.runtime.compute import Compute
@@ -45,7 +44,7 @@ def run(tmp_path, capsys):
 
     def command(*arguments):
         path = tmp_path / "benchmark.json"
-        main([*map(str, arguments), "--repeats", "1", "--json", str(path)])
+        commands.run("benchmark", [*map(str, arguments), "--repeats", "1", "--json", str(path)])
         content = json.loads(path.read_text())
         assert content["command"] == arguments[0]
         assert content["hardware"]["platform"] == "cpu" and content["hardware"]["devices"] == 4
@@ -62,22 +61,16 @@ def run_tiny(run, tiny_file):
     """Runs a sub-command on the tiny training step."""
 
     def command(name, *arguments):
-        sizes = [
-            "--backbone",
-            "width=16,depth=1,heads=2,patch=8",
-            "--set=aux_layer=-1",
-            "--size",
-            32,
-        ]
-        return run(name, "--config", tiny_file, *sizes, *arguments)
+        sizes = ["backbone=width=16,depth=1,heads=2,patch=8", "aux_layer=-1", "crop_size=32"]
+        return run(name, tiny_file, *sizes, *arguments)
 
     return command
 
 
 # A phase without CAMs, which compiles in a few seconds.
-CLASSIFIER_ONLY = [f"--set=loss_weights.{term}=((0, 0.0), (2, 0.1))" for term in ("ptc", "ctc")]
+CLASSIFIER_ONLY = [f"loss_weights.{term}=((0, 0.0), (2, 0.1))" for term in ("ptc", "ctc")]
 
-SHARDED_STEP = ("--set=machine.shard_optimizer=True", "--phase", "first", *CLASSIFIER_ONLY)
+SHARDED_STEP = ("machine.shard_optimizer=True", "--phase", "first", *CLASSIFIER_ONLY)
 
 
 def test_step_and_its_parts(run_tiny, tmp_path, monkeypatch):
@@ -204,7 +197,7 @@ def test_products_of_attention_by_cudnn():
 
 def test_compile_times(run_tiny):
     folder = jax.config.jax_compilation_cache_dir
-    ((title, rows),) = run_tiny("compile", "--phase", "first", *CLASSIFIER_ONLY).items()
+    ((title, rows),) = run_tiny("compile", *CLASSIFIER_ONLY, "--phase", "first").items()
     assert "width=16,depth=1,heads=2,patch=8, 32 px, float32, 4 devices" in title
     (row,) = rows
     assert row["phase"] == "first" and row["FLOP per device"] > 0
@@ -441,29 +434,28 @@ def test_an_image_file_in_place_of_made_up_ones(tmp_path):
     assert not np.array_equal(images[0], photos.sized(None, 30, 40)[0])
 
 
-def test_set_overrides_any_key(tiny_file):
-    options = ["--set", "loss_weights.ptc=((0, 0.0),)", "--set", "learning_rate=1e-4"]
-    args = parse_arguments(["step", "--config", str(tiny_file), *options, "--size", "48"])
-    config = workload.configuration(args, num_devices=2)
+def test_words_set_any_key(tiny_file):
+    words = ["loss_weights.ptc=((0, 0.0),)", "learning_rate=1e-4", "crop_size=48"]
+    options = commands.read("benchmark", ["step", str(tiny_file), *words])
+    config = workload.configuration(options, num_devices=2)
     assert config.loss_weights.ptc == ((0, 0.0),) and config.learning_rate == 1e-4
     assert config.crop_size == 48 and config.batch_size == 2
+    options.keys.append("batch_size=6")
+    assert workload.configuration(options, num_devices=2).batch_size == 6
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--set", "data.no_such=1"], "no key 'data.no_such'"),
-        (["--set", "seed.more=1"], "no key 'seed.more'"),
-        (["--set", "batch_size"], "--set batch_size: give KEY=VALUE"),
-        (["--set", "seed=text"], "seed=text"),
+        (["seed=text"], "seed=text"),
         (["--size", "33"], "crop_size=33"),
         (["--config", "nowhere.py"], "no Python file 'nowhere.py'"),
     ],
 )
 def test_a_mistake_is_one_sentence(tiny_file, options, message):
-    arguments = ["step", "--config", str(tiny_file), *options]
     with pytest.raises(SystemExit, match="error: ") as stopped:
-        main(arguments)
+        commands.run("benchmark", ["step", "--config", str(tiny_file), *options])
     assert message in str(stopped.value)
 
 
@@ -476,9 +468,3 @@ def test_batch_is_what_training_gets(tiny_config):
     assert (batch["cls_label"].sum(axis=1) >= 1).all()
     y0, y1, x0, x1 = batch["valid_box"].T
     assert (y0 >= 0).all() and (y0 < y1).all() and (y1 <= 32).all() and (x0 < x1).all()
-
-
-def test_unknown_command(capsys):
-    with pytest.raises(SystemExit):
-        main(["fly"])
-    assert "step" in capsys.readouterr().err

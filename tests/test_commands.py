@@ -1,7 +1,7 @@
 """Every command: a user's mistake is one sentence, a defect a traceback, and no output is lost."""
 
+import ast
 import errno
-import importlib
 import os
 import pathlib
 import pwd
@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from toco_jax.cli import commands
+from toco_jax.cli import commands, parser, process, verbs
+from toco_jax.cli.verbs import VERBS, prepare
 from toco_jax.runtime.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -59,101 +60,235 @@ def test_what_the_system_refuses_is_no_defect(number, tmp_path):
         (tmp_path / "nothing").read_text()
 
 
-# Module of each command, the function that does its work, and words that reach it.
+# Verb, the module that does its work and the function there, and words that reach it.
 COMMANDS = {
-    "predict": ("predict", ["x.jpg", "--checkpoint=c", "--out=o"]),
-    "evaluate": ("score", ["--checkpoint=c"]),
-    "export": ("export_run", ["run", "model"]),
-    "convert": ("inspect", ["--inspect", "file"]),
-    "pretrain_shapes": ("pretrain", ["--out=encoder.npz"]),
-    "data.prepare": ("voc", ["voc", "--root=r", "--sbd=s"]),
-    "benchmark.__main__": ("measure.hardware", ["step"]),
+    "train": ("training.loop.train", ["shapes"]),
+    "predict": ("predict.predict", ["c", "x.jpg", "--out=o"]),
+    "evaluate": ("evaluate.score", ["c"]),
+    "export": ("export.export_run", ["run", "model"]),
+    "convert": ("convert.inspect", ["--inspect", "file"]),
+    "check": ("data.check.print_check", ["voc"]),
+    "show": ("data.show.write_sheet", ["voc"]),
+    "prepare": ("data.prepare.voc", ["voc", "--root=r", "--sbd=s"]),
+    "benchmark": ("benchmark.step.run", ["step"]),
+    "config": ("config.validate", ["voc"]),
+    "pretrain": ("pretrain_shapes.pretrain", ["--out=encoder.npz"]),
 }
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_tells_mistakes_from_defects(name, monkeypatch, tmp_path):
+def test_every_verb_has_a_module():
+    assert VERBS.keys() == COMMANDS.keys()
+    folder = pathlib.Path(verbs.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == VERBS.keys()
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_every_verb_tells_mistakes_from_defects(verb, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    function, words = COMMANDS[name]
-    module = importlib.import_module(f"toco_jax.{name}")
+    function, words = COMMANDS[verb]
     error = UserError("the value is wrong")
 
     def fails(*_args, **_options):
         raise error
 
-    fails.__name__ = function
-    if name == "benchmark.__main__":
-        from toco_jax.benchmark import step
-
-        monkeypatch.setattr(step, "run", fails)
-    else:
-        monkeypatch.setattr(module, function, fails)
+    monkeypatch.setattr(f"toco_jax.{function}", fails)
     with pytest.raises(SystemExit, match="error: the value is wrong"):
-        module.main(words)
+        commands.run(verb, words)
     with pytest.raises(UserError):
-        module.main([*words, "--debug"])
+        commands.run(verb, [*words, "--debug"])
     error = ValueError("a defect")
     with pytest.raises(ValueError, match="a defect"):
-        module.main(words)
+        commands.run(verb, words)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_left_over_words_are_refused(name, monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    _, words = COMMANDS[name]
-    module = importlib.import_module(f"toco_jax.{name}")
-    stray = ["stray=4"] if name not in ("predict", "convert") else ["--stray=4"]
+def refused(capsys, verb, *words):
+    """The one sentence with which a verb refuses words."""
     with pytest.raises(SystemExit) as stopped:
-        module.main([*words, *stray])
+        commands.run(verb, words)
     assert stopped.value.code == 2
-    assert f"'{stray[0]}' is no option, and nothing uses it" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("error: ") and said.err.count("\n") == 1
+    return said.err
+
+
+@pytest.mark.parametrize("verb", COMMANDS)
+def test_unknown_options_are_refused(verb, capsys):
+    _, words = COMMANDS[verb]
+    assert "'--stray=4' is no option" in refused(capsys, verb, *words, "--stray=4")
+    assert "did you mean --debug?" in refused(capsys, verb, *words, "--debgu")
+
+
+@pytest.mark.parametrize("verb", COMMANDS.keys() - {"predict", "convert", "benchmark"})
+def test_left_over_words_are_refused(verb, capsys):
+    _, words = COMMANDS[verb]
+    assert "'stray' is no option, and nothing uses it" in refused(capsys, verb, *words, "stray")
+
+
+@pytest.mark.parametrize("verb", ["train", "check", "show", "config"])
+def test_a_missing_configuration_is_named(verb, capsys):
+    assert "required: CONFIG" in refused(capsys, verb, "total_steps=4")
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("verb", "words"),
     [
         ("predict", ["photo.jpg", "threshold=0.1", "--checkpoint=c", "--out=o"]),
         ("convert", ["runs/x", "backbone=deit_tiny"]),
         ("export", ["runs/x", "size=32"]),
+        ("train", ["shapes", "out=runs/x"]),
     ],
 )
-def test_an_option_without_dashes_is_no_path(name, words, monkeypatch, tmp_path, capsys):
+def test_an_option_without_dashes_is_no_path(verb, words, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    module = importlib.import_module(f"toco_jax.{name}")
-    with pytest.raises(SystemExit) as stopped:
-        module.main(words)
-    assert stopped.value.code == 2
-    assert f"'{words[1]}' is no option: write --{words[1]}" in capsys.readouterr().err
+    said = refused(capsys, verb, *words)
+    assert f"'{words[1]}' is no option: write --{words[1]}" in said
 
 
 def test_a_file_may_be_called_like_an_option(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    parser = commands.make_parser("p", "")
-    parser.add_argument("path", nargs="+")
-    parser.add_argument("--size")
-    (tmp_path / "size=32").touch()
-    words = ["size=32", "other=3", "a"]
-    assert commands.parse(parser, words).path == words
+    (tmp_path / "every=32").touch()
+    words = ["every=32", "other=3", "a"]
+    assert commands.read("predict", ["r", *words, "--out=o"]).path == words
 
 
-def test_the_remedy_for_a_left_over_word():
+def test_the_remedy_for_an_unknown_word():
     options = ["--size", "--out"]
-    assert commands.left_over("size=4", options) == "'size=4' is no option: write --size=4"
-    assert "did you mean --size?" in commands.left_over("--sise=4", options)
-    assert commands.left_over("photo", options).endswith("--help lists the options")
+    assert parser.unknown_option("size=4", options) == "'size=4' is no option: write --size=4"
+    assert "did you mean --size?" in parser.unknown_option("--sise=4", options)
+    assert parser.unknown_option("photo", options).endswith("--help lists the options")
+    found = parser.unknown_option("--total_steps=4", options, takes_keys=True)
+    assert "a key of the configuration is written total_steps=value" in found
 
 
-@pytest.mark.parametrize("module", ["main", "data.check", "data.show"])
 @pytest.mark.parametrize(
-    ("word", "remedy"),
+    ("words", "remedy"),
     [
-        ("config.total_steps=4", "is no option: write --config.total_steps=4"),
-        ("stray", "is no option, and nothing uses it"),
+        (["trian", "shapes"], "no command 'trian': did you mean train?"),
+        (["--stray"], "no command '--stray': `toco --help` lists all"),
+        (["prepare", "cooc"], "toco prepare has no command 'cooc': did you mean coco?"),
     ],
 )
-def test_left_over_words_of_configured_commands(module, word, remedy):
-    # A word comes first: what follows it counts all the same.
-    one_sentence(ran(f"toco_jax.{module}", word, VOC), f"'{word}'", remedy)
+def test_an_unknown_command(words, remedy):
+    finished = ran("toco_jax", *words)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert remedy in finished.stderr and finished.stderr.count("\n") == 1
+
+
+def test_a_command_without_words_lists_them():
+    finished = ran("toco_jax")
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert finished.stderr == ran("toco_jax", "--help").stdout
+
+
+# Runs the door of `toco` with the rest of the command line, then says what was imported and which
+# CPU time it took, in seconds.
+HELP = """
+import resource, sys
+from toco_jax import __main__
+try:
+    __main__.main()
+finally:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    heavy = {"jax", "numpy", "absl", "ml_collections"} & sys.modules.keys()
+    verbs = {name.rpartition(".")[2] for name in sys.modules if "cli.verbs." in name}
+    print([usage.ru_utime + usage.ru_stime, sorted(heavy), sorted(verbs)], file=sys.stderr)
+"""
+
+
+def help_of(*words):
+    """The help, the CPU seconds that it took, and the verbs whose modules it imported."""
+    command = [sys.executable, "-c", HELP, *words, "--help"]
+    finished = subprocess.run(command, check=True, capture_output=True, text=True)
+    seconds, heavy, imported = ast.literal_eval(finished.stderr)
+    assert not heavy
+    return finished.stdout, seconds, imported
+
+
+def test_help_is_quick_and_lists_every_verb():
+    screen, seconds, imported = help_of()
+    assert seconds < 0.5 and imported == []
+    lines = {line.split()[0]: line for line in screen.splitlines() if line.startswith("  ")}
+    assert lines.keys() == VERBS.keys()
+    assert all(lines[verb].endswith(line) for verb, line in VERBS.items())
+    assert max(map(len, screen.splitlines())) <= 100 and screen.count("\n") < 24
+
+
+HELPS = [[verb] for verb in VERBS] + [["prepare", part] for part in prepare.PARTS]
+
+
+@pytest.mark.parametrize("words", HELPS, ids=" ".join)
+def test_help_of_a_verb_says_every_option_in_a_line(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        commands.run(words[0], [*words[1:], "--help"])
+    assert stopped.value.code == 0
+    screen = capsys.readouterr().out
+    assert f"toco {words[0]}" in screen
+    for line in screen.partition("\noptions:\n")[2].splitlines():
+        option, _, text = line.strip().partition("  ")
+        assert option.startswith("-") and text
+        takes_value = option.split()[0] != "-h," and " " in option
+        assert takes_value == ("default" in text), line
+
+
+def test_help_of_a_verb_is_quick():
+    _, seconds, imported = help_of("train")
+    assert seconds < 0.5 and imported == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "earlier", "now"),
+    [
+        (
+            "train",
+            ["--config=voc.py", "--workdir=w", "--config.data.root=a=b", "--config.seed", "4"],
+            ["voc.py", "--out", "w", "data.root=a=b", "seed=4"],
+        ),
+        (
+            "train",
+            ["--config", "x.py", "--distributed", "--num_processes=2", "--process_id=0"],
+            ["x.py", "--num-processes", "2", "--process-id=0", "--distributed"],
+        ),
+        (
+            "evaluate",
+            ["--checkpoint=r", "--num_threads=3", "--protocol=448"],
+            ["--threads=3", "r", "--protocol", "448"],
+        ),
+        (
+            "predict",
+            ["a.jpg", "--checkpoint", "r", "--out=o", "b.jpg"],
+            ["r", "a.jpg", "b.jpg", "--out=o"],
+        ),
+        ("check", ["--config=c", "--report=r.json"], ["c", "--json=r.json"]),
+        (
+            "prepare",
+            ["coco", "--root", "r", "--workers", "0"],
+            ["coco", "--root", "r", "--threads=0"],
+        ),
+        (
+            "prepare",
+            ["tfds", "--source=voc", "--root=r", "--out=o", "--no-masks", "--val-fraction=0.2"],
+            ["tfds", "--source=voc", "--root=r", "--out=o", "--no_masks", "--val_fraction", "0.2"],
+        ),
+        (
+            "benchmark",
+            ["step", "--config=c", "--backbone=b", "--size", "48", "--set", "seed=4"],
+            ["step", "c", "backbone=b", "crop_size=48", "seed=4"],
+        ),
+        (
+            "benchmark",
+            ["par", "--size=48", "--no-together"],
+            ["par", "--size", "48", "--no-together"],
+        ),
+    ],
+)
+def test_earlier_spellings_mean_the_same(verb, earlier, now):
+    assert commands.read(verb, earlier) == commands.read(verb, now)
+
+
+def test_words_come_in_any_order():
+    options = commands.read("train", ["seed=4", "--out=o", "shapes", "data.root=r"])
+    assert (options.config, options.keys) == ("shapes", ["seed=4", "data.root=r"])
+    assert commands.read("benchmark", ["step", "seed=4"]).config == "voc"
 
 
 def test_debug_shows_the_traceback_of_a_missing_configuration():
@@ -178,7 +313,7 @@ def test_without_a_home(monkeypatch):
         raise KeyError
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    commands.keep_programs()
+    process.keep_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
@@ -186,13 +321,13 @@ def test_a_home_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
-    commands.keep_programs()
+    process.keep_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
 
 
 def test_output_goes_on_without_a_reader():
     code = (
-        "import os, sys; from toco_jax.cli import commands; commands.keep_streams()\n"
+        "import os, sys; from toco_jax.cli import process; process.keep_streams()\n"
         "print('first', flush=True); sys.stdin.read()\n"
         "[print('later' * 100, flush=True) for _ in range(100)]\n"
         "print('letters: \\udc80 \\u732b', file=sys.stderr)\n"
@@ -219,7 +354,7 @@ def test_output_goes_on_without_a_reader():
     [
         ("data.show", "--out=sheet", "--out=sheet has no ending of a picture: use one such as"),
         ("data.show", "--out=README.md/sheet.png", "cannot write to the folder README.md"),
-        ("data.check", "--report=README.md/x.json", "cannot write to the folder README.md"),
+        ("data.check", "--json=README.md/x.json", "cannot write to the folder README.md"),
     ],
 )
 def test_outputs_are_looked_at_before_the_work(module, option, message):

@@ -194,9 +194,8 @@ def test_errors(small, tmp_path, capsys):
     assert "exists already" in failure(capsys, released, tmp_path)
     assert ".safetensors file or the folder" in failure(capsys, released, tmp_path / "x.pth")
     assert "existing path" in failure(capsys, tmp_path / "none.pth", target)
-    assert "--config=FILE" in failure(
-        capsys, released, target, f"--backbone={SMALL}", "--config=none.py"
-    )
+    words = [released, target, f"--backbone={SMALL}", "--config=none.py"]
+    assert "no Python file 'none.py'" in failure(capsys, *words)
     save_file(timm_state(state), tmp_path / "backbone")
     message = failure(capsys, tmp_path / "backbone", target)
     assert "timm layout" in message
@@ -212,9 +211,10 @@ def test_errors(small, tmp_path, capsys):
     assert "--config=configs/voc.py is for files" in message
     message = failure(capsys, folder / "run", f"{target}.safetensors", "--config=configs/voc.py")
     assert "--config=configs/voc.py is for a new run" in message
-    assert failure(capsys, "--inspect", released, "--backbone=deit_tiny") == "2"
-    assert failure(capsys, released) == "2"
-    assert failure(capsys, released, target, "--inspect") == "2"
+    message = failure(capsys, "--inspect", released, "--backbone=deit_tiny")
+    assert "--inspect takes neither --backbone nor --config" in message
+    for words in ([released], [released, target, "--inspect"]):
+        assert "give SOURCE TARGET, or --inspect SOURCE" in failure(capsys, *words)
     assert not target.exists()
 
 

@@ -248,7 +248,7 @@ def checkout(tmp_path):
     for name in ("toco_jax/main.py", "toco_jax/__pycache__/main.pyc", "configs/voc.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "toco.whl", "notes.txt"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE", "toco.whl", "notes.txt"):
         (folder / name).touch()
     return folder
 
@@ -291,7 +291,7 @@ def test_tpu_copies_what_a_run_needs(stage, checkout):
     launch_tpu(stage, checkout)
     with tarfile.open(stage.folder / "worker" / "toco_jax_launch.tar.gz") as archive:
         names = {member.name for member in archive if member.isfile()}
-    package = {"pyproject.toml", "README.md", "LICENSE", "toco_jax/main.py"}
+    package = {"pyproject.toml", "setup.py", "README.md", "LICENSE", "toco_jax/main.py"}
     assert names == package | {"configs/voc.py"}
     assert (stage.folder / "worker" / "toco_jax_launch" / "configs" / "voc.py").exists()
     assert not list(stage.folder.glob("tmp.*")), "the local copy was left behind"

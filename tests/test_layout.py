@@ -7,8 +7,8 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "toco_jax"
 
 # From the door down: a module may import from its own floor and from those below it.
 FLOORS = (
-    {"__main__", "benchmark"},
-    {"main", "evaluate", "predict", "convert", "export", "pretrain_shapes", "cli"}
+    {"__main__"},
+    {"main", "evaluate", "predict", "convert", "export", "pretrain_shapes", "cli", "benchmark"}
     | {"data.check", "data.show", "data.prepare"},
     {"training", "evaluation", "demo"},
     {"inference", "method"},

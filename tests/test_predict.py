@@ -357,8 +357,7 @@ from test_predict import Quick
 from toco_jax import predict
 from toco_jax.cli import commands
 predict.Segmenter = lambda *_, **__: Quick(("cat", "dog"))
-commands.set_up()
-predict.main(sys.argv[1:])
+commands.start("predict")
 """
 
 

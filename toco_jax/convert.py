@@ -1,61 +1,33 @@
-"""Converts weights: the published network's files to runs, and runs to such files.
+"""Converts weights from and to PyTorch, and says what a file is; see `toco convert --help`."""
 
-python -m toco_jax.convert model_iter_20000.pth runs/released     a run that every command takes
-python -m toco_jax.convert runs/x out.safetensors                 the published network's names
-python -m toco_jax.convert --inspect FILE                         format, backbone, classes, tensors
-"""
-
-import importlib.util
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save
 
 from toco_jax.cli import commands
-from toco_jax.config import ConfigError
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
+from toco_jax.run.config_files import load_config
 from toco_jax.runtime import outputs
-from toco_jax.runtime.console import say, silent
+from toco_jax.runtime.console import silent
 from toco_jax.runtime.errors import UserError, WeightsError
 from toco_jax.weights import backbone_files, files, load, origin
-from toco_jax.weights.inspection import inspect
 
 # Keeps the tensors of a converted checkpoint that the network does not use, so that converting the
 # run back restores them.
 DROPPED_FILE = "dropped.safetensors"
-CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 _NO_TARGETS = (".pth", ".pt", ".pt2", ".bin", ".npz", ".npy", ".ckpt", ".pkl", ".h5", ".onnx")
 _NO_TARGETS += (".msgpack", ".gguf", ".zip", ".tar", ".gz", ".json", ".stablehlo")
 # Files of the published code do not name their classes, but it was only trained on these.
 _PUBLISHED_CLASSES = {20: ("PASCAL VOC", VOC_CLASSES), 80: ("COCO", COCO_CLASSES)}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command with the words of the command line."""
-    parser = commands.make_parser("python -m toco_jax.convert", __doc__)
-    parser.add_argument("source", help="a .pth or .safetensors of ToCo, or a run")
-    parser.add_argument("target", nargs="?", help="a new run's folder, or a .safetensors file")
-    parser.add_argument("--inspect", action="store_true", help="only print what SOURCE is")
-    parser.add_argument("--backbone", help="needed where the sizes are not those of a known one")
-    parser.add_argument("--config", help="configuration of the new run (default: configs/voc.py)")
-    options = commands.parse(parser, arguments, intermixed=True)
-    if options.inspect == (options.target is not None):
-        parser.error("give SOURCE TARGET, or --inspect SOURCE")
-    if options.inspect and (options.backbone or options.config):
-        parser.error("--inspect takes neither --backbone nor --config")
-    with commands.reported(debug=options.debug):
-        if options.inspect:
-            lines = inspect(options.source)
-        else:
-            lines = convert(
-                options.source,
-                pathlib.Path(options.target),
-                backbone=options.backbone,
-                config_file=options.config,
-            )
-    say("\n".join(lines))
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `toco convert` with these words; this process's arguments by default."""
+    commands.run("convert", words)
 
 
 def convert(
@@ -71,7 +43,7 @@ def convert(
         source: a checkpoint of the published network (`.pth`, `.safetensors`), or a run.
         target: a path that ends in `.safetensors`, or the folder of a new run.
         backbone: name or sizes of the backbone, if they cannot be read off the file.
-        config_file: configuration file of the new run, if `source` is a file.
+        config_file: configuration of the new run, a file or a name, if `source` is a file.
 
     Returns:
         Lines that say what was done.
@@ -212,14 +184,7 @@ def _backbone(tensors: load.Tensors, path: pathlib.Path) -> str:
 def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
     """Returns the configuration of a new run that holds the network."""
     num_classes = network["params"]["classifier"]["kernel"].shape[-1]
-    default = CONFIGS / ("coco.py" if num_classes == 80 else "voc.py")
-    path = pathlib.Path(config_file) if config_file else default
-    if not path.is_file():
-        raise ConfigError(f"there is no configuration {path}: give --config=FILE")
-    spec = importlib.util.spec_from_file_location("toco_run_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    config = load_config(config_file or ("coco" if num_classes == 80 else "voc"))
     with config.unlocked():
         config.backbone = network["backbone"]
         config.init = str(source)
@@ -272,5 +237,4 @@ def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[s
 
 
 if __name__ == "__main__":
-    commands.set_up()
-    main()
+    commands.start("convert")

@@ -1,21 +1,9 @@
-"""Scores a trained network on a split, by every protocol asked for.
-
-    python -m toco_jax.evaluate --checkpoint=runs/x [--split=val] [--protocol=448,native,crf]
-
-A number squashes every image to so many pixels and looks once, which is what training logs.
-`native` keeps the image's own size, at scales 1, 1.25 and 1.5 with mirror images; `crf` refines
-that with a dense CRF, which is what papers report. The results go to `evaluation.json` in the run's
-folder, or in a folder of the split's name there unless the split is the one the run validates on.
-Started again after an interruption, it goes on where it was.
-
-    --submission          no scores: the test server's folder of masks and its tar
-    --pseudo_labels=DIR   CAM labels of a training split, for a second network
-"""
+"""Scores a trained network on a split, by every protocol asked for; see `toco evaluate --help`."""
 
 import argparse
 import os
 import pathlib
-import sys
+from collections.abc import Sequence
 from typing import Any
 
 from toco_jax.cli import commands
@@ -25,51 +13,18 @@ from toco_jax.evaluation.evaluator import RESULTS_FILE
 from toco_jax.evaluation.protocols import CRF, parse
 from toco_jax.inference.native import default_batch_size
 from toco_jax.run import runs
-from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import make_folder
 
-# The exit code of a command that SIGINT has ended.
-_INTERRUPTED = 130
+
+def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Returns the options of `toco evaluate` that these words give."""
+    return commands.read("evaluate", words)
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line's options."""
-    parser = commands.make_parser("python -m toco_jax.evaluate", __doc__)
-    add = parser.add_argument
-    path = pathlib.Path
-    add("--checkpoint", type=path, required=True, help="a run's folder or one checkpoint in it")
-    add("--root", help="the data set's folder, if not the run's")
-    add("--split", help="the split, if not the one the run validates on")
-    add("--mask_foreground", type=int, help="value of the only class in masks, if not the run's")
-    add("--protocol", help="protocols, with commas; the training's size, native and crf if unset")
-    add("--out", type=path, help="folder of the results")
-    add("--limit", type=int, default=0, help="only the first images of the split")
-    add("--batch_size", type=int, default=0, help="images a batch; a guess if unset")
-    add("--num_threads", type=int, default=0, help="threads, and CRF processes; one a core if 0")
-    add("--crf_classes", type=int, default=0, help="approximate: CRF on so many likeliest classes")
-    add("--crf_exact_gaussian", action="store_true", help="approximate: true Gaussian, for GPUs")
-    add("--save_probs", action="store_true", help="write probabilities, float16, compressed")
-    add("--pseudo_labels", type=path, help="write CAM labels of the split to this folder")
-    add("--refine", choices=("par", "crf"), default="par", help="what refines pseudo labels")
-    add("--submission", action="store_true", help="write masks for the test server, no scores")
-    add("--distributed", action="store_true", help="share the split with the other processes")
-    return commands.parse(parser, arguments)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command line; a user's mistake is one sentence and exit code 1."""
-    options = parse_arguments(arguments)
-    with processes.ends_all(), commands.reported(debug=options.debug):
-        try:
-            processes.join(distributed=options.distributed)
-            if options.submission:
-                submit(options)
-            else:
-                score(options)
-        except KeyboardInterrupt:
-            say("stopped; the same command goes on where it was", error=True)
-            sys.exit(_INTERRUPTED)
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `toco evaluate` with these words; this process's arguments by default."""
+    commands.run("evaluate", words)
 
 
 def score(options: argparse.Namespace) -> scoring.Scores:
@@ -145,5 +100,4 @@ def submit(options: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    commands.set_up()
-    main()
+    commands.start("evaluate")

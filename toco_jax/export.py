@@ -1,16 +1,9 @@
-"""Exports a trained network as one serialised function that runs without this package.
-
-python -m toco_jax.export runs/x model.stablehlo [--size 448] [--multiscale]
-
-The function takes uint8 RGB images `[b, size, size, 3]` of any batch size b, on cpu, cuda or tpu.
-`jax.export.deserialize` reads the file. A JSON file beside it, of the same name, holds the classes,
-their colours, and the shapes of input and outputs.
-"""
+"""Exports a trained network as one serialised function; see `toco export --help`."""
 
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -23,7 +16,6 @@ from toco_jax.inference.native import SEG_SCALES
 from toco_jax.method import cams
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.ops.resize import resize
-from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import check_file, write_atomically
 
@@ -34,21 +26,9 @@ class ExportError(UserError):
     """An option has a value that cannot work; the message names it and the remedy."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command with the words of the command line."""
-    parser = commands.make_parser("python -m toco_jax.export", __doc__)
-    parser.add_argument("run", type=pathlib.Path, help="a run's folder or one checkpoint in it")
-    parser.add_argument("out", type=pathlib.Path, help="the file to write, such as model.stablehlo")
-    parser.add_argument("--size", type=int, help="side of the images; the training's if unset")
-    parser.add_argument(
-        "--multiscale", action="store_true", help="several scales and mirror images, as published"
-    )
-    options = commands.parse(parser, arguments)
-    with commands.reported(debug=options.debug):
-        lines = export_run(
-            options.run, options.out, size=options.size, multiscale=options.multiscale
-        )
-    say("\n".join(lines))
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `toco export` with these words; this process's arguments by default."""
+    commands.run("export", words)
 
 
 def export_run(
@@ -204,5 +184,4 @@ def serialize(predict: Callable, *, size: int) -> bytes:
 
 
 if __name__ == "__main__":
-    commands.set_up()
-    main()
+    commands.start("export")

@@ -1,23 +1,12 @@
-"""Segments photos and videos with a trained network.
-
-    python -m toco_jax.predict --checkpoint=runs/x photos/ --out=out
-
-PATH is a picture, a video, a folder of them, or a glob pattern in quotes. The results are `masks/`
-(palette PNGs of the pictures' own sizes), `overlays/` (each mask drawn over its picture,
-with a legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which lists
-the files of each picture. If a file cannot be read, the command names it, segments the others, and
-exits with code 1.
-"""
+"""Segments photos and videos with a trained network; see `toco predict --help`."""
 
 import argparse
 import errno
 import itertools
 import pathlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -27,7 +16,7 @@ from toco_jax.data.mask_files import write_mask
 from toco_jax.inference import drawing, inputs
 from toco_jax.inference.native import resize_map
 from toco_jax.inference.predictions import Report, claim_results, class_slugs
-from toco_jax.inference.segmenter import SOURCES, Segmentation, Segmenter
+from toco_jax.inference.segmenter import Segmentation, Segmenter
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import OutputError
@@ -36,29 +25,9 @@ _JPEG_QUALITY = 92
 _LEGEND_WIDTH = 240
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Returns the options of the command line."""
-    parser = commands.make_parser("python -m toco_jax.predict", __doc__)
-    add = parser.add_argument
-    add("path", nargs="+", help="a picture, a folder, a glob or a video")
-    add("--checkpoint", required=True, help="a run's folder or one checkpoint in it")
-    add("--out", type=pathlib.Path, required=True, help="folder of the results")
-    add("--from", dest="source", choices=SOURCES, default="seg", help="what masks are made from")
-    add("--threshold", type=float, default=0.5, help="probability of a class to be predicted")
-    add("--max_side", type=int, help="pictures with a longer side are segmented scaled")
-    add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
-    add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
-    add("--every", type=int, default=1, help="of a video, only one frame in so many")
-    return commands.parse(parser, arguments, intermixed=True)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Runs the command; exits with code 1 if a file or an option is wrong."""
-    options = parse_arguments(arguments)
-    with commands.reported(debug=options.debug):
-        failed = predict(options)
-    if failed:
-        sys.exit(1)
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `toco predict` with these words; this process's arguments by default."""
+    commands.run("predict", words)
 
 
 def predict(options: argparse.Namespace) -> list[dict[str, str]]:
@@ -217,6 +186,4 @@ def _in_folder(folder: pathlib.Path, name: str) -> pathlib.Path:
 
 
 if __name__ == "__main__":
-    cv2.setNumThreads(0)
-    commands.set_up()
-    main()
+    commands.start("predict")

@@ -18,6 +18,7 @@ import argparse
 import json
 import pathlib
 import time
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -30,7 +31,6 @@ from toco_jax.cli import commands
 from toco_jax.data.sources.shapes import SHAPES, TEXTURES, Thing, background, draw, finish
 from toco_jax.models.network import normalize
 from toco_jax.models.vit import ViT, backbone_from_name
-from toco_jax.runtime.outputs import check_file
 
 BACKBONE = "width=96,depth=6,heads=3,patch=8"
 GRID = 10  # patches along a side of the demo's 80 pixel images
@@ -191,17 +191,9 @@ def save_encoder(path: pathlib.Path, params: dict, metadata: dict) -> None:
     np.savez(path, metadata=np.array(json.dumps(metadata)), **arrays)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """The command line."""
-    parser = commands.make_parser("python -m toco_jax.pretrain_shapes", __doc__)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path, default=OUT)
-    parser.add_argument("--steps", type=int, nargs=3, default=STEPS)
-    parser.add_argument("--batch", type=int, default=64)
-    args = commands.parse(parser, arguments)
-    with commands.reported(debug=args.debug):
-        check_file(args.out, "--out")
-        run(args)
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `toco pretrain` with these words; this process's arguments by default."""
+    commands.run("pretrain", words)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -222,5 +214,4 @@ def run(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    commands.keep_streams()
-    main()
+    commands.start("pretrain")

@@ -144,7 +144,7 @@ def test_only_a_few_of_many_problems_are_printed(capsys):
     many = [check.Problem("image", "train", str(i), f"image {i} is broken") for i in range(30)]
     check_report.print_problems(many)
     shown = capsys.readouterr().out
-    assert shown.count("is broken") == 10 and "... and 20 more; --report=FILE lists all" in shown
+    assert shown.count("is broken") == 10 and "... and 20 more; --json=FILE lists all" in shown
 
 
 def test_command_line(photos, tmp_path):

@@ -24,14 +24,10 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         type=int,
         nargs="+",
         default=[197, 785, 1765],
-        help="numbers of tokens to try (default: %(default)s)",
+        help="numbers of tokens to try",
     )
-    command.add_argument(
-        "--width", type=int, default=768, help="token width (default: %(default)s)"
-    )
-    command.add_argument(
-        "--heads", type=int, default=12, help="attention heads (default: %(default)s)"
-    )
+    command.add_argument("--width", type=int, default=768, help="token width")
+    command.add_argument("--heads", type=int, default=12, help="attention heads")
     command.add_argument("--batch", type=int, help="images (default: 1 on a CPU, elsewhere 16)")
     command.add_argument("--dtype", help="(default: float32 on a CPU, elsewhere bfloat16)")
 

@@ -34,7 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         choices=workload.PHASES,
         nargs="+",
         default=["first", "all"],
-        help="loss terms (default: %(default)s)",
+        help="loss terms",
     )
 
 

@@ -22,27 +22,17 @@ from toco_jax.ops.resize import resize
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The options of this sub-command."""
     command.add_argument("--image", type=pathlib.Path, help="a photograph (default: made up)")
-    command.add_argument(
-        "--height", type=int, default=375, help="rows of the image (default: %(default)s)"
-    )
-    command.add_argument(
-        "--width", type=int, default=500, help="columns of the image (default: %(default)s)"
-    )
+    command.add_argument("--height", type=int, default=375, help="rows of the image")
+    command.add_argument("--width", type=int, default=500, help="columns of the image")
     command.add_argument(
         "--classes",
         type=int,
         default=21,
-        help="classes, background included (default: %(default)s)",
+        help="classes, background included",
     )
-    command.add_argument(
-        "--iterations", type=int, default=10, help="mean-field updates (default: %(default)s)"
-    )
-    command.add_argument(
-        "--top_k", type=int, default=8, help="classes of the approximation (default: %(default)s)"
-    )
-    command.add_argument(
-        "--batch", type=int, default=1, help="images in one call (default: %(default)s)"
-    )
+    command.add_argument("--iterations", type=int, default=10, help="mean-field updates")
+    command.add_argument("--top_k", type=int, default=8, help="classes of the approximation")
+    command.add_argument("--batch", type=int, default=1, help="images in one call")
 
 
 def run(args: argparse.Namespace) -> Tables:

@@ -28,15 +28,9 @@ _SIGMAS = {"sigma_rgb": 15.0, "sigma_xy": 50.0}
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The options of this sub-command."""
     command.add_argument("--image", type=pathlib.Path, help="a photograph (default: made up)")
-    command.add_argument(
-        "--size", type=int, default=224, help="side of the image (default: %(default)s)"
-    )
-    command.add_argument(
-        "--channels", type=int, default=21, help="maps that are filtered (default: %(default)s)"
-    )
-    command.add_argument(
-        "--batch", type=int, default=1, help="images in one call of both (default: %(default)s)"
-    )
+    command.add_argument("--size", type=int, default=224, help="side of the image")
+    command.add_argument("--channels", type=int, default=21, help="maps that are filtered")
+    command.add_argument("--batch", type=int, default=1, help="images in one call of both")
     command.add_argument(
         "--together",
         action=argparse.BooleanOptionalAction,

@@ -17,19 +17,15 @@ from toco_jax.method.par import refine
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The options of this sub-command."""
-    command.add_argument(
-        "--size", type=int, default=224, help="side of the image (default: %(default)s)"
-    )
+    command.add_argument("--size", type=int, default=224, help="side of the image")
     command.add_argument(
         "--channels",
         type=int,
         nargs="+",
         default=[4, 8, 21],
-        help="numbers of maps to try (default: %(default)s)",
+        help="numbers of maps to try",
     )
-    command.add_argument(
-        "--batch", type=int, default=1, help="images in one call (default: %(default)s)"
-    )
+    command.add_argument("--batch", type=int, default=1, help="images in one call")
     command.add_argument(
         "--together",
         action=argparse.BooleanOptionalAction,

@@ -13,12 +13,8 @@ from toco_jax.data.labels import decode_image
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The options of this sub-command."""
-    command.add_argument(
-        "--images", type=int, default=24, help="files a round (default: %(default)s)"
-    )
-    command.add_argument(
-        "--size", type=int, default=448, help="side of the views in pixels (default: %(default)s)"
-    )
+    command.add_argument("--images", type=int, default=24, help="files a round")
+    command.add_argument("--size", type=int, default=448, help="side of the views in pixels")
 
 
 def run(args: argparse.Namespace) -> Tables:

@@ -62,9 +62,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         required=True,
         help="gpu:h100, gpu:h100:8 for eight in one machine, or tpu:TOPOLOGY as in tpu:v5e:2x4",
     )
-    command.add_argument(
-        "--phase", choices=workload.PHASES, default="all", help="loss terms (default: %(default)s)"
-    )
+    command.add_argument("--phase", choices=workload.PHASES, default="all", help="loss terms")
 
 
 def target_devices(target: str) -> tuple[str, Sequence[jax.Device]]:

@@ -32,7 +32,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
         "--phase",
         choices=workload.PHASES,
         default="first",
-        help="loss terms (default: %(default)s)",
+        help="loss terms",
     )
     command.add_argument("--virtual_devices", type=int, default=0, help="CPU devices to pretend")
     command.add_argument(
@@ -41,8 +41,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--link_gbytes",
         type=lambda text: [float(part) for part in text.split(",")],
-        default=[25.0, 100.0, 450.0],
-        help="speeds of a device's link in GB/s, with commas between (default: %(default)s)",
+        default="25,100,450",
+        help="speeds of a device's link in GB/s, with commas between",
     )
     command.add_argument(
         "--step_seconds", type=float, help="of a device's share (default: measured on one device)"

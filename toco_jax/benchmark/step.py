@@ -39,9 +39,7 @@ _PROFILED = 3
 def add_arguments(command: argparse.ArgumentParser) -> None:
     """The options of this sub-command."""
     workload.add_arguments(command)
-    command.add_argument(
-        "--phase", choices=workload.PHASES, default="all", help="loss terms (default: %(default)s)"
-    )
+    command.add_argument("--phase", choices=workload.PHASES, default="all", help="loss terms")
     command.add_argument("--breakdown", action="store_true", help="also each part by itself")
     command.add_argument("--profile", type=pathlib.Path, help="write a trace of 3 steps here")
     command.add_argument("--flops_only", action="store_true", help="compile and count, do not run")

@@ -1,7 +1,6 @@
 """The training step as the benchmarks run it: a configuration, random weights, made-up batches."""
 
 import argparse
-import ast
 from typing import Any
 
 import jax
@@ -10,12 +9,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from toco_jax.benchmark.photos import photo
-from toco_jax.cli.command_line import load_config, place_of
-from toco_jax.config import ConfigError, validate
+from toco_jax.cli.parser import Parser
+from toco_jax.config import validate
 from toco_jax.method.phases import Phase, phase_at
 from toco_jax.models.network import ToCo
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.run import network
+from toco_jax.run.config_files import assign, load_config
 from toco_jax.runtime.sharding import batch_sharded, shard_batch
 from toco_jax.training import step
 
@@ -24,67 +24,41 @@ NUM_PRESENT = 6
 PHASES = ("all", "first")
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Options that choose the workload."""
-    command.add_argument(
-        "--config",
-        default="configs/voc.py",
-        help="configuration file, FILE[:variant] (default: %(default)s)",
-    )
-    command.add_argument(
-        "--backbone",
-        help="encoder (default: deit_tiny on a CPU, elsewhere that of --config)",
-    )
-    command.add_argument(
-        "--size", type=int, help="side of the views (default: 224 on a CPU, elsewhere 448)"
-    )
-    command.add_argument(
-        "--batch_size", type=int, help="images of all devices (default: group_size a device)"
-    )
-    command.add_argument("--dtype", help="compute dtype (default: the configuration's)")
-    command.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="any key of the configuration, such as machine.accumulate=4; may be repeated",
-    )
+# Options of earlier versions, and the keys that they set.
+_KEY_OPTIONS = {
+    "--backbone": "backbone",
+    "--size": "crop_size",
+    "--batch_size": "batch_size",
+    "--dtype": "compute_dtype",
+}
 
 
-def override(config: ConfigDict, assignment: str) -> None:
-    """Sets `KEY=VALUE`, the value in Python's notation or a bare word.
-
-    Raises:
-        ConfigError: no such key, or a value of another type.
-    """
-    key, equals, text = assignment.partition("=")
-    if not equals:
-        raise ConfigError(f"--set {assignment}: give KEY=VALUE")
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    try:
-        place, name = place_of(config, key)
-        place[name] = value
-    except (ConfigError, TypeError) as error:
-        raise ConfigError(f"--set {assignment}: {error}") from error
+def add_arguments(parser: Parser) -> None:
+    """Adds the words that choose the workload."""
+    parser.add_config(default="voc", key_options=_KEY_OPTIONS)
+    parser.epilog = (
+        "Unless keys say otherwise: deit_tiny at 224 pixels on a CPU, elsewhere CONFIG's encoder "
+        "at 448 pixels; group_size images per device."
+    )
 
 
 def configuration(
     args: argparse.Namespace, *, num_devices: int, platform: str | None = None
 ) -> ConfigDict:
-    """The validated configuration that the options ask for, on the devices at hand by default."""
+    """Returns the validated configuration of the workload, by default on the devices at hand.
+
+    Raises:
+        ConfigError: there is no such configuration or key, or a value cannot work.
+    """
     config = load_config(args.config)
     on_cpu = (platform or jax.default_backend()) == "cpu"
-    config.backbone = args.backbone or ("deit_tiny" if on_cpu else config.backbone)
-    config.crop_size = args.size or (224 if on_cpu else 448)
-    config.compute_dtype = args.dtype or config.compute_dtype
-    for assignment in args.set:
-        override(config, assignment)
-    config.batch_size = (
-        args.batch_size or config.group_size * config.machine.accumulate * num_devices
-    )
+    config.crop_size = 224 if on_cpu else 448
+    if on_cpu:
+        config.backbone = "deit_tiny"
+    for assignment in args.keys:
+        assign(config, assignment)
+    if not any(assignment.startswith("batch_size=") for assignment in args.keys):
+        config.batch_size = config.group_size * config.machine.accumulate * num_devices
     validate(config, num_devices)
     return config
 

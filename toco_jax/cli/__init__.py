@@ -1,1 +1,1 @@
-"""What all commands share: options, configurations, messages, streams."""
+"""The command `toco`: its grammar, its verbs, and what a process of it sets up."""

@@ -1,19 +1,17 @@
-"""What all commands share: options, messages instead of tracebacks, streams, compiled programs."""
+"""Runs a verb: reads its command line, and turns a user's mistake into one sentence."""
 
 import argparse
 import contextlib
-import difflib
 import errno
-import io
+import importlib
 import os
-import pathlib
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 
-import jax
-from absl import logging
-
+from toco_jax.cli import process
+from toco_jax.cli.parser import Parser, choose
+from toco_jax.cli.verbs import VERBS
 from toco_jax.runtime.errors import UserError
 
 # Exit code of a command that was interrupted by Ctrl-C, as shells have it.
@@ -23,84 +21,73 @@ _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 # What JAX raises where there is no device of the kind it is told to use.
 _NO_BACKEND = (RuntimeError, AssertionError)
 
+_ABOUT = """
+usage: toco VERB RUN-or-CONFIG [PATH ...] [--out DIR] [--option value ...] [key=value ...]
 
-def make_parser(program: str, description: str) -> argparse.ArgumentParser:
-    """A parser with `--debug` whose help shows the description as it is written."""
-    parser = argparse.ArgumentParser(
-        prog=program,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_debug(parser)
-    return parser
+ToCo: segmentation masks from image-level labels. CONFIG is shapes, voc, voc:vit_base or a file;
+RUN is a folder that training wrote. `toco VERB --help` lists the options of a verb.
+"""
 
 
-def add_debug(parser: argparse.ArgumentParser) -> None:
-    """Adds `--debug`; absent from the options of a sub-command where it was not given."""
-    parser.add_argument(
-        "--debug",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="show the traceback of an error",
-    )
-
-
-def parse(
-    parser: argparse.ArgumentParser,
-    arguments: Sequence[str] | None,
-    *,
-    known: Iterable[str] = (),
-    intermixed: bool = False,
-) -> argparse.Namespace:
-    """The options, `debug` among them; a word that belongs to none of them ends the command.
-
-    An option without its dashes, such as `size=32`, is such a word even where it could be a path.
+def start(verb: str | None = None) -> None:
+    """Runs this process's command line.
 
     Args:
-        parser: the parser.
-        arguments: words of the command line; this process's by default.
-        known: options of sub-commands, which the message may suggest.
-        intermixed: whether positional words may stand between options.
+        verb: one of `VERBS`; the first word of the command line by default.
     """
-    read = parser.parse_known_intermixed_args if intermixed else parser.parse_known_args
-    options, rest = read(arguments)
-    names = [name for action in parser._actions for name in action.option_strings]
-    rest += [word for word in _positional_words(parser, options) if _lacks_dashes(word, names)]
-    if rest:
-        parser.error(left_over(rest[0], [*names, *known]))
-    options.debug = getattr(options, "debug", False)
-    return options
+    process.keep_streams()
+    process.show_crashes()
+    words = sys.argv[1:]
+    if verb is None:
+        verb, words = choose(words, VERBS, program="toco", about=_ABOUT)
+    module, options = _read(verb, words)
+    for set_up in module.SET_UP:
+        set_up()
+    _run(module, options)
 
 
-def _positional_words(
-    parser: argparse.ArgumentParser, options: argparse.Namespace
-) -> Iterator[str]:
-    for action in parser._actions:
-        if not action.option_strings:
-            value = getattr(options, action.dest, None)
-            yield from map(str, value if isinstance(value, list) else [value])
+def run(verb: str, words: Sequence[str] | None = None) -> None:
+    """Runs a verb with the words of a command line, and leaves the process as it is.
+
+    Args:
+        verb: one of `VERBS`.
+        words: what follows the verb; this process's arguments by default.
+
+    Raises:
+        SystemExit: the command failed, or `--help` was asked for.
+    """
+    _run(*_read(verb, sys.argv[1:] if words is None else words))
 
 
-def _lacks_dashes(word: str, options: Iterable[str]) -> bool:
-    name, equals, _ = word.partition("=")
-    return bool(equals) and f"--{name}" in options and not os.path.lexists(word)
+def read(verb: str, words: Sequence[str]) -> argparse.Namespace:
+    """Returns the options that the words after a verb give."""
+    return _read(verb, words)[1]
 
 
-def left_over(word: str, options: Iterable[str]) -> str:
-    """A sentence on a word of the command line that belongs to no option."""
-    name, equals, _ = word.partition("=")
-    plain = name.lstrip("-")
-    options = [option.lstrip("-") for option in options]
-    if equals and name == plain and plain in options:
-        return f"{word!r} is no option: write --{word}"
-    alike = difflib.get_close_matches(plain, options, n=1)
-    hint = f"did you mean --{alike[0]}? " if alike else ""
-    return f"{word!r} is no option, and nothing uses it: {hint}--help lists the options"
+def _read(verb: str, words: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    module = importlib.import_module(f"toco_jax.cli.verbs.{verb}")
+    program = f"toco {verb}"
+    # A verb such as `prepare` has commands of its own.
+    if parts := getattr(module, "PARTS", None):
+        part, words = choose(words, parts, program=program, about=module.__doc__)
+        parser = Parser(f"{program} {part}", module.__doc__)
+        module.add_arguments(parser, part)
+        parser.set_defaults(part=part)
+    else:
+        parser = Parser(program, module.__doc__)
+        module.add_arguments(parser)
+    return module, parser.read(words)
+
+
+def _run(module: ModuleType, options: argparse.Namespace) -> None:
+    with reported(debug=options.debug):
+        module.run(options)
 
 
 @contextlib.contextmanager
 def reported(*, debug: bool) -> Iterator[None]:
-    """Within, a user's mistake becomes one sentence and exit code 1, and Ctrl-C exit code 130.
+    """Ends the process with one sentence and exit code 1 on a user's mistake, and with exit code
+    130 on Ctrl-C.
 
     So does a file that the system refuses: a full disk, a read-only one, missing permissions.
     Errors of the program itself keep their traceback; with `debug` a user's mistake does so too.
@@ -130,6 +117,8 @@ def reported(*, debug: bool) -> Iterator[None]:
 
 
 def _has_devices() -> bool:
+    import jax
+
     try:
         return bool(jax.local_devices())
     except _NO_BACKEND:
@@ -144,65 +133,3 @@ def _no_devices(error: Exception) -> str:
         f"JAX finds no device for {where} ({reason}): set JAX_PLATFORMS=cpu or unset it, or "
         "install JAX for your device, such as jax[cuda12]"
     )
-
-
-class _Lasting(io.FileIO):
-    """A standard stream that swallows what comes after its reader has left, as after `| head`."""
-
-    def write(self, data) -> int:
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
-            return len(data)
-
-
-def keep_streams() -> None:
-    """For the start of a command: output never ends it.
-
-    The command goes on when the reader of its output leaves, and letters that the terminal's
-    encoding lacks, such as the odd bytes of a file name, are written as escapes.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            continue
-        stream.flush()
-        raw = _Lasting(stream.fileno(), "w", closefd=False)
-        lasting = io.TextIOWrapper(
-            io.BufferedWriter(raw),
-            encoding=stream.encoding,
-            errors="backslashreplace",
-            line_buffering=stream.line_buffering,
-        )
-        setattr(sys, name, lasting)
-
-
-def keep_programs() -> None:
-    """For the start of a command: compiled programs are kept for the next one.
-
-    The user's `JAX_COMPILATION_CACHE_DIR` wins. Without a home directory that can be written to
-    they are not kept.
-    """
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        try:
-            folder = pathlib.Path.home() / ".cache" / "toco_jax" / "xla"
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except (RuntimeError, OSError):  # Path.home() raises the former
-            return
-        # In the environment, so that worker processes find it too.
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-
-
-def set_up() -> None:
-    """Keeps compiled programs between commands and the command's streams to its end, and silences
-    orbax, which warns of opening a checkpoint read-only.
-    """
-    logging.set_verbosity(logging.ERROR)
-    keep_streams()
-    keep_programs()

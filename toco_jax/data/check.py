@@ -1,23 +1,14 @@
-"""Reads a whole data set once and reports what is wrong with it, before a GPU is spent on it.
-
-    python -m toco_jax.data.check --config=configs/voc.py [--config.key=value ...] [--fix]
-
-Prints counts, class frequencies, classes that occur together and image sizes, and each problem with
-its file and remedy. Exit code 1 if training would fail. `--fix` writes lists without the images
-that cannot be used; `--report=FILE` writes everything as JSON.
-"""
+"""Reads a whole data set once and reports what is wrong with it; see `toco check --help`."""
 
 import json
 import pathlib
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from absl import flags, logging
 from ml_collections import ConfigDict
 
-from toco_jax.cli import command_line
+from toco_jax.cli import commands
 from toco_jax.data import remarks
 from toco_jax.data.check_report import print_problems, print_splits, report
 from toco_jax.data.check_split import Problem, Split, open_split, read_images
@@ -125,39 +116,32 @@ def write_clean_list(split: Split, problems: list[Problem]) -> str:
     return f"{path}: {len(kept)} of {len(source)} images; use the split {path.stem!r}"
 
 
-def define_flags() -> None:
-    """Defines the flags, which on import would meet those of other commands."""
-    command_line.define_config()
-    flags.DEFINE_bool("fix", False, "Write <split>_clean.txt, a list without unusable images.")
-    flags.DEFINE_string("report", None, "Write counts and problems to this JSON file.")
-    flags.DEFINE_integer("threads", 8, "Files read at the same time.")
-    flags.mark_flag_as_required("config")
+def print_check(
+    config: ConfigDict, *, threads: int, fix: bool = False, json_file: pathlib.Path | None = None
+) -> list[Problem]:
+    """Checks a data set, prints what was found, and returns the problems.
 
+    Args:
+        config: configuration of a run.
+        threads: files read at the same time.
+        fix: also writes a list without unusable images for each split that has some.
+        json_file: also receives counts and problems.
 
-def main(_argv: list[str]) -> None:
-    """Checks the flags' configuration."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    config = flags.FLAGS.config
-    if config.data.source == "shapes":
-        print("procedural scenes have no files to check")
-        return
-    if flags.FLAGS.report:
-        check_file(pathlib.Path(flags.FLAGS.report), "--report")
-    splits, problems = check(config, threads=max(flags.FLAGS.threads, 1))
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    if json_file:
+        check_file(json_file, "--json")
+    splits, problems = check(config, threads=threads)
     print_splits(splits)
     print_problems(problems)
-    if flags.FLAGS.fix:
+    if fix:
         for split in splits.values():
             print(write_clean_list(split, problems))
-    if flags.FLAGS.report:
-        pathlib.Path(flags.FLAGS.report).write_text(json.dumps(report(splits, problems), indent=1))
-    fatal = sum(problem.fatal for problem in problems)
-    if fatal:
-        sys.exit(f"training would fail: {fatal} of {len(problems)} problems stop it")
-    print(f"training can start; {len(problems)} remarks" if problems else "no problem found")
+    if json_file:
+        json_file.write_text(json.dumps(report(splits, problems), indent=1))
+    return problems
 
 
 if __name__ == "__main__":
-    define_flags()
-    command_line.run(main)
+    commands.start("check")

@@ -74,7 +74,7 @@ def print_problems(problems: Sequence[Any]) -> None:
         for problem in those[:_SHOWN]:
             say(f"  {problem.message}")
         if len(those) > _SHOWN:
-            say(f"  ... and {len(those) - _SHOWN} more; --report=FILE lists all")
+            say(f"  ... and {len(those) - _SHOWN} more; --json=FILE lists all")
     if problems:
         say()
 

@@ -1,17 +1,6 @@
-"""Prepares a data set for training, once; a run that was stopped goes on where it stopped.
-
-    python -m toco_jax.data.prepare coco --root COCO [--out DIR] [--workers N]
-    python -m toco_jax.data.prepare voc --root VOCdevkit/VOC2012 --sbd SBD
-    python -m toco_jax.data.prepare tfds --source voc --root DIR --splits train_aug val --out DIR
-
-`coco` reads the official instances_*.json into image-level labels and VOC-style masks; `voc` lays
-the masks of SBD beside VOC's; `tfds` writes any of the sources as TFDS records (array_record) for
-machines that read from a shared file system or a bucket.
-"""
+"""Brings a data set into the form that training reads; see `toco prepare --help`."""
 
 import argparse
-import os
-import pathlib
 from collections.abc import Sequence
 
 from toco_jax.cli import commands
@@ -26,7 +15,7 @@ def coco(args: argparse.Namespace) -> None:
 
     out = args.out or args.root / PREPARED
     for part in parts_to_prepare(args.root):
-        states = prepare_part(args.root, out, part, workers=args.workers)
+        states = prepare_part(args.root, out, part, workers=args.threads)
         count = follow(part, states)
         print(f"{part}: {count} images with annotations" if count else f"{part}: prepared already")
     print(f"labels and masks are in {out}")
@@ -70,45 +59,10 @@ def tfds(args: argparse.Namespace) -> None:
     print(f"{counts}; use data.source=tfds and data.root={folder}")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of the command line."""
-    top = commands.make_parser("python -m toco_jax.data.prepare", __doc__)
-    chosen = top.add_subparsers(dest="command", required=True)
-    added = {f.__name__: chosen.add_parser(f.__name__, help=f.__doc__) for f in (coco, voc, tfds)}
-    for function in (coco, voc, tfds):
-        added[function.__name__].set_defaults(run=function)
-        commands.add_debug(added[function.__name__])
-        added[function.__name__].add_argument(
-            "--root", type=pathlib.Path, required=True, help="folder of the data set"
-        )
-    added["coco"].add_argument("--out", type=pathlib.Path, help="<root>/prepared if unset")
-    added["coco"].add_argument(
-        "--workers", type=int, default=os.cpu_count(), help="processes; 0 works in this one"
-    )
-    added["voc"].add_argument("--sbd", type=pathlib.Path, required=True, help="SBD's folder")
-    records = added["tfds"]
-    records.add_argument("--source", choices=("voc", "coco", "folder"), required=True)
-    records.add_argument("--splits", nargs="+", default=["train", "val"])
-    records.add_argument("--out", required=True, help="where the records go; a path or a bucket")
-    records.add_argument("--labels", default="", help="as data.labels of a configuration")
-    records.add_argument(
-        "--label-separator", default="", help="as data.label_separator of a configuration"
-    )
-    records.add_argument("--masks", default="", help="as data.masks of a configuration")
-    records.add_argument("--mask-foreground", type=int, default=0, help="as data.mask_foreground")
-    records.add_argument("--no-masks", action="store_true", help="leave masks out")
-    records.add_argument("--val-fraction", type=float, default=0.1, help="as data.val_fraction")
-    records.add_argument("--split-seed", type=int, default=0, help="as data.split_seed")
-    return top
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one sub-command; a user's mistake is one sentence and exit code 1."""
-    args = commands.parse(parser(), arguments)
-    with commands.reported(debug=args.debug):
-        args.run(args)
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs `toco prepare` with these words; this process's arguments by default."""
+    commands.run("prepare", words)
 
 
 if __name__ == "__main__":
-    commands.keep_streams()
-    main()
+    commands.start("prepare")

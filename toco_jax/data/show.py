@@ -1,13 +1,4 @@
-"""Draws what the network will see: views, valid boxes, local crops with their flags, labels.
-
-    python -m toco_jax.data.show --config=configs/voc.py --out=sheet.png [--checkpoint=RUN]
-
-Each row is an image of the first batches of the run, drawn by the run's own pipeline. The yellow
-frame in view 1 is the valid box. Frames in the local source are the local crops, numbered as on the
-right: green counts as foreground (positive), red as background (negative). Without a checkpoint
-there is no CAM, so the crops are those of an undecided map; with one, the regions that the run's
-auxiliary CAM gives are drawn over view 1 (blue background, grey uncertain, red foreground).
-"""
+"""Draws what the network will see of a data set; see `toco show --help`."""
 
 import itertools
 import pathlib
@@ -16,11 +7,10 @@ from typing import Any
 import cv2
 import jax
 import numpy as np
-from absl import flags, logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from toco_jax.cli import command_line
+from toco_jax.cli import commands
 from toco_jax.data import open_configured
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.inference import drawing
@@ -181,32 +171,36 @@ def picture_file(out: str) -> pathlib.Path:
     return check_file(path, "--out")
 
 
-def define_flags() -> None:
-    """Defines the flags, which on import would meet those of other commands."""
-    command_line.define_config()
-    flags.DEFINE_string("out", "sheet.png", "The picture that is written.")
-    flags.DEFINE_integer("images", 8, "Rows.", lower_bound=1)
-    flags.DEFINE_integer("start_step", 0, "Step of the run to begin with.", lower_bound=0)
-    flags.DEFINE_string("checkpoint", None, "A run, or one of its checkpoints.")
-    flags.mark_flag_as_required("config")
+def write_sheet(
+    config: ConfigDict,
+    out: str,
+    *,
+    images: int = 8,
+    start_step: int = 0,
+    checkpoint: str | None = None,
+) -> None:
+    """Writes the picture of a configuration's first training images, and prints where it is.
 
+    Args:
+        config: configuration of a run.
+        out: the picture's file.
+        images: rows of the picture.
+        start_step: step of the run to begin with.
+        checkpoint: a run whose auxiliary CAM gives the regions; without one they are undecided.
 
-def main(_argv: list[str]) -> None:
-    """Writes the picture of the flags' configuration."""
-    if not flags.FLAGS["verbosity"].present:
-        logging.set_verbosity(logging.WARNING)
-    config = flags.FLAGS.config
-    out = picture_file(flags.FLAGS.out)
+    Raises:
+        OutputError: the picture cannot be written.
+    """
+    path = picture_file(out)
     source = open_configured(config, part="train", masks=False)
-    records = first_records(
-        source, config, count=flags.FLAGS.images, start_step=flags.FLAGS.start_step
-    )
-    run = flags.FLAGS.checkpoint
-    roi_mask = regions_of(run, records, source.class_names) if run else undecided(records)
-    sheet(config, records, roi_mask, source.class_names).save(out)
-    print(f"{out}: {len(records['name'])} images of {source.split!r}")
+    records = first_records(source, config, count=images, start_step=start_step)
+    if checkpoint:
+        roi_mask = regions_of(checkpoint, records, source.class_names)
+    else:
+        roi_mask = undecided(records)
+    sheet(config, records, roi_mask, source.class_names).save(path)
+    print(f"{path}: {len(records['name'])} images of {source.split!r}")
 
 
 if __name__ == "__main__":
-    define_flags()
-    command_line.run(main)
+    commands.start("show")

@@ -1,0 +1,96 @@
+"""What a command sets up in its own process: streams, memory, compiled programs, logging.
+
+Only the entry points of commands call these functions; they change the whole process.
+"""
+
+import faulthandler
+import io
+import os
+import pathlib
+import sys
+import tempfile
+
+
+class _Lasting(io.FileIO):
+    """A standard stream that drops what is written after its reader has left, as after `| head`."""
+
+    def write(self, data) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def keep_streams() -> None:
+    """Lets no output end the command.
+
+    The command goes on when the reader of its output leaves, and characters that the terminal's
+    encoding lacks, such as the odd bytes of a file name, are written as escapes.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            continue
+        stream.flush()
+        raw = _Lasting(stream.fileno(), "w", closefd=False)
+        lasting = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=stream.encoding,
+            errors="backslashreplace",
+            line_buffering=stream.line_buffering,
+        )
+        setattr(sys, name, lasting)
+
+
+def show_crashes() -> None:
+    """Prints the Python traceback of a crash in compiled code."""
+    if sys.stderr is not None:
+        faulthandler.enable()
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs for the next command.
+
+    They go to `~/.cache/toco_jax/xla`; the user's `JAX_COMPILATION_CACHE_DIR` wins. Without a home
+    directory that can be written to they are not kept.
+    """
+    import jax
+
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        try:
+            folder = pathlib.Path.home() / ".cache" / "toco_jax" / "xla"
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except (RuntimeError, OSError):  # Path.home() raises the former
+            return
+        # In the environment, so that worker processes find it too.
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+
+
+def keep_memory() -> None:
+    """Keeps freed memory for the next allocations, which makes steps on a CPU faster.
+
+    See `toco_jax.runtime.host_memory`.
+    """
+    from toco_jax.runtime import host_memory
+
+    host_memory.keep_memory()
+
+
+def log_errors_only() -> None:
+    """Silences warnings of libraries; orbax has one for opening a checkpoint to read it."""
+    from absl import logging
+
+    logging.set_verbosity(logging.ERROR)
+
+
+def one_opencv_thread() -> None:
+    """Leaves the cores to the threads that read and write pictures side by side."""
+    import cv2
+
+    cv2.setNumThreads(0)

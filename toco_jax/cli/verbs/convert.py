@@ -1,0 +1,48 @@
+"""Converts weights from and to PyTorch, and says what a file is.
+
+toco convert model_iter_20000.pth runs/released     a run that every verb takes
+toco convert runs/x out.safetensors                 the published network's names
+toco convert --inspect FILE                         format, backbone, classes, tensors
+
+No torch is needed, and nothing in a `.pth` is run.
+"""
+
+import argparse
+import pathlib
+
+from toco_jax.cli import process
+from toco_jax.cli.parser import Parser
+from toco_jax.runtime.errors import UserError
+
+SET_UP = (process.log_errors_only, process.keep_programs)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds the words and options of `toco convert`."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="a .pth or .safetensors of ToCo, or a run")
+    add("target", metavar="TARGET", nargs="?", help="a new run's folder, or a .safetensors file")
+    add("--inspect", action="store_true", help="only print what SOURCE is")
+    add("--backbone", metavar="NAME", help="name or sizes (default: as read off SOURCE)")
+    add("--config", help="configuration of the new run (default: voc, or coco for 80 classes)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Converts or inspects, and prints what was done."""
+    from toco_jax import convert
+    from toco_jax.runtime.console import say
+
+    if options.inspect == (options.target is not None):
+        raise UserError("give SOURCE TARGET, or --inspect SOURCE")
+    if options.inspect and (options.backbone or options.config):
+        raise UserError("--inspect takes neither --backbone nor --config")
+    if options.inspect:
+        lines = convert.inspect(options.source)
+    else:
+        lines = convert.convert(
+            options.source,
+            pathlib.Path(options.target),
+            backbone=options.backbone,
+            config_file=options.config,
+        )
+    say("\n".join(lines))

@@ -1,0 +1,63 @@
+"""Segments photos and videos with a run.
+
+    toco predict runs/x photos/ 'more/*.png' clip.mp4 --out out
+
+PATH is a picture, a video, a folder of them, or a glob pattern in quotes. The results are `masks/`
+(palette PNGs of the pictures' own sizes), `overlays/` (each mask drawn over its picture, with a
+legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which lists the files
+of each picture. If a file cannot be read, the command names it, segments the others, and exits with
+code 1.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from toco_jax.cli import process
+from toco_jax.cli.parser import Parser
+
+SET_UP = (process.log_errors_only, process.keep_programs, process.one_opencv_thread)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds the words and options of `toco predict`."""
+    parser.add_run()
+    add = parser.add_argument
+    add("path", metavar="PATH", nargs="+", help="pictures, folders, globs or videos")
+    add(
+        "--out",
+        metavar="DIR",
+        type=pathlib.Path,
+        required=True,
+        help="folder of the results (no default)",
+    )
+    add(
+        "--from",
+        dest="source",
+        choices=("seg", "cam", "aux_cam"),
+        default="seg",
+        help="what masks are made from",
+    )
+    add(
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="probability from which a class counts as predicted",
+    )
+    add(
+        "--max_side",
+        metavar="PIXELS",
+        type=int,
+        help="pictures with a longer side are scaled down (default: by the training's size)",
+    )
+    add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
+    add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
+    add("--every", type=int, default=1, help="take one of N frames of a video")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Segments; exits with 1 where a file failed."""
+    from toco_jax import predict
+
+    if predict.predict(options):
+        sys.exit(1)

@@ -1,0 +1,75 @@
+"""Trains ToCo on images with image-level labels.
+
+    toco train shapes
+    toco train voc:vit_base data.root=VOCdevkit/VOC2012 --out runs/voc
+
+The run's folder receives checkpoints, metrics.jsonl, TensorBoard events, results.json and
+samples.png. Started again on the same folder, a run goes on where it was. Told to stop (SIGTERM),
+it saves and exits with 75: start it again.
+
+Several processes are one job with --distributed (under SLURM, on a TPU pod, in a JobSet), or with
+--coordinator=HOST:PORT --num_processes=N --process_id=I.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from toco_jax.cli import commands, process
+from toco_jax.cli.parser import Parser, whole_number
+
+SET_UP = (process.keep_memory, process.keep_programs)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds the words and options of `toco train`."""
+    parser.add_config()
+    add = parser.add_argument
+    add(
+        "--out",
+        metavar="DIR",
+        type=pathlib.Path,
+        help="the run's folder (default: runs/<config name>)",
+    )
+    add("--distributed", action="store_true", help="find the other processes of this job")
+    add("--coordinator", metavar="HOST:PORT", help="address of process 0 (default: one process)")
+    add(
+        "--num_processes",
+        type=whole_number(1),
+        help="processes of this job (default: one process)",
+    )
+    add(
+        "--process_id",
+        type=whole_number(0),
+        help="which of them this is, from 0 (default: one process)",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trains; exits with 75 where the run was stopped and saved."""
+    from toco_jax.run.config_files import load_config
+    from toco_jax.runtime import processes
+    from toco_jax.runtime.console import say
+    from toco_jax.training.loop import train
+
+    config = load_config(options.config, options.keys)
+    # Reported within as well: one process of several ends at once with its sentence.
+    with processes.ends_all(), commands.reported(debug=options.debug):
+        try:
+            processes.join(
+                distributed=options.distributed,
+                coordinator=options.coordinator,
+                num_processes=options.num_processes,
+                process_id=options.process_id,
+            )
+            train(config, options.out or default_folder(options.config))
+        except processes.Preempted as stopped:
+            say(f"{stopped}; the same command goes on")
+            sys.exit(processes.RESTART)
+
+
+def default_folder(config: str) -> pathlib.Path:
+    """Returns `runs/<config name>`, with the variant where there is one."""
+    path, _, variant = config.partition(":")
+    stem = pathlib.Path(path).stem
+    return pathlib.Path("runs") / (f"{stem}-{variant}" if variant else stem)
