@@ -1,7 +1,7 @@
 """ToCo on COCO 2014 with the published values.
 
-    python -m toco_jax.data.prepare coco --root coco            once, from the official files
-    python -m toco_jax.main --config=configs/coco.py --config.data.root=coco
+    toco prepare coco --root coco            once, from the official files
+    toco train coco data.root=coco
 
 Variants choose the encoder: `configs/coco.py:deit_base` (the default), `:vit_base`, `:deit_small`,
 `:deit_tiny`. The published runs took 80,000 steps of 8 images, at 2.07 images/s on an A100, and

@@ -66,7 +66,7 @@ COMMANDS = {
     "predict": ("predict.predict", ["c", "x.jpg", "--out=o"]),
     "evaluate": ("evaluate.score", ["c"]),
     "export": ("export.export_run", ["run", "model"]),
-    "convert": ("convert.inspect", ["--inspect", "file"]),
+    "convert": ("weights.inspection.inspect", ["--inspect", "file"]),
     "check": ("data.check.print_check", ["voc"]),
     "show": ("data.show.write_sheet", ["voc"]),
     "prepare": ("data.prepare.voc", ["voc", "--root=r", "--sbd=s"]),

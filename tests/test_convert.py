@@ -15,7 +15,7 @@ from weight_formats import original_state, timm_state, transformers_state
 
 from toco_jax import convert
 from toco_jax.run import checkpoints
-from toco_jax.weights import load
+from toco_jax.weights import inspection, load
 
 torch = pytest.importorskip("torch")
 
@@ -115,7 +115,7 @@ def test_sizes_are_read_off_the_shapes(tmp_path):
     state = reference_state_dict(192, 12, num_classes=80, grid=24)
     save_released(state, tmp_path / "released.pth")
     convert.main([str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")])
-    lines = convert.inspect(str(tmp_path / "out.safetensors"))
+    lines = inspection.inspect(str(tmp_path / "out.safetensors"))
     text = "\n".join(lines)
     assert "deit_tiny: width 192, depth 12, patch 16, positions 24 x 24" in text
     assert "classes    80" in text
@@ -231,7 +231,7 @@ def test_inspect(small, tmp_path, make, expected):
     tensors = {name: np.ascontiguousarray(value) for name, value in make(small[1]).items()}
     path = tmp_path / "file"
     save_file(tensors, path)
-    text = "\n".join(convert.inspect(str(path)))
+    text = "\n".join(inspection.inspect(str(path)))
     assert "format     safetensors" in text
     assert "width 8, depth 4, patch 4, positions 14 x 14" in text
     assert f"tensors    {len(tensors)} with" in text
@@ -244,10 +244,10 @@ def test_inspect(small, tmp_path, make, expected):
 def test_inspect_tells_distilled_and_unknown(small, tmp_path):
     path = tmp_path / "file"
     save_file(timm_state(small[1]) | {"dist_token": np.ones((1, 1, 8), np.float32)}, path)
-    text = "\n".join(convert.inspect(str(path)))
+    text = "\n".join(inspection.inspect(str(path)))
     assert "distilled DeiT" in text and "width 8, depth 4, patch 4" in text
     save_file({"x": np.ones(3, np.int32)}, path)
-    text = "\n".join(convert.inspect(str(path)))
+    text = "\n".join(inspection.inspect(str(path)))
     assert "layout     unknown" in text
     assert "int32 x 1" in text
 
@@ -257,14 +257,14 @@ def test_inspect_tells_published_files(small, tmp_path, monkeypatch):
     save_file(timm_state(small[1]), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setitem(convert.files.KNOWN_FILES, digest[:8], "DeiT of the test")
-    text = "\n".join(convert.inspect(str(path)))
+    text = "\n".join(inspection.inspect(str(path)))
     assert "published  DeiT of the test" in text
     notes = load.load(str(path), backbone=SMALL, num_classes=20)["notes"]
     assert notes[1] == "these weights are: DeiT of the test"
 
 
 def test_inspect_a_run(small):
-    text = "\n".join(convert.inspect(str(small[0] / "run")))
+    text = "\n".join(inspection.inspect(str(small[0] / "run")))
     assert "a run of toco_jax" in text
     assert f"backbone   {SMALL}: width 8, depth 4, heads 2, patch 4" in text
     digest = load.load(str(small[0] / "run"), backbone=SMALL, num_classes=20)["origin"]["sha256"]

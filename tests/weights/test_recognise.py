@@ -8,9 +8,9 @@ from reference_weights import reference_shapes
 from safetensors.numpy import save_file
 from weight_formats import timm_state, transformers_state
 
-from toco_jax import convert
 from toco_jax.runtime.errors import WeightsError
 from toco_jax.weights import load, recognise
+from toco_jax.weights.inspection import inspect
 
 WIDTH, DEPTH = 8, 2
 SMALL = f"width={WIDTH},depth={DEPTH},heads=2,patch=14"
@@ -89,7 +89,7 @@ def test_look_alikes(tmp_path, name):
     out = load.load(str(tmp_path / "weights"), backbone=backbone, num_classes=20)
     assert out["notes"][1] == f"these weights are: {said}"
     assert out["origin"]["weights"] == said
-    lines = convert.inspect(str(tmp_path / "weights"))
+    lines = inspect(str(tmp_path / "weights"))
     assert f"weights    {said}" in lines
     assert f"{'layout':<10} ViT backbone (timm layout)" in lines
     assert f"patch={patch},heads=N" in "\n".join(lines)
@@ -147,7 +147,7 @@ def test_what_the_network_has_no_place_for(tmp_path, extra, what):
         load.load(str(tmp_path / "weights"), backbone=SMALL, num_classes=20)
     assert f"these are weights of {what}" in str(refused.value)
     assert ": take " in str(refused.value)
-    text = "\n".join(convert.inspect(str(tmp_path / "weights")))
+    text = "\n".join(inspect(str(tmp_path / "weights")))
     assert f"these are weights of {what}" in text and "width 8, depth 2, patch 14" in text
 
 
@@ -165,7 +165,7 @@ def test_other_networks_are_named(tmp_path, name, what):
     save_file({name: zeros(3)}, tmp_path / "weights")
     with pytest.raises(WeightsError, match=f"these look like weights of {what}"):
         load.load(str(tmp_path / "weights"), backbone=SMALL, num_classes=20)
-    assert f"weights of {what}" in convert.inspect(str(tmp_path / "weights"))[-1]
+    assert f"weights of {what}" in inspect(str(tmp_path / "weights"))[-1]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -179,7 +179,7 @@ def test_numbers_that_are_none_are_refused_by_tensor_and_file(tmp_path, value):
         load.load(str(path), backbone=backbone, num_classes=20)
     said = "1 tensors hold NaN or infinite numbers: blocks.1.mlp.fc2.bias (1 values)"
     assert str(path) in str(refused.value) and said in str(refused.value)
-    assert any("blocks.1.mlp.fc2.bias holds NaN" in line for line in convert.inspect(str(path)))
+    assert any("blocks.1.mlp.fc2.bias holds NaN" in line for line in inspect(str(path)))
 
 
 def model_folder(path, state, **about):
@@ -200,7 +200,7 @@ def test_a_model_folder_of_hugging_face_is_read(tmp_path):
     np.testing.assert_array_equal(
         out["params"]["encoder"]["pos_embed"], file["params"]["encoder"]["pos_embed"]
     )
-    assert "Hugging Face transformers layout" in "\n".join(convert.inspect(str(folder)))
+    assert "Hugging Face transformers layout" in "\n".join(inspect(str(folder)))
     with pytest.raises(WeightsError, match=r"config\.json says 2 attention heads, 'width=8"):
         load.load(str(folder), backbone=backbone.replace("heads=2", "heads=4"), num_classes=20)
 

@@ -31,13 +31,14 @@ def run(options: argparse.Namespace) -> None:
     """Converts or inspects, and prints what was done."""
     from toco_jax import convert
     from toco_jax.runtime.console import say
+    from toco_jax.weights import inspection
 
     if options.inspect == (options.target is not None):
         raise UserError("give SOURCE TARGET, or --inspect SOURCE")
     if options.inspect and (options.backbone or options.config):
         raise UserError("--inspect takes neither --backbone nor --config")
     if options.inspect:
-        lines = convert.inspect(options.source)
+        lines = inspection.inspect(options.source)
     else:
         lines = convert.convert(
             options.source,
