@@ -9,6 +9,13 @@ Where code moves, this is the file to change.
 MODULES = {
     "toco_jax/evaluation/metrics.py": ("tests/evaluation/test_metrics.py",),
     "toco_jax/evaluation/scoring.py": ("tests/evaluation/test_scoring.py",),
+    "toco_jax/evaluation/counting.py": (
+        *("tests/evaluation/test_scoring.py", "tests/evaluation/test_squashed.py"),
+        "tests/evaluation/test_native.py",
+    ),
+    "toco_jax/evaluation/protocols.py": (
+        *("tests/evaluation/test_protocols.py", "tests/evaluation/test_scoring.py"),
+    ),
     "toco_jax/config.py": ("tests/test_config.py", "tests/data/test_configs.py"),
     "toco_jax/training/optim.py": ("tests/training/test_optim.py",),
     "toco_jax/method/crops.py": ("tests/method/test_crops.py",),

@@ -1,15 +1,18 @@
-"""Segmentation and classification scores from streamed counts. Plain numpy, fractions in [0, 1]."""
+"""Confusion matrices, and scores of segmentation and classification as fractions in [0, 1]."""
 
 import numpy as np
 
 
 def confusion_matrix(label: np.ndarray, prediction: np.ndarray, num_labels: int) -> np.ndarray:
-    """Pixel counts `[K, K]` int64 with `K = num_labels`, rows the truth, columns the prediction.
+    """Counts pixels by true and predicted label.
 
     Args:
         label: integers of any shape; values of `K` and above (255) are left out.
         prediction: integers of the same shape, in 0..K-1 wherever the label counts.
         num_labels: K, background included.
+
+    Returns:
+        int64 `[K, K]`, rows the truth, columns the prediction.
 
     Raises:
         ValueError: the shapes differ, or a counted prediction is outside 0..K-1.
@@ -28,13 +31,13 @@ def confusion_matrix(label: np.ndarray, prediction: np.ndarray, num_labels: int)
 
 
 def scores(confusion: np.ndarray) -> dict:
-    """Segmentation scores of a confusion matrix `[K, K]` with rows the truth.
+    """Scores a confusion matrix `[K, K]` with rows the truth.
 
     Returns:
-        `iou [K]`, NaN for a class in neither truth nor prediction; `miou`, its mean over the
-        classes present in the truth; `miou_all_classes`, its mean over all K, a class without IoU
-        counting 0; `pixel_accuracy`; and `mean_accuracy` over the classes present in the truth.
-        Fractions; NaN where there is nothing to average.
+        Fractions, NaN where there is nothing to average: `iou [K]`, NaN for a class in neither
+        truth nor prediction; `miou`, the mean IoU over the classes present in the truth;
+        `miou_all_classes`, the mean over all K, a class without IoU counting 0; `pixel_accuracy`;
+        and `mean_accuracy`, the mean over the classes present in the truth.
     """
     confusion = confusion.astype(np.float64)
     correct, truth, guess = np.diag(confusion), confusion.sum(1), confusion.sum(0)
@@ -54,7 +57,15 @@ def scores(confusion: np.ndarray) -> dict:
 
 
 def multilabel_f1(label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """F1 of each image's set of classes: `[N, C]` of 0 and 1 twice, to `[N]`; 0 where undefined."""
+    """Computes the F1 of each image's set of classes.
+
+    Args:
+        label: 0 and 1, `[..., C]`.
+        prediction: 0 and 1, `[..., C]`.
+
+    Returns:
+        float64 `[...]`; 0 for an image with neither true nor predicted classes.
+    """
     label, prediction = label.astype(bool), prediction.astype(bool)
     hits = (label & prediction).sum(axis=-1)
     total = label.sum(axis=-1) + prediction.sum(axis=-1)

@@ -1,6 +1,6 @@
-"""The test server's folder of masks: written, packed and checked as the server would.
+"""Writes, checks and packs the masks that the VOC test server takes.
 
-Nothing here reads a label: the test split has none.
+Nothing here reads a label, because the test split has none.
 """
 
 import collections
@@ -32,14 +32,22 @@ STAMP_FILE = ".submission.json"
 
 
 class SubmissionError(UserError):
-    """The server would refuse the submission; the message lists what is wrong."""
+    """A submission that the server would refuse; the message lists what is wrong."""
 
 
 class ListedImages:
-    """The images of a devkit's split without anything else; raises `SubmissionError` without list.
+    """Records of the images that a list of the devkit names, without labels.
+
+    Args:
+        root: the devkit's folder, `VOCdevkit/VOC2012`.
+        split: the list's name.
+        limit: takes only the first `limit` images; 0 takes all.
 
     Attributes:
         names: the ids in the list's order.
+
+    Raises:
+        SubmissionError: there is no such list.
     """
 
     def __init__(self, root: pathlib.Path, split: str, limit: int = 0):
@@ -54,7 +62,7 @@ class ListedImages:
         self._paths = dict(zip(self.names, paths, strict=True))
 
     def path(self, i: int) -> pathlib.Path:
-        """The file of an image."""
+        """Returns the path of an image's file."""
         return self._paths[self.names[i]]
 
     def __getitem__(self, i: int) -> dict[str, Any]:
@@ -70,16 +78,18 @@ def submit(
     batch_size: int,
     num_threads: int,
 ) -> pathlib.Path:
-    """Writes the masks of a split, checks and packs them; returns the tar's path. Masks of the same
-    network and settings that are there already are kept, so that an interrupted run goes on.
+    """Writes the masks of a split, checks and packs them; returns the tar's path.
+
+    Masks that are there already are kept if they are of the same network and settings, so that a
+    submission that was interrupted goes on.
 
     Args:
         run: the network.
         images: the split.
         out: folder that receives the server's folders and the tar.
-        crf_settings: of `ops.crf.dense_crf`; None for no CRF.
-        batch_size: images a batch.
-        num_threads: threads, and CRF processes.
+        crf_settings: settings of `ops.crf.dense_crf`; None uses no CRF.
+        batch_size: images per batch.
+        num_threads: threads, and CRF processes on a CPU.
 
     Raises:
         SubmissionError: the server would refuse the masks.
@@ -114,9 +124,7 @@ def submit(
 
 
 def _remove_others(masks: list[pathlib.Path], stamp: pathlib.Path, about: str) -> None:
-    """Removes those of the masks that are there unless the stamp says that they are `about` what is
-    now to be written.
-    """
+    """Removes the masks that are there, unless the stamp holds the same text `about` them."""
     there = [path for path in masks if path.exists()]
     if there and not (stamp.is_file() and stamp.read_text() == about):
         say(f"{len(there)} masks of another network or of other settings are written anew")
@@ -126,15 +134,15 @@ def _remove_others(masks: list[pathlib.Path], stamp: pathlib.Path, about: str) -
 
 
 def check(folder: pathlib.Path, images: ListedImages, num_labels: int) -> None:
-    """Checks a folder of masks as the server would: every id once, sizes equal, indices in range.
+    """Checks a folder of masks as the server would: each id once, right sizes, indices below K.
 
     Args:
-        folder: the masks, `<id>.png`.
+        folder: holds the masks, `<id>.png`.
         images: the split.
         num_labels: K, background included.
 
     Raises:
-        SubmissionError: what is wrong, ten findings at most.
+        SubmissionError: a mask is missing, foreign or wrong; the message lists ten at most.
     """
     expected = collections.Counter(images.names)
     problems = [f"{name} is listed twice" for name, times in expected.items() if times > 1]
