@@ -46,7 +46,7 @@ def test_names_that_cannot_be_told_apart():
 
 
 def test_names_that_no_table_can_show():
-    for name in ("a\nb", "a\tb", "\x1b[31m", "a\u2028b", "\udcff", " ", "", "_"):
+    for name in ("a\nb", "a\tb", "\x1b[31m", "a\u2028b", "\udcff", "cat\u202e", " ", "", "_"):
         (found,) = classes.name_problems((name,))
         assert "rename it" in found and found.isprintable()
 

@@ -41,6 +41,8 @@ def palette(n: int = 256) -> np.ndarray:
     return colour
 
 
+# Characters that turn the direction of the text after them.
+_TURNS_TEXT = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 # What may stand between the names of several classes; the second takes names of several words
 # apart, too.
 _BETWEEN = (r"\s*[^\w\s]+\s*|[\W_]+and[\W_]+", r"[\W_]+")
@@ -94,7 +96,9 @@ def name_problems(names: Iterable[str]) -> list[str]:
             )
             continue
         if not folded(name) or any(
-            unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in name
+            unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
+            or unicodedata.bidirectional(c) in _TURNS_TEXT
+            for c in name
         ):
             problems.append(
                 f"class {name!r} has no letters or a control character or line break in its name, "
