@@ -9,6 +9,10 @@ large as the block. So a step has to run in the thread that calls it, not in one
 arena for all threads would do as well, but for the small buffers of every matrix product: the list
 in which they are looked up is long after compiling, and walking it took a seventh of the step's
 time.
+
+Pages of 2 MiB, of which a processor has to remember fewer than of 4 KiB, save a step a few percent
+more. glibc asks for them only where the environment says so when a process starts. So the kernel is
+asked here, for the addresses at which the heap is going to grow.
 """
 
 import ctypes
@@ -23,6 +27,9 @@ VARIABLE = "GLIBC_TUNABLES"
 # of their own, and the heap never shrinks.
 _NO_MAPPINGS = (-4, 0)  # M_MMAP_MAX
 _NO_TRIMMING = (-1, -1)  # M_TRIM_THRESHOLD
+# Of `madvise`, from Linux's mman.h.
+_HUGE_PAGES = 14  # MADV_HUGEPAGE
+_HUGE_PAGE = 2 * 2**20
 
 
 def keep_memory() -> None:
@@ -35,7 +42,24 @@ def keep_memory() -> None:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if sys.platform != "linux" or VARIABLE in os.environ:
         return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:  # musl has none
-        mallopt(*_NO_MAPPINGS)
-        mallopt(*_NO_TRIMMING)
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # musl has none
+        libc.mallopt(*_NO_MAPPINGS)
+        libc.mallopt(*_NO_TRIMMING)
+        _grow_in_huge_pages(libc)
+
+
+def _grow_in_huge_pages(libc: ctypes.CDLL) -> None:
+    """Extends the heap by as many addresses as half of the machine's memory has, for huge pages.
+
+    An address takes memory once it is written to. Where a limit forbids so many addresses, the
+    pages stay small.
+    """
+    size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    libc.malloc.restype = ctypes.c_void_p
+    room = libc.malloc(ctypes.c_size_t(size))
+    if room is None:
+        return
+    start = -(-room // _HUGE_PAGE) * _HUGE_PAGE
+    libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(room + size - start), _HUGE_PAGES)
+    libc.free(ctypes.c_void_p(room))
