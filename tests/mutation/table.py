@@ -16,7 +16,9 @@ MODULES = {
     "toco_jax/evaluation/protocols.py": (
         *("tests/evaluation/test_protocols.py", "tests/evaluation/test_scoring.py"),
     ),
-    "toco_jax/config.py": ("tests/test_config.py", "tests/data/test_configs.py"),
+    "toco_jax/config/keys.py": ("tests/test_config.py", "tests/data/test_configs.py"),
+    "toco_jax/config/checks.py": ("tests/test_config.py", "tests/data/test_configs.py"),
+    "toco_jax/config/auto.py": ("tests/test_config.py",),
     "toco_jax/training/optim.py": ("tests/training/test_optim.py",),
     "toco_jax/method/crops.py": ("tests/method/test_crops.py",),
     "toco_jax/method/cams.py": ("tests/method/test_cams.py",),
@@ -252,7 +254,7 @@ BY_HAND = {
 
 # Module: function and change of a mutant that computes the same: the reason.
 EQUIVALENT = {
-    "toco_jax/config.py": {
+    "toco_jax/config/auto.py": {
         (
             "",
             "_LARGE_BLOCK = 4 * 2**20 -> _LARGE_BLOCK = 3 * 2**20",

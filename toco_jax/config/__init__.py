@@ -1,0 +1,30 @@
+"""The configuration of a run: its keys and defaults, its checks, and what `"auto"` means."""
+
+from ml_collections import ConfigDict
+
+from toco_jax.config.auto import resolve
+from toco_jax.config.checks import validate
+from toco_jax.config.keys import (
+    LOSS_TERMS,
+    VARIANTS,
+    ConfigError,
+    completed,
+    defaults,
+    flat_values,
+    renamed,
+    with_values,
+)
+
+__all__ = [
+    "LOSS_TERMS",
+    "VARIANTS",
+    "ConfigDict",
+    "ConfigError",
+    "completed",
+    "defaults",
+    "flat_values",
+    "renamed",
+    "resolve",
+    "validate",
+    "with_values",
+]
