@@ -21,6 +21,9 @@ _PICTURES = {
     "Train/_unlabeled": ("1", "2", "3"),
     "Train/c2": ("1",),  # before or after c10?
     "Train/c10": ("1",),
+    "Train/cat+dog": ("1",),  # two classes, or one?
+    "Train/@eaDir": ("1",),  # made by a network drive
+    "Train/.old": ("1", "2"),
     "Train/line\nbreak": ("1",),
     "Train": ("stray",),  # of no class
     "Val/cat": ("v1", "v2", "v3"),
@@ -63,6 +66,7 @@ def _add_files_to_pass_over(root: pathlib.Path) -> None:
         (root / "Train" / name).write_bytes(b"\0")
     (root / "Train" / "dog" / "raw.NEF").write_bytes(b"\0")
     (root / "Train" / "cat" / "4.txt").write_text("taken in the evening\n")  # no label
+    (root / "labels.txt").write_text("cat\ndog\n")  # of no use
     (root / "Train" / "dog" / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     pictures(root, "Train/dog/1.png")  # dog/1.jpg has the same name
 

@@ -196,10 +196,14 @@ def test_all_faults_of_class_folders_are_found_at_once(tmp_path):
         r"class folder 'sheep' has sub-folders named like splits \(val\)",
         r"classes 'Cat' and 'cat' differ only in case",
         r"class 'line\\nbreak' has .* line break",
+        r"class 'cat\+dog' may stand for several others",
         r"the masks of .* may count the classes in another order: class 'c10' comes before 'c2'",
     )
     for start in starts:
         assert [m for m in folder if re.search(start, m)], start
+    others = [p.message for p in problems if p.kind == "files passed over"]
+    for part in ("2 folders passed over: .*Train/.old, .*Train/@eaDir", r"\(labels\.txt\), beside"):
+        assert [m for m in others if re.search(part, m)], part
     assert len(folder) == len(starts) and all(p.fatal for p in problems if p.kind == "folder")
     assert kinds(problems) - {(True, "folder")} == {
         (True, "label"),  # a stray image, and one that is a cat and nothing

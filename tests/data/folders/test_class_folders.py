@@ -136,6 +136,18 @@ def test_a_folder_of_class_folders_is_refused_unless_the_classes_are_listed(tmp_
         both(tmp_path)
 
 
+@pytest.mark.parametrize("outer", [("2021", "2022"), ("batch_1", "batch_2"), ("Day1", "Day2")])
+def test_batches_of_class_folders_are_refused_unless_the_classes_are_listed(tmp_path, outer):
+    pictures(
+        tmp_path, *(f"{o}/{c}/{o}{c}{i}.png" for o in outer for c in ("a", "b") for i in (0, 1))
+    )
+    with pytest.raises(DataError, match=rf"of folder '{outer[0]}' lie in its sub-folders \(a, b\)"):
+        open_split(tmp_path)
+    (tmp_path / "classes.txt").write_text("a\nb\n")
+    found, source = both(tmp_path)
+    assert source.class_names == ("a", "b") and found[f"{outer[0]}/a/{outer[0]}a0"] == ("a",)
+
+
 def test_splits_in_class_folders_are_refused_unless_there_are_lists(tmp_path):
     pictures(tmp_path, *(f"{c}/{s}/{c}{s}.png" for c in ("cat", "dog") for s in ("train", "Test")))
     with pytest.raises(DataError, match=r"named like splits \(Test, train\); put the split first"):

@@ -17,6 +17,7 @@ from toco_jax.data.folders.folder_names import (
     MASK_NAMES,
     SPLIT_NAMES,
     UNLABELLED,
+    looks_like_batch,
     looks_like_split,
     plain,
 )
@@ -186,7 +187,14 @@ def _ambiguous(
                 "or write the lists train.txt and val.txt"
             )
         # Images of its own, or sub-folders with names that come again elsewhere, make it a class.
-        elif inner and "" not in inside and all(places[name] == 1 for name in inner):
+        elif (
+            inner
+            and "" not in inside
+            and (
+                all(places[name] == 1 for name in inner)
+                or (looks_like_batch(top) and not all(map(looks_like_batch, inner)))
+            )
+        ):
             messages.append(
                 f"all images of folder {top!r} lie in its sub-folders ({some(inner)}), and "
                 f"either {top!r} or these may be the classes; list the ones that you mean, one a "

@@ -22,6 +22,11 @@ _LIKE_A_SPLIT = re.compile(
     f"({'|'.join(SPLIT_NAMES)}|eval|evaluation|dev)"
     "(set|sets|data|img|imgs|image|images|split|a|b|[0-9]+)?"
 )
+# 2021, batch_1, Day2
+_LIKE_A_BATCH = re.compile(
+    "(batch|part|set|fold|group|day|session|shot|camera|cam|site|scene|seq|sequence|video|clip|run)?"
+    "[0-9]+"
+)
 
 
 def plain(name: str) -> str:
@@ -32,6 +37,11 @@ def plain(name: str) -> str:
 def looks_like_split(name: str) -> bool:
     """Whether a folder's name is one that people give to splits."""
     return _LIKE_A_SPLIT.fullmatch(plain(name)) is not None
+
+
+def looks_like_batch(name: str) -> bool:
+    """Whether a folder's name is one that people give to parts of a collection, not to a class."""
+    return _LIKE_A_BATCH.fullmatch(plain(name)) is not None
 
 
 def in_any_case(
