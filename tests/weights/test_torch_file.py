@@ -154,6 +154,8 @@ def test_allowed_names_cannot_be_misused():
         (b"\x80\x02ctorch\nFloatStorage\n)\x81.", "only be named"),
         (b"\x80\x02ctorch\nFloatStorage\nK\x01K\x02s.", "items for a dictionary"),
         (b"\x80\x02)Q.", "refers to an object outside"),
+        (b"\x80\x02cargparse\nNamespace\n)R)R.", "a constructor call without constructor"),
+        (b"\x80\x02cargparse\nNamespace\n]R.", "a constructor call without constructor"),
         (b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.", "instruction BYTEARRAY8"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -250,6 +252,7 @@ class Raw:
         (0, [2], [1]),
         (12, (), ()),
         (0, (2**40, 2**40), (0, 0)),
+        (0, (2**30,), (0,)),
     ],
 )
 def test_views_beyond_their_storage_are_refused(path, geometry):
@@ -373,11 +376,25 @@ def test_numpy_dictionary_of_older_numpy(tmp_path):
     assert out["a"] is out["b"]
 
 
+class Reconstructed:
+    """Pickles as an array of one byte and a chosen shape."""
+
+    def __init__(self, shape):
+        self.shape = shape
+
+    def __reduce__(self):
+        reconstruct, arguments, state = np.zeros(1, np.uint8).__reduce__()
+        return reconstruct, arguments, (state[0], self.shape, *state[2:])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ({"x": Creates(os.system, "touch victim")}, r"posix\.system"),
         ({"x": np.array([object()])}, r"asks for|array of objects"),
+        ({"x": np.array([1, "a"], object)}, "an array of objects is refused"),
+        ({"x": Reconstructed((2**40, 2**40))}, "1 bytes for an array of shape"),
+        ({"x": Reconstructed((2, [1]))}, "an array without type, shape or values"),
         ({"x": np.ones(2, ">f4")}, "big-endian"),
         ({"x": np.zeros(2, "c8")}, "c8"),
         ({"x": np.zeros(2, [("a", "f4")])}, "V4"),

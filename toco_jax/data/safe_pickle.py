@@ -211,6 +211,7 @@ def _fill(
         return
     if not isinstance(dtype, np.dtype) or type(data) is not bytes or not is_shape(shape):
         raise ValueError("an array without type, shape or values")
+    # Numpy compares the sizes too, but raises a MemoryError if the product is huge.
     if math.prod(shape) * dtype.itemsize != len(data):
         raise ValueError(f"{len(data)} bytes for an array of shape {shape} and type {dtype}")
     filled: Any = (version, shape, dtype, bool(fortran), data)

@@ -1,6 +1,7 @@
 """Reads the zip files of `torch.save` without torch and without running what they hold."""
 
 import contextlib
+import math
 import mmap
 import pathlib
 import struct
@@ -19,6 +20,7 @@ ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
 _CHUNK = 2**16
+_MAX_REPEATED = 2**28  # numbers in a tensor that is larger than its storage
 _STORAGES = {
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
@@ -128,6 +130,8 @@ def _view(buffer, storage: _Storage, offset: Any, shape: Any, strides: Any) -> n
             f"a tensor of shape {shape} and strides {strides} at {offset} reaches beyond its "
             f"storage of {storage.length} numbers"
         )
+    if math.prod(shape) > max(storage.length, _MAX_REPEATED):
+        raise ValueError(f"a tensor of shape {shape} that repeats {storage.length} numbers")
     size = storage.dtype.itemsize
     return np.ndarray(
         shape,
