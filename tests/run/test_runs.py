@@ -42,6 +42,8 @@ def test_what_is_no_run_is_told_as_such(run, tmp_path):
     for path, reason in ((tmp_path / "none", "it does not exist"), (tmp_path, "it has no config")):
         with pytest.raises(CheckpointError, match=f"{path} is not a run: {reason}.* such as runs/"):
             runs.load(path)
+    with pytest.raises(CheckpointError, match=r"json is a file, not a run: .*convert .*json runs/"):
+        runs.load(run / "config.json")
 
 
 def change(run, **values):

@@ -230,6 +230,11 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     """The configuration of a run's folder; raises `CheckpointError` where there is none."""
     path = workdir / CONFIG_FILE
     if not path.is_file():
+        if workdir.is_file():
+            raise CheckpointError(
+                f"{workdir} is a file, not a run: if it holds weights of a whole network, make a run "
+                f"of it with: python -m toco_jax.convert {workdir} runs/NAME"
+            )
         reason = f"it has no {CONFIG_FILE}" if workdir.exists() else "it does not exist"
         raise CheckpointError(
             f"{workdir} is not a run: {reason}; give the folder of a run, such as runs/voc, or one "
