@@ -144,6 +144,15 @@ def test_an_option_without_dashes_is_no_path(verb, words, monkeypatch, tmp_path,
     assert f"'{words[1]}' is no option: write --{words[1]}" in said
 
 
+@pytest.mark.parametrize("option", ["--limit", "--batch_size", "--threads", "--crf_classes"])
+def test_numbers_that_count_are_not_negative(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        commands.read("evaluate", ["run", f"{option}=-1"])
+    assert stopped.value.code == 2
+    said = f"error: argument {option}: -1 must be a whole number of at least 0"
+    assert capsys.readouterr().err.startswith(said)
+
+
 def test_a_file_may_be_called_like_an_option(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "every=32").touch()

@@ -356,6 +356,7 @@ def test_crf_is_a_row_of_its_own(run, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--protocol=naitve"], "'naitve'"),
+        (["--protocol=7"], "'7', and a patch has 8 pixels"),
         (["--protocol=32", "--pseudo_labels=x"], "needs native"),
         (["--split=test", "--protocol=32"], "test"),
         (["--root=/nowhere", "--protocol=32"], "/nowhere"),

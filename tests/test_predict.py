@@ -386,3 +386,5 @@ def test_odd_file_names_and_a_reader_that_leaves_lose_nothing(tmp_path):
 def test_options_out_of_range_are_no_defects(run):
     with pytest.raises(UserError, match="source='depth'"):
         Segmenter(run, source="depth")
+    with pytest.raises(UserError, match=r"crf refines the decoder's mask, .* made from 'cam'"):
+        Segmenter(run, source="cam", crf=True)

@@ -1,6 +1,9 @@
 """A run loaded on another machine than its own, and without its classes' names."""
 
+import errno
+import io
 import json
+import os
 import pathlib
 import shutil
 
@@ -44,6 +47,26 @@ def test_what_is_no_run_is_told_as_such(run, tmp_path):
             runs.load(path)
     with pytest.raises(CheckpointError, match=r"json is a file, not a run: .*convert .*json runs/"):
         runs.load(run / "config.json")
+
+
+def test_a_run_without_a_checkpoint_is_told_as_such(run):
+    shutil.rmtree(run / "checkpoints" / "0")
+    with pytest.raises(CheckpointError, match="run has no checkpoint yet: train it first"):
+        runs.load(run)
+
+
+@pytest.mark.parametrize("name", ["config.json", "meta/metadata", "_METADATA"])
+def test_a_file_that_may_not_be_read_is_not_called_damaged(run, name, monkeypatch):
+    opened = io.open
+
+    def refused(file, *args, **kwargs):
+        if str(file).endswith(name):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
+        return opened(file, *args, **kwargs)
+
+    monkeypatch.setattr(io, "open", refused)
+    with pytest.raises(PermissionError):
+        runs.load(run)
 
 
 def change(run, **values):

@@ -69,7 +69,7 @@ def evaluate(
     """
     run = run if isinstance(run, runs.Run) else runs.load(run, report=report)
     names, extras = parse(protocols, run.config.crop_size), extras or Extras()
-    _check(extras, names)
+    _check(extras, names, run.model.backbone.patch)
     out = None if out is None else pathlib.Path(out)
     source = _open(run, root, split, mask_foreground, report)
     for option, folder in (("--out", out), ("--pseudo_labels", extras.pseudo_labels)):
@@ -99,7 +99,12 @@ def evaluate(
     return scores
 
 
-def _check(extras: Extras, names: tuple[str, ...]) -> None:
+def _check(extras: Extras, names: tuple[str, ...], patch: int) -> None:
+    for name in names:
+        if name.isdecimal() and int(name) < patch:
+            raise EvaluationError(
+                f"--protocol has {name!r}, and a patch has {patch} pixels: use at least {patch}"
+            )
     if extras.pseudo_labels is not None and NATIVE not in names:
         raise EvaluationError("--pseudo_labels needs native among the --protocol names")
     if extras.refine not in REFINERS:

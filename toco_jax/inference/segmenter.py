@@ -72,7 +72,8 @@ class Segmenter:
 
     Raises:
         CheckpointError: there is no run.
-        UserError: the source is unknown, or a number is out of range.
+        UserError: the source is unknown, a number is out of range, or `crf` does not go with the
+            source.
     """
 
     def __init__(
@@ -89,6 +90,11 @@ class Segmenter:
     ):
         if source not in SOURCES:
             raise UserError(f"source={source!r} must be one of {', '.join(SOURCES)}")
+        if crf and source != "seg":
+            raise UserError(
+                f"crf refines the decoder's mask, but masks are made from {source!r}: omit crf, or "
+                "make them from 'seg'"
+            )
         if not 0 <= threshold <= 1:
             raise UserError(f"threshold={threshold} must lie in 0..1")
         if max_side is not None and max_side < 1:

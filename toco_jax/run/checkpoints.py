@@ -232,8 +232,8 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     if not path.is_file():
         if workdir.is_file():
             raise CheckpointError(
-                f"{workdir} is a file, not a run: if it holds weights of a whole network, make a run "
-                f"of it with: python -m toco_jax.convert {workdir} runs/NAME"
+                f"{workdir} is a file, not a run: if it holds weights of a network, make a run "
+                f"of it with: toco convert {workdir} runs/NAME"
             )
         reason = f"it has no {CONFIG_FILE}" if workdir.exists() else "it does not exist"
         raise CheckpointError(
@@ -242,6 +242,8 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError:
+        raise
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): restore it from a copy") from error
     if not isinstance(values, dict) or not {"backbone", "num_classes"} <= values.keys():
@@ -288,9 +290,11 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     if not (path / _FOLDER).is_dir():
         raise CheckpointError(f"{path} has no checkpoint yet: train it first")
     steps = sorted(int(p.name) for p in (path / _FOLDER).iterdir() if p.name.isdecimal())
-    step = steps[-1] if step is None and steps else step
+    if not steps:
+        raise CheckpointError(f"{path} has no checkpoint yet: train it first")
+    step = steps[-1] if step is None else step
     if step not in steps:
-        raise CheckpointError(f"{path} has no checkpoint {step or ''}: it holds steps {steps}")
+        raise CheckpointError(f"{path} has no checkpoint {step}: it holds steps {steps}")
     try:
         state, meta = stored.read(path / _FOLDER / str(step))
     except DamagedCheckpointError as error:

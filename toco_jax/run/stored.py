@@ -50,6 +50,8 @@ def _verify(folder: pathlib.Path) -> None:
         name = pathlib.Path(error.filename).relative_to(folder).as_posix()
         if name != CHECKSUMS_FILE:  # checkpoints of before there were checksums have none
             raise DamagedCheckpointError(f"{folder} is damaged: {name} is missing") from error
+    except PermissionError:  # which says nothing about the content
+        raise
     except (OSError, ValueError, AttributeError) as error:
         raise DamagedCheckpointError(f"{folder} is damaged: {error}") from error
 
@@ -66,6 +68,7 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         DamagedCheckpointError: a file is missing or cut, or holds other bytes than were saved. Of
             older checkpoints, which have no checksums, only what cannot be read is noticed.
+        PermissionError: the user may not read a file.
     """
     folder = folder.resolve()  # orbax wants absolute paths
     _verify(folder)
@@ -76,6 +79,8 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         args = ocp.args.PyTreeRestore(restore_args=as_numpy)
         return handler.restore(folder / "state", args=args), meta
+    except PermissionError:
+        raise
     # What orbax and its libraries raise where files are missing, cut or not what they were.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]

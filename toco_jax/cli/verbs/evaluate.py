@@ -16,7 +16,7 @@ import pathlib
 import sys
 
 from toco_jax.cli import commands, process
-from toco_jax.cli.parser import Parser
+from toco_jax.cli.parser import Parser, whole_number
 
 SET_UP = (process.log_errors_only, process.keep_programs)
 
@@ -34,11 +34,11 @@ def add_arguments(parser: Parser) -> None:
         metavar="NAMES",
         help="protocols, with commas (default: the training's size,native,crf)",
     )
-    add("--limit", type=int, default=0, help="first images of the split; 0 for all")
-    add("--batch_size", type=int, default=0, help="images per batch; 0 for a guess")
+    add("--limit", type=whole_number(0), default=0, help="first images of the split; 0 for all")
+    add("--batch_size", type=whole_number(0), default=0, help="images per batch; 0 for a guess")
     add(
         "--threads",
-        type=int,
+        type=whole_number(0),
         default=0,
         dest="num_threads",
         help="threads, and CRF processes; 0 for one per core",
@@ -51,7 +51,7 @@ def add_arguments(parser: Parser) -> None:
     add(
         "--crf_classes",
         metavar="K",
-        type=int,
+        type=whole_number(0),
         default=0,
         help="approximate CRF on the K likeliest classes; 0 for all",
     )
