@@ -59,13 +59,10 @@ def test_multi_scale_golden(golden, deit_tiny, name, stride):
 
 def test_made_up_cams_golden(golden):
     data = golden("cam_utils")
-    cam = channels_last(data["made/cam"])
-    cls_label = data["made/cls_label"]
-    box = data["made/img_box"].astype(np.int32)
-    valid_cam = cam * cls_label[:, None, None]
-    np.testing.assert_array_equal(valid_cam, channels_last(data["made/valid_cam"]))
-
-    label = cams.cam_to_label(jnp.asarray(cam), jnp.asarray(cls_label), bkg_thre=0.5)
+    cam = jnp.asarray(channels_last(data["made/cam"]))
+    cls_label = jnp.asarray(data["made/cls_label"])
+    box = jnp.asarray(data["made/img_box"].astype(np.int32))
+    label = cams.cam_to_label(cam, cls_label, bkg_thre=0.5)
     np.testing.assert_array_equal(label, data["made/label_nobox"])
     inside = cams.inside_box(box, label.shape[1:])
     np.testing.assert_array_equal(jnp.where(inside, label, 255), data["made/label_box"])
@@ -91,38 +88,37 @@ def test_numpy_in_numpy_out():
 
 
 def test_labels_by_hand():
-    cam = np.array([0.1, 0.25, 0.4, 0.6, 0.7, 0.8], np.float32).reshape(1, 1, 6, 1)
-    cam = np.concatenate([cam, np.ones_like(cam)], axis=-1)
-    cls_label = np.array([[1.0, 0.0]], np.float32)
-    whole = np.array([[0, 1, 0, 6]])
+    cam = jnp.array([0.1, 0.25, 0.4, 0.6, 0.7, 0.8]).reshape(1, 1, 6, 1)
+    cam = jnp.concatenate([cam, jnp.ones_like(cam)], axis=-1)
+    cls_label = jnp.array([[1.0, 0.0]])
+    whole = jnp.array([[0, 1, 0, 6]])
     evaluation = cams.cam_to_label(cam, cls_label, bkg_thre=0.5)
     assert evaluation.ravel().tolist() == [0, 0, 0, 1, 1, 1]
     training = cams.cam_to_pseudo_label(cam, cls_label, whole, **VOC)
     assert training.ravel().tolist() == [0, 0, 255, 255, 255, 1]
     roi_mask = cams.cam_to_roi_mask(cam, cls_label, high_thre=0.7, low_thre=0.25)
     assert roi_mask.ravel().tolist() == [0, 0, 1, 1, 2, 2]
-    boxed = cams.cam_to_pseudo_label(cam, cls_label, np.array([[0, 1, 1, 5]]), **VOC)
+    boxed = cams.cam_to_pseudo_label(cam, cls_label, jnp.array([[0, 1, 1, 5]]), **VOC)
     assert boxed.ravel().tolist() == [255, 0, 255, 255, 255, 255]
 
 
 def test_labels_of_the_present_classes_are_those_of_all():
     rng = np.random.default_rng(3)
-    cam = rng.random((3, 6, 5, 9), dtype=np.float32)
-    cls_label = np.zeros((3, 9), np.float32)
-    cls_label[0, [8, 2]] = cls_label[1, 4] = 1
-    box = np.array([[0, 6, 1, 5]] * 3)
-    class_ids, present = cams.present_classes(jnp.asarray(cls_label), 3)
+    cam = jnp.asarray(rng.random((3, 6, 5, 9), dtype=np.float32))
+    cls_label = jnp.zeros((3, 9)).at[[0, 0, 1], [8, 2, 4]].set(1)
+    box = jnp.array([[0, 6, 1, 5]] * 3)
+    class_ids, present = cams.present_classes(cls_label, 3)
     assert class_ids.shape == (3, 3)
     assert class_ids[0, :2].tolist() == [2, 8]
     assert class_ids[1, 0] == 4
-    some = cams.of_classes(jnp.asarray(cam), class_ids)
+    some = cams.of_classes(cam, class_ids)
     np.testing.assert_array_equal(some[0, ..., 1], cam[0, ..., 8])
     assert present.tolist() == [[1, 1, 0], [1, 0, 0], [0, 0, 0]]
     label = cams.cam_to_pseudo_label(some, present, box, **VOC)
     expected = cams.cam_to_pseudo_label(cam, cls_label, box, **VOC)
     assert set(np.unique(expected)) == {0, 3, 5, 9, 255}
     np.testing.assert_array_equal(cams.to_class_labels(label, class_ids), expected)
-    assert cams.present_classes(jnp.asarray(cls_label), 20)[0].shape == (3, 9)
+    assert cams.present_classes(cls_label, 20)[0].shape == (3, 9)
 
 
 def test_affinity_by_hand():
@@ -153,21 +149,19 @@ def test_mirror_and_scales_of_a_known_cam():
         return images[..., :2], -images[..., :2]
 
     rng = np.random.default_rng(1)
-    image = rng.random((1, 8, 8, 3), dtype=np.float32)
-    cam, aux_cam = cams.multi_scale_cams(cam_fn, jnp.asarray(image), scales=(1.0,))
+    image = jnp.asarray(rng.random((1, 8, 8, 3), dtype=np.float32))
+    cam, aux_cam = cams.multi_scale_cams(cam_fn, image, scales=(1.0,))
     np.testing.assert_allclose(cam, cams.normalize_cam(image[..., :2]), rtol=1e-6)
     np.testing.assert_array_equal(aux_cam, np.zeros_like(aux_cam))
-    twice, _ = cams.multi_scale_cams(
-        cam_fn, jnp.asarray(image), scales=(1.0,), unscaled=cam_fn(jnp.asarray(image))
-    )
+    twice, _ = cams.multi_scale_cams(cam_fn, image, scales=(1.0,), unscaled=cam_fn(image))
     np.testing.assert_array_equal(cam, twice)
     # What the caller has is taken as it is, and at scale 1 alone.
     unscaled = (10 * image[..., :2], image[..., :2])
-    given = cams.multi_scale_cams(cam_fn, jnp.asarray(image), scales=(1.0,), unscaled=unscaled)
+    given = cams.multi_scale_cams(cam_fn, image, scales=(1.0,), unscaled=unscaled)
     for value, maps in zip(given, unscaled, strict=True):
         np.testing.assert_allclose(value, cams.normalize_cam(maps), rtol=1e-5)
     half = [
-        cams.multi_scale_cams(cam_fn, jnp.asarray(image), scales=(0.5,), unscaled=chosen)[0]
+        cams.multi_scale_cams(cam_fn, image, scales=(0.5,), unscaled=chosen)[0]
         for chosen in (None, unscaled)
     ]
     np.testing.assert_array_equal(*half)

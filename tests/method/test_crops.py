@@ -68,10 +68,10 @@ def test_no_room_is_an_error():
 
 
 def test_crops_and_flags_by_hand():
-    image = np.arange(2 * 6 * 6 * 1).reshape(2, 6, 6, 1).astype(np.uint8)
-    roi_mask = np.zeros((2, 6, 6), np.int32)
-    roi_mask[0, 0, 0] = 1  # 1 of 4 pixels: mean 0.25, foreground
-    roi_mask[1, 4:, 4:] = 2
+    image = jnp.arange(2 * 6 * 6 * 1, dtype=jnp.uint8).reshape(2, 6, 6, 1)
+    roi_mask = jnp.zeros((2, 6, 6), jnp.int32)
+    roi_mask = roi_mask.at[0, 0, 0].set(1)  # 1 of 4 pixels: mean 0.25, foreground
+    roi_mask = roi_mask.at[1, 4:, 4:].set(2)
     origins = jnp.array([[[0, 0], [3, 2]], [[4, 4], [0, 3]]])
     cut, positive = crops.crop_and_flag(image, roi_mask, origins, size=2)
     np.testing.assert_array_equal(cut[0, 1], image[0, 3:5, 2:4])
@@ -80,10 +80,10 @@ def test_crops_and_flags_by_hand():
 
 
 def test_flag_threshold_is_a_fifth():
-    roi_mask = np.zeros((1, 5, 5), np.int32)
-    roi_mask[0, 0] = 1  # exactly 0.2 in the mean: still background
+    roi_mask = jnp.zeros((1, 5, 5), jnp.int32)
+    roi_mask = roi_mask.at[0, 0].set(1)  # exactly 0.2 in the mean: still background
     _, at = crops.crop_and_flag(roi_mask[..., None], roi_mask, jnp.zeros((1, 1, 2), int), size=5)
-    roi_mask[0, 1, 0] = 1
+    roi_mask = roi_mask.at[0, 1, 0].set(1)
     _, above = crops.crop_and_flag(roi_mask[..., None], roi_mask, jnp.zeros((1, 1, 2), int), size=5)
     assert not at[0, 0]
     assert above[0, 0]
@@ -91,7 +91,7 @@ def test_flag_threshold_is_a_fifth():
 
 def test_golden_flags(golden):
     data = golden("train_step")
-    roi_mask = data["roi_mask"].astype(np.int32)
-    origins = data["crop_index"].astype(np.int32)
+    roi_mask = jnp.asarray(data["roi_mask"].astype(np.int32))
+    origins = jnp.asarray(data["crop_index"].astype(np.int32))
     _, positive = crops.crop_and_flag(roi_mask[..., None], roi_mask, origins, size=96)
     np.testing.assert_array_equal(positive, data["flags"][:, 2:])

@@ -343,7 +343,7 @@ EQUIVALENT = {
         ): "a resize reads the first two entries alone, and one to the same size changes nothing",
         (
             "multi_scale_cams",
-            "totals = [0.0, 0.0] -> totals = [ -1.0, 0.0]",
+            "totals: list = [0.0, 0.0] -> totals: list = [ -1.0, 0.0]",
         ): "the smallest value is subtracted afterwards",
         (
             "to_class_labels",

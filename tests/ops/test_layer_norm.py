@@ -23,7 +23,8 @@ def test_value_and_gradient(dtype):
 
     def flax(x, scale, bias):
         norm = nn.LayerNorm(epsilon=EPS, use_fast_variance=False, dtype=dtype)
-        return norm.apply({"params": {"scale": scale, "bias": bias}}, x)
+        with jax.numpy_dtype_promotion("standard"):
+            return norm.apply({"params": {"scale": scale, "bias": bias}}, x)
 
     def loss(norm):
         def weighted(*args):

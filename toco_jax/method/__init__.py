@@ -1,1 +1,1 @@
-"""The poster: maps, crops, refinement, losses, and the figure that joins them."""
+"""The method of the poster: CAMs, crops, refinement, losses, and the figure that joins them."""

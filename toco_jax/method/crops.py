@@ -2,26 +2,31 @@
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Int, Int32, Key, Shaped
 
-# A crop whose region mask is at most this in the mean shows background: a negative.
+# A crop is a negative if the mean of the region mask over it is at most this.
 NEGATIVE_MEAN = 0.2
 
 
-def sample_crop_origins(key: jax.Array, roi_mask: jax.Array, *, num: int, size: int) -> jax.Array:
-    """Top-left corners of `num` distinct crops per image.
+def sample_crop_origins(
+    key: Key[Array, ""] | Key[Array, " b"], roi_mask: Int[Array, "b h w"], *, num: int, size: int
+) -> Int32[Array, "b {num} 2"]:
+    """Draws the top-left corners of `num` different crops of each image.
 
-    Crops are centred on pixels drawn uniformly from those that are not confident foreground
-    (region 0 or 1) and whose crop lies inside; from all such positions when fewer than `num` are.
+    The centre of a crop is drawn uniformly from the pixels that are background or uncertain (region
+    0 or 1) and whose crop lies inside the image. If an image has fewer than `num` of these, all
+    positions whose crop lies inside take part.
 
     Args:
-        key: PRNG key, or one key per image `[B]`, so that an image's draw does not depend on the
-            batch around it.
-        roi_mask: regions `[B, H, W]` in {0, 1, 2}.
+        key: one PRNG key for the batch, or one for each image, so that what is drawn for an image
+            does not depend on the others.
+        roi_mask: regions 0, 1 and 2 of `cams.cam_to_roi_mask`.
         num: crops per image.
         size: side of a crop in pixels.
 
     Returns:
-        `[B, num, 2]` int32 pairs (row, column) in `[0, H - size) x [0, W - size)`.
+        Pairs (row, column) in `[0, H - size) x [0, W - size)`.
 
     Raises:
         ValueError: the image has fewer than `num` positions for a crop of that size.
@@ -44,22 +49,26 @@ def sample_crop_origins(key: jax.Array, roi_mask: jax.Array, *, num: int, size: 
 
 
 def crop_and_flag(
-    images: jax.Array, roi_mask: jax.Array, origins: jax.Array, *, size: int
-) -> tuple[jax.Array, jax.Array]:
-    """Cuts crops and tells which of them show foreground.
+    images: Shaped[Array, "b h w ..."],
+    roi_mask: Int[Array, "b h w"],
+    origins: Int[Array, "b n 2"],
+    *,
+    size: int,
+) -> tuple[Shaped[Array, "b n {size} {size} ..."], Bool[Array, "b n"]]:
+    """Cuts crops out of images and tells which of them show foreground.
 
     Args:
-        images: `[B, H, W, ...]`.
-        roi_mask: regions `[B, H, W]` in {0, 1, 2}.
-        origins: top-left corners `[B, num, 2]`.
+        images: images, or maps, of any dtype.
+        roi_mask: regions 0, 1 and 2 of `cams.cam_to_roi_mask`.
+        origins: top-left corners (row, column) of the crops.
         size: side of a crop in pixels.
 
     Returns:
-        Crops `[B, num, size, size, ...]` and `positive [B, num]` booleans, False where the mean of
-        the region mask over the crop is at most 0.2.
+        The crops; and `positive`, False where the mean of the region mask over the crop is at most
+        0.2.
     """
 
-    def cut(image: jax.Array, origin: jax.Array) -> jax.Array:
+    def cut(image: Array, origin: Array) -> Array:
         start = (origin[0], origin[1]) + (0,) * (image.ndim - 2)
         return jax.lax.dynamic_slice(image, start, (size, size, *image.shape[2:]))
 

@@ -1,11 +1,14 @@
 """The loss terms of ToCo, each a function from arrays to a float32 scalar (paper, section 3).
 
-Sets may be empty: an empty set contributes 0 and a finite gradient. Where the released code and the
-paper's formula differ the released code is followed, for the published numbers come from it.
+A term over an empty set of pixels, patches or crops is 0 and has a finite gradient. Where the
+released code and the paper's formula differ, the released code is followed, because the published
+numbers come from it.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Float32, Int, Num
 
 from toco_jax.method.cams import IGNORE_INDEX, inside_box
 from toco_jax.ops.permutohedral import bilateral_filter_images
@@ -14,8 +17,10 @@ from toco_jax.ops.resize import resize
 _HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def multilabel_soft_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Sigmoid cross-entropy of `logits [..., C]` against `labels [..., C]` of 0 and 1, averaged."""
+def multilabel_soft_margin(
+    logits: Float[Array, "*b c"], labels: Float[Array, "*b c"]
+) -> Float32[Array, ""]:
+    """Mean over images and classes of the sigmoid cross-entropy; labels are 0 or 1."""
     logits = logits.astype(jnp.float32)
     log_likelihood = labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(
         -logits
@@ -23,15 +28,19 @@ def multilabel_soft_margin(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return -log_likelihood.mean()
 
 
-def patch_token_contrast(patch_tokens: jax.Array, affinity: jax.Array) -> jax.Array:
-    """Pulls patches of one pseudo class together and pushes others apart (paper, section 3.3).
+def patch_token_contrast(
+    patch_tokens: Float[Array, "b n d"], affinity: Int[Array, "b n n"]
+) -> Float32[Array, ""]:
+    """Pulls patches of the same pseudo class together and pushes others apart (paper, section 3.3).
 
-    With `c = |cos|`: `0.5 (1 - sum_pos c / (n_pos + 1)) + 0.5 sum_neg c / (n_neg + 1)`. The paper's
-    equation has the signed cosine and neither the halves nor the ones.
+    With `c = |cos|` of two patch tokens, the loss is
+    `0.5 (1 - sum_pos c / (n_pos + 1)) + 0.5 sum_neg c / (n_neg + 1)`; sums and counts run over the
+    pairs of all images. The paper's equation has the signed cosine, and neither the halves nor the
+    ones.
 
     Args:
-        patch_tokens: `[B, N, D]`; sums and counts run over all `B` images.
-        affinity: `[B, N, N]` with 1 positive, 0 negative, 255 ignored.
+        patch_tokens: one token per patch.
+        affinity: 1 for positive pairs, 0 for negative ones, 255 for those that are ignored.
     """
     tokens = patch_tokens.astype(jnp.float32)
     square = jnp.sum(tokens * tokens, axis=-1, keepdims=True)
@@ -42,25 +51,33 @@ def patch_token_contrast(patch_tokens: jax.Array, affinity: jax.Array) -> jax.Ar
     # Unlike `jnp.abs`, flat at 0: a zero token must not receive a gradient of 1 / 1e-8.
     similarity = cosine * jax.lax.stop_gradient(jnp.sign(cosine))
     positive, negative = affinity == 1, affinity == 0
-    pull = jnp.sum(similarity * positive) / (jnp.sum(positive) + 1)
-    push = jnp.sum(similarity * negative) / (jnp.sum(negative) + 1)
-    return 0.5 * (1 - pull) + 0.5 * push
+
+    def mean_over(pairs: Array) -> Array:
+        total = jnp.sum(similarity * pairs.astype(jnp.float32))
+        return total / (jnp.sum(pairs) + 1).astype(jnp.float32)
+
+    return 0.5 * (1 - mean_over(positive)) + 0.5 * mean_over(negative)
 
 
 def class_token_contrast(
-    student: jax.Array, teacher: jax.Array, positive: jax.Array, *, temperature: float
-) -> jax.Array:
-    """InfoNCE between global and local class tokens (paper, section 3.4).
+    student: Float[Array, "v b e"],
+    teacher: Float[Array, "2 b e"],
+    positive: Bool[Array, "b v"] | Num[Array, "b v"],
+    *,
+    temperature: float,
+) -> Float32[Array, ""]:
+    """InfoNCE between the class tokens of global views and of crops (paper, section 3.4).
 
-    For a teacher view `p` and positives `q+`: `-log(s+ / (s+ + S- + 1e-4))` with
-    `s = exp(p . q / temperature)` and `S-` the sum over negatives, summed over the positives, plus
-    one term with `s+ = 1`; over `2 (n_pos + 1e-4)`, summed over teacher views and averaged over
-    images. Computed in log space: finite for any dot products. The paper has no extra term.
+    For a teacher view `p` and a student view `q`, let `s = exp(p . q / temperature)`, and `S-` the
+    sum of `s` over the image's negatives. Each positive contributes `-log(s / (s + S- + 1e-4))`,
+    and there is one extra contribution with `s = 1`. The sum over positives and teacher views,
+    divided by `2 (n_pos + 1e-4)`, is averaged over images. It is computed from logarithms and so
+    finite for any tokens. The paper does not have the extra contribution.
 
     Args:
-        student: `[V, B, E]`, global views first.
-        teacher: `[2, B, E]`.
-        positive: `[B, V]` of 0 and 1, or booleans.
+        student: projections of the V views of each image, global views first.
+        teacher: the teacher's projections of the two global views.
+        positive: which views show foreground, 0 or 1.
         temperature: tau > 0.
     """
     student, teacher = student.astype(jnp.float32), teacher.astype(jnp.float32)
@@ -75,59 +92,67 @@ def class_token_contrast(
     per_view = jnp.where(positive[None], jnp.logaddexp(logits, log_negative) - logits, 0.0)
     extra = jnp.logaddexp(0.0, log_negative[..., 0])
     per_image = (per_view.sum(axis=-1) + extra).sum(axis=0)  # [B]
-    return jnp.mean(per_image / (2 * (positive.sum(axis=1) + 1e-4)))
+    num_positive = positive.sum(axis=1).astype(jnp.float32)  # [B]
+    return jnp.mean(per_image / (2 * (num_positive + 1e-4)))
 
 
 def segmentation(
-    seg_logits: jax.Array, pseudo_label: jax.Array, *, ignore_index: int = IGNORE_INDEX
-) -> jax.Array:
-    """Cross-entropy: the mean over background and the mean over foreground pixels, averaged.
+    seg_logits: Float[Array, "b h w l"],
+    pseudo_label: Int[Array, "b h w"],
+    *,
+    ignore_index: int = IGNORE_INDEX,
+) -> Float32[Array, ""]:
+    """Cross-entropy, averaged over background and over foreground pixels separately.
+
+    The loss is half the sum of the two means. The mean over no pixels is 0.
 
     Args:
-        seg_logits: `[B, H, W, K]`, background at 0.
-        pseudo_label: `[B, H, W]` in 0..K-1 and `ignore_index`. A side without pixels gives 0.
+        seg_logits: one channel per label, background first.
+        pseudo_label: labels in 0..L-1, and `ignore_index`.
         ignore_index: label of pixels that are left out.
     """
     log_probs = jax.nn.log_softmax(seg_logits.astype(jnp.float32), axis=-1)
     valid = pseudo_label != ignore_index
     target = jnp.where(valid, pseudo_label, 0)
-    # Not a gather: its gradient would be a scatter over the whole map.
+    # Not a gather, whose gradient would be a scatter over the whole map.
     is_target = jax.nn.one_hot(target, log_probs.shape[-1], dtype=bool)
     nll = -jnp.sum(jnp.where(is_target, log_probs, 0), axis=-1)
     background, foreground = valid & (target == 0), valid & (target != 0)
 
-    def mean_over(mask: jax.Array) -> jax.Array:
-        return jnp.sum(nll * mask) / jnp.maximum(jnp.sum(mask), 1)
+    def mean_over(pixels: Array) -> Array:
+        total = jnp.sum(nll * pixels.astype(jnp.float32))
+        return total / jnp.maximum(jnp.sum(pixels), 1).astype(jnp.float32)
 
     return 0.5 * (mean_over(background) + mean_over(foreground))
 
 
 def dense_energy(
-    image: jax.Array,
-    seg_logits: jax.Array,
-    pseudo_label: jax.Array,
-    valid_box: jax.Array,
+    image: Num[Array, "b h w 3"],
+    seg_logits: Float[Array, "b h w l"],
+    pseudo_label: Int[Array, "b h w"],
+    valid_box: Int[Array, "b 4"],
     *,
     sigma_rgb: float = 15.0,
     sigma_xy: float = 100.0,
     scale: float = 0.5,
     weight: float = 1e-7,
     unrolled: bool = False,
-) -> jax.Array:
-    """Gated dense CRF energy: similar pixels should agree (Tang et al., ECCV 2018).
+) -> Float32[Array, ""]:
+    """Gated dense CRF energy: pixels alike in colour and near each other should get the same label.
 
-    At `scale` of the image's size, with `S` the probabilities inside the valid box and `A` their
-    bilateral filtering, `-weight / B * <S, gate A>`. The gate is 1 minus the largest probability, 1
-    where the label is ignored, and is a constant: the gradient is `-2 weight / B * gate A`.
+    Let `S` be the probabilities inside the valid box, on maps of `scale` times the image's size,
+    and `A` the result of filtering them with a bilateral kernel. The energy is
+    `-weight / B * <S, gate A>` and its gradient `-2 weight / B * gate A` (Tang et al., ECCV 2018).
+    The gate is constant: 1 minus a pixel's largest probability, or 1 where the label is ignored.
 
     Args:
-        image: `[B, H, W, 3]` in 0..255.
-        seg_logits: `[B, H, W, K]`.
-        pseudo_label: `[B, H, W]`.
-        valid_box: `[B, 4]` in the image's pixels.
-        sigma_rgb: colour bandwidth in grey levels.
-        sigma_xy: position bandwidth in pixels of the full size.
-        scale: the energy is taken on maps of this share of the size, rounded down.
+        image: colours in 0..255.
+        seg_logits: one channel per label.
+        pseudo_label: labels; only which of them are 255 matters.
+        valid_box: the part of the image that is not padding.
+        sigma_rgb: standard deviation of the kernel in grey levels.
+        sigma_xy: standard deviation of the kernel in pixels of the full size.
+        scale: size of the maps over the size of the image; sizes are rounded down.
         weight: factor of the energy.
         unrolled: see `bilateral_filter_images`.
     """
@@ -149,7 +174,7 @@ def dense_energy(
         unrolled=unrolled,
     )
     energy = jnp.sum(inside * jax.lax.stop_gradient(gate * filtered))
-    # The energy is quadratic in the probabilities: with the filtered side held constant, its value
-    # once and its gradient twice.
+    # The energy is quadratic in the probabilities, and the filtered factor is held constant: the
+    # gradient is twice that of the product, the value is not.
     energy = 2 * energy - jax.lax.stop_gradient(energy)
     return -weight / image.shape[0] * energy

@@ -1,7 +1,8 @@
-"""Pixel-adaptive refinement of class maps and the pseudo label made from it (paper, section 3.2).
+"""Pixel-adaptive refinement (PAR) of class maps, and the pseudo label made from it.
 
-Each pixel's class scores move towards those of 48 neighbours, weighted by how alike the colours are
-(Ru et al., AFA, CVPR 2022). The weights depend on the image alone and are computed once.
+In each iteration a pixel's class scores become a weighted mean of those of 48 neighbours, in which
+neighbours of a similar colour weigh more (Ru et al., AFA, CVPR 2022; paper, section 3.2). The
+weights depend on the image alone and are computed once.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32, Float64, Int, Int32, Num, UInt8
 
 from toco_jax.method import cams
 from toco_jax.models.network import IMAGE_MEAN, IMAGE_STD
@@ -25,13 +28,13 @@ _DIRECTIONS = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, d
 OFFSETS = tuple((d * dy, d * dx) for d in DILATIONS for dy, dx in _DIRECTIONS)
 
 
-def neighbour_distances() -> np.ndarray:
-    """Distance of each of the 48 neighbours, float64 `[48]`: the dilation times 1 or sqrt 2."""
+def neighbour_distances() -> Float64[np.ndarray, "48"]:
+    """Distances of the 48 neighbours in pixels: the dilation times 1 or the square root of 2."""
     return np.array([np.hypot(dy, dx) for dy, dx in OFFSETS])
 
 
-def _neighbour_fn(x: jax.Array, *, unrolled: bool) -> Callable:
-    """From an offset `(dy, dx)` to the neighbours of `x [B, C, H, W]` there, borders repeated."""
+def _neighbour_fn(x: Num[Array, "b c h w"], *, unrolled: bool) -> Callable[[Any], Array]:
+    """Function from an offset `(dy, dx)` to `x` shifted by it, with the border pixels repeated."""
     padded = jnp.pad(x, ((0, 0), (0, 0), (_REACH, _REACH), (_REACH, _REACH)), mode="edge")
     if unrolled:
         # A compiler would fuse the repeating of borders into the reading of each neighbour.
@@ -41,8 +44,8 @@ def _neighbour_fn(x: jax.Array, *, unrolled: bool) -> Callable:
     )
 
 
-def _scan(step: Callable, init: jax.Array, *arrays, unrolled: bool) -> tuple[jax.Array, Any]:
-    """`jax.lax.scan` over the neighbours and what `arrays` hold of them, or all steps in a row."""
+def _scan(step: Callable, init: Array, *arrays: Any, unrolled: bool) -> tuple[Array, Any]:
+    """`jax.lax.scan` over the offsets and entries of `arrays`; a Python loop if `unrolled`."""
     if not unrolled:
         return jax.lax.scan(step, init, (jnp.asarray(OFFSETS), *arrays))
     outputs = []
@@ -52,25 +55,24 @@ def _scan(step: Callable, init: jax.Array, *arrays, unrolled: bool) -> tuple[jax
     return init, None if outputs[0] is None else jnp.stack(outputs)
 
 
-def _sum(term: Callable, like: jax.Array, *arrays, unrolled: bool) -> jax.Array:
-    """Sum of `term(offset, *arrays_there)` over the neighbours."""
+def _sum(term: Callable, like: Array, *arrays: Any, unrolled: bool) -> Array:
+    """Sum of `term(offset, *entries)` over the offsets and their entries of `arrays`."""
 
-    def add(total: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
+    def add(total: Array, inputs: tuple) -> tuple[Array, None]:
         return total + term(*inputs), None
 
     return _scan(add, jnp.zeros_like(like), *arrays, unrolled=unrolled)[0]
 
 
-def affinity(image: jax.Array, *, unrolled: bool) -> jax.Array:
+def affinity(image: Float[Array, "b h w 3"], *, unrolled: bool) -> Float32[Array, "48 b h w"]:
     """Weights of the 48 neighbours of each pixel.
 
     Args:
-        image: `[B, H, W, 3]` in [0, 1].
+        image: colours in [0, 1].
         unrolled: see `refine`.
 
     Returns:
-        `[48, B, H, W]` float32: a softmax over colour differences plus 0.01 times one over
-        distances.
+        A softmax over the neighbours' colour differences, plus 0.01 times one over their distances.
     """
     pixel = jnp.moveaxis(image.astype(jnp.float32), -1, 1)  # [B, 3, H, W]
     neighbour, num = _neighbour_fn(pixel, unrolled=unrolled), len(OFFSETS)
@@ -78,12 +80,12 @@ def affinity(image: jax.Array, *, unrolled: bool) -> jax.Array:
     squares = _sum(lambda offset: (neighbour(offset) - mean) ** 2, pixel, unrolled=unrolled)
     bandwidth = _BANDWIDTH * (jnp.sqrt(squares / (num - 1)) + _EPS)
 
-    def logit_of(offset) -> jax.Array:
+    def logit_of(offset: Any) -> Array:
         red, green, blue = jnp.moveaxis(((neighbour(offset) - pixel) / bandwidth) ** 2, 1, 0)
-        # Not `mean`: a reduction over three channels is no vector instruction on a CPU.
+        # Not `mean`: XLA does not vectorise a reduction over three channels on a CPU.
         return -(red + green + blue) / 3
 
-    def more(largest: jax.Array, inputs: tuple) -> tuple[jax.Array, jax.Array]:
+    def more(largest: Array, inputs: tuple) -> tuple[Array, Array]:
         logit = logit_of(*inputs)
         return jnp.maximum(largest, logit), logit
 
@@ -100,34 +102,34 @@ def affinity(image: jax.Array, *, unrolled: bool) -> jax.Array:
 
 
 def refine(
-    image: jax.Array,
-    masks: jax.Array,
+    image: Float[Array, "b h w 3"],
+    masks: Float[Array, "b _ _ k"],
     *,
     num_iterations: int = NUM_ITERATIONS,
     unrolled: bool = False,
-) -> jax.Array:
-    """Propagates class maps along the image's own structure.
+) -> Float32[Array, "b h w k"]:
+    """Smooths class maps within regions of similar colour.
 
     Args:
-        image: `[B, H, W, 3]` in [0, 1].
-        masks: `[B, h, w, K]`, resized to the image with corners aligned when the sizes differ.
-        num_iterations: propagation steps.
-        unrolled: all neighbours in one program, as an accelerator likes it, rather than one after
-            the other, whose sum stays in a processor's cache.
+        image: colours in [0, 1].
+        masks: class maps; maps of another size are resized to the image's with aligned corners.
+        num_iterations: how often every pixel is replaced by the mean of its neighbours.
+        unrolled: computes all 48 neighbours in one program, which is fast on an accelerator. False
+            loops over them, so that the running sum stays in a CPU's cache.
 
     Returns:
-        `[B, H, W, K]` float32.
+        The smoothed maps.
     """
-    weights = affinity(image, unrolled=unrolled)
-    if unrolled:  # An array each, which the iterations need not cut out of the whole.
-        weights = list(weights)
+    together = affinity(image, unrolled=unrolled)
+    # Separate arrays, so that the iterations need not slice the whole again.
+    weights = list(together) if unrolled else together
     masks = resize(masks.astype(jnp.float32), image.shape[1:3], "bilinear_corners")
     masks = jnp.moveaxis(masks, -1, 1)  # [B, K, H, W]
 
-    def propagate(_, masks: jax.Array) -> jax.Array:
+    def propagate(_: Any, masks: Array) -> Array:
         neighbour = _neighbour_fn(masks, unrolled=unrolled)
 
-        def term(offset, weight: jax.Array) -> jax.Array:
+        def term(offset: Any, weight: Array) -> Array:
             return neighbour(offset) * weight[:, None]
 
         return _sum(term, masks, weights, unrolled=unrolled)
@@ -136,19 +138,21 @@ def refine(
     return jnp.moveaxis(masks, 1, -1)
 
 
-def published_image_table() -> np.ndarray:
-    """The released code's image after normalising, undoing it and truncating: uint8 `[256, 3]`.
+def published_image_table() -> UInt8[np.ndarray, "256 3"]:
+    """The grey levels of each channel that the released code refines on.
 
-    Rounding errors make some grey levels one darker.
+    It undoes the normalisation of the images and truncates, so that rounding errors make some grey
+    levels darker by one.
     """
+    image_mean, image_std = np.array(IMAGE_MEAN), np.array(IMAGE_STD)
     level = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-    normalized = (level - np.float32(IMAGE_MEAN)) / np.float32(IMAGE_STD)
-    mean, std = (np.float32(255 * np.float64(v)) for v in (IMAGE_MEAN, IMAGE_STD))
+    normalized = (level - image_mean.astype(np.float32)) / image_std.astype(np.float32)
+    mean, std = ((255 * v).astype(np.float32) for v in (image_mean, image_std))
     return (normalized * std + mean).astype(np.uint8)
 
 
-def unit_image(image: jax.Array, *, truncated: bool) -> jax.Array:
-    """uint8 image `[B, H, W, 3]` to [0, 1], through `published_image_table` if `truncated`."""
+def unit_image(image: UInt8[Array, "b h w 3"], *, truncated: bool) -> Float32[Array, "b h w 3"]:
+    """Scales colours to [0, 1]; `truncated` applies `published_image_table` first."""
     if truncated:
         table = jnp.asarray(published_image_table())
         image = jnp.stack([table[image[..., c], c] for c in range(3)], axis=-1)
@@ -156,37 +160,41 @@ def unit_image(image: jax.Array, *, truncated: bool) -> jax.Array:
 
 
 def refine_pseudo_label(
-    image: jax.Array,
-    cam: jax.Array,
-    present: jax.Array,
-    valid_box: jax.Array,
+    image: Float[Array, "b h w 3"],
+    cam: Float[Array, "b h w k"],
+    present: Num[Array, "b k"],
+    valid_box: Int[Array, "b 4"],
     *,
     high_thre: float,
     low_thre: float,
     unrolled: bool = False,
-) -> jax.Array:
-    """CAMs refined at half size against a high and a low background score.
+) -> Int32[Array, "b h w"]:
+    """Labels from refined CAMs: a class or background where two refinements agree, 255 elsewhere.
+
+    The CAMs are refined twice at half the image's size, together with a constant map as the
+    background's score. Once this score is high, so that only confident foreground wins over it, and
+    once it is low, so that only confident background remains.
 
     Args:
-        image: `[B, H, W, 3]` in [0, 1].
-        cam: `[B, H, W, K]` in [0, 1]; the work grows with K, so give the classes that an image may
-            hold (`cams.present_classes`) where there are many.
-        present: `[B, K]` of 0 and 1, the image's own classes among them.
-        valid_box: `[B, 4]` in the image's pixels.
-        high_thre: background score of the run that decides the foreground.
-        low_thre: background score of the run that must agree on the background.
+        image: colours in [0, 1].
+        cam: CAMs in [0, 1]. The work grows with K: if there are many classes, give only those that
+            the images show (`cams.present_classes`).
+        present: 1 for the classes that an image shows, 0 for the others.
+        valid_box: the part of the image that is not padding; the label is 255 outside.
+        high_thre: the high background score.
+        low_thre: the low background score.
         unrolled: see `refine`.
 
     Returns:
-        `[B, H, W]` int32 in 0..K and 255: a class where the high run says so, 0 where both runs say
-        background, 255 elsewhere and outside the box.
+        Labels in 0..K and 255: a class where it wins over the high score, 0 where both scores win,
+        255 elsewhere.
     """
     size = image.shape[1:3]
     half = (size[0] // 2, size[1] // 2)
     scores = resize(cam.astype(jnp.float32), half)
     is_present = present[:, None, None, :] > 0
 
-    def class_probs(background_score: float) -> jax.Array:
+    def class_probs(background_score: float) -> Array:
         logits = jnp.where(is_present, scores, -jnp.inf)
         background = jnp.full_like(scores[..., :1], background_score)
         return jax.nn.softmax(jnp.concatenate([background, logits], axis=-1), axis=-1)

@@ -1,11 +1,14 @@
-"""What changes during a run: the weights of the losses and the map that becomes labels."""
+"""Phases of a run: the loss weights in force at a step, and the map that becomes labels."""
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from toco_jax.config import LOSS_TERMS
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +16,8 @@ class Phase:
     """The part of the configuration that changes during a run.
 
     Attributes:
-        weights: (term, weight) of every loss term; a term of weight 0 is not computed.
-        pseudo_label_cam: which map becomes segmentation labels, `"cam"` or `"aux_cam"`.
+        weights: pairs (term, weight) of every loss term; a term of weight 0 is not computed.
+        pseudo_label_cam: the map that segmentation labels are made from, `"cam"` or `"aux_cam"`.
     """
 
     weights: tuple[tuple[str, float], ...]
@@ -25,8 +28,8 @@ class Phase:
         return dict(self.weights)[term]
 
 
-def value_at(changes: Sequence[tuple[int, object]], step: int):
-    """The value in force at `step` of `((from_step, value), ...)` in ascending order."""
+def value_at(changes: Sequence[tuple[int, T]], step: int) -> T:
+    """The value at `step` of a schedule `((from_step, value), ...)`, its steps ascending."""
     return [value for start, value in changes if start <= step][-1]
 
 

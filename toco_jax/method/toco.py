@@ -1,13 +1,22 @@
-"""ToCo: the poster's figure, from a batch of views to the weighted sum of the losses.
+"""ToCo: the figure of the poster, from a batch of images to the weighted sum of its losses.
 
-Each encoder pass is done once. View 1 is the classification input, the first global view and the
-un-mirrored scale of the CAM; the teacher is a head of its own on the student's class tokens.
+Each function below is one box of the figure, in the order in which data flows through it:
 
-Each function below is a box of the figure, in the order in which the data flows. It takes the
-arrays known so far by their names (`seen`, the batch at first) and keyword numbers, and returns new
-arrays by their names, loss terms among them. `net(method, *args)` calls the network. Labels count
-the classes `class_ids [B, K]` that an image may hold, from 1, until `cams.to_class_labels` names
-them among all classes.
+    classification   encoder and classifiers, with the classification losses
+    class_maps       CAMs of the last and of the intermediate layer
+    patch_contrast   patch token contrast
+    uncertain_crops  local crops of uncertain regions
+    class_contrast   class token contrast
+    segmentation     pseudo labels, decoder, segmentation loss and regularisation
+
+A box takes `seen`, the dictionary of all arrays computed so far (at first the batch), and keyword
+numbers. It returns the new arrays, loss terms among them. `net(method, *args)` calls a method of
+the network `ToCo`. No encoder pass is done twice: view 1 is the input of the classification, the
+first global view, and the input of the CAM at scale 1. The teacher is a second projection head on
+the student's class tokens.
+
+Inside the boxes, labels count the K classes `class_ids [B, K]` that an image may show, from 1;
+`cams.to_class_labels` converts them to labels that count all C classes.
 """
 
 import functools
@@ -15,6 +24,8 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Key
 from ml_collections import ConfigDict
 
 from toco_jax.method import cams, crops, losses, par
@@ -22,17 +33,20 @@ from toco_jax.method.phases import Phase
 from toco_jax.models.network import ToCo, call, frozen_cams, normalize
 from toco_jax.ops.resize import resize
 
-Arrays = dict[str, jax.Array]
+Arrays = dict[str, Array]
 
 
 def classification(net: Callable, seen: Arrays, *, with_view2: bool) -> Arrays:
-    """One pass with gradient over the global views, and the classification losses of view 1.
+    """Encodes the global views, and computes the classification losses of view 1.
 
-    Of view 2 only the class token is computed.
+    Args:
+        net: the network.
+        seen: the batch: uint8 `image` and `view2 [B, H, W, 3]`, and `cls_label [B, C]` of 0 and 1.
+        with_view2: encodes view 2 as well, of which only the class token is computed.
 
     Returns:
-        The terms `cls` and `cls_aux`; and what `ToCo.encode` returns for both views and
-        `ToCo.classify` for view 1.
+        The terms `cls` and `cls_aux`; what `ToCo.encode` returns for the views; and what
+        `ToCo.classify` returns for view 1.
     """
     view1, label = normalize(seen["image"]), seen["cls_label"]
     views = [view1, normalize(seen["view2"])] if with_view2 else [view1]
@@ -46,11 +60,17 @@ def classification(net: Callable, seen: Arrays, *, with_view2: bool) -> Arrays:
 def class_maps(
     cam_fn: cams.CamFn, seen: Arrays, *, scales: tuple[float, ...], num_present: int
 ) -> Arrays:
-    """Multi-scale CAMs of the classes that an image may hold, without gradient.
+    """Computes multi-scale CAMs of the classes that each image may show, without gradient.
+
+    Args:
+        cam_fn: see `cams.multi_scale_cams`.
+        seen: the arrays so far.
+        scales: factors of the image size.
+        num_present: K, the most classes that any image shows.
 
     Returns:
-        `full_cam`, `full_aux_cam [B, H, W, K]` in [0, 1) at the size of the image, and `class_ids`,
-        `present [B, K]` of `cams.present_classes`.
+        `full_cam` and `full_aux_cam [B, H, W, K]` in [0, 1), at the size of the image; `class_ids`
+        and `present [B, K]` of `cams.present_classes`.
     """
     class_ids, present = cams.present_classes(seen["cls_label"], num_present)
     cam, aux_cam = cams.multi_scale_cams(
@@ -66,17 +86,22 @@ def class_maps(
 def patch_contrast(
     seen: Arrays, *, grid: tuple[int, int], patch: int, group_size: int, **thresholds: float
 ) -> Arrays:
-    """Patch token contrast: the intermediate layer's CAM says which final patch tokens may agree.
+    """Patch token contrast: the intermediate layer's CAM supervises the final patch tokens.
+
+    The CAM becomes a label for each patch. Final tokens of patches with the same label should be
+    similar, and those of patches with different labels should not.
 
     Args:
-        seen: the arrays known so far.
-        grid: rows and columns of the tokens.
-        patch: side of a patch in pixels; 1 leaves the box unscaled, as the released code does.
-        group_size: images that the loss pools over.
-        **thresholds: `low_thre`, `bkg_thre` and `high_thre` in [0, 1].
+        seen: the arrays so far.
+        grid: rows and columns of the patches.
+        patch: side of a patch in pixels; 1 leaves the valid box in pixels, as the released code
+            does.
+        group_size: number of images over which the loss pools its pairs.
+        **thresholds: `low_thre`, `bkg_thre` and `high_thre` in [0, 1], see
+            `cams.cam_to_pseudo_label`.
 
     Returns:
-        The term `ptc`; and `pseudo_label_aux [B, *grid]`.
+        The term `ptc`, and `pseudo_label_aux [B, *grid]`.
     """
     token_box = cams.box_to_tokens(seen["valid_box"], patch)
     aux_cam = resize(seen["full_aux_cam"], grid)
@@ -87,19 +112,20 @@ def patch_contrast(
 
 
 def uncertain_crops(
-    keys: jax.Array, seen: Arrays, *, num: int, size: int, **thresholds: float
+    keys: Key[Array, " b"], seen: Arrays, *, num: int, size: int, **thresholds: float
 ) -> Arrays:
-    """Crops of the regions that the intermediate layer's CAM leaves uncertain.
+    """Cuts crops from the regions where the intermediate layer's CAM is uncertain.
 
     Args:
-        keys: PRNG keys `[B]`.
-        seen: the arrays known so far; with `crop_origins [B, num, 2]` nothing is drawn.
-        num: crops of an image.
+        keys: one PRNG key per image.
+        seen: the arrays so far; if `crop_origins [B, num, 2]` is among them, crops are cut there
+            and none is drawn.
+        num: crops per image.
         size: side of a crop in pixels.
-        **thresholds: `low_thre` and `high_thre` in [0, 1].
+        **thresholds: `low_thre` and `high_thre` in [0, 1], see `cams.cam_to_roi_mask`.
 
     Returns:
-        `local_crops` uint8 `[B, num, size, size, 3]`, `is_foreground [B, num]` booleans and
+        `local_crops` uint8 `[B, num, size, size, 3]`, `is_foreground` bool `[B, num]`, and
         `roi_mask [B, H, W]`.
     """
     roi_mask = cams.cam_to_roi_mask(seen["full_aux_cam"], seen["present"], **thresholds)
@@ -111,16 +137,20 @@ def uncertain_crops(
 
 
 def class_contrast(net: Callable, teacher: Callable, seen: Arrays, *, temperature: float) -> Arrays:
-    """Class token contrast: the crops of an image against its global views.
+    """Class token contrast: compares the crops of an image with its two global views.
+
+    Class tokens of crops that show foreground should be similar to those of the global views, and
+    class tokens of crops that show background should not.
 
     Args:
         net: the network.
-        teacher: the teacher head, from class tokens `[..., D]` to `[..., E]`.
-        seen: the arrays known so far.
+        teacher: the teacher's projection head, from class tokens `[..., D]` to `[..., E]`.
+        seen: the arrays so far.
         temperature: tau > 0.
 
     Returns:
-        The term `ctc`; and `student [2 + n, B, E]`, `teacher [2, B, E]`, `positive [B, 2 + n]`.
+        The term `ctc`; the projections `student [2 + n, B, E]` and `teacher [2, B, E]`; and
+        `positive [B, 2 + n]`, the views that show foreground.
     """
     local_crops, cls_tokens = seen["local_crops"], seen["cls_token"]
     batch_size, num, *crop_shape = local_crops.shape
@@ -145,25 +175,25 @@ def segmentation(
     unrolled: bool,
     **thresholds: float,
 ) -> Arrays:
-    """The refined CAM supervises the decoder; the dense energy smooths what that predicts.
+    """Trains the decoder on labels made from refined CAMs, and smooths its prediction.
 
     Args:
         net: the network.
-        seen: the arrays known so far.
-        source: which map becomes labels, `"cam"` or `"aux_cam"`.
-        group_size: images that the cross-entropy pools over.
-        truncated: refines on the released code's image, see `par.unit_image`.
+        seen: the arrays so far.
+        source: the map that labels are made from, `"cam"` or `"aux_cam"`.
+        group_size: number of images over which the cross-entropy pools its pixels.
+        truncated: refines on the colours of the released code, see `par.unit_image`.
         unrolled: see `Compute`.
-        **thresholds: `low_thre` and `high_thre` in [0, 1].
+        **thresholds: `low_thre` and `high_thre` in [0, 1], see `par.refine_pseudo_label`.
 
     Returns:
-        The terms `seg` and `reg`; and `seg_logits [B, h, w, C + 1]`, `pseudo_label [B, H, W]`.
+        The terms `seg` and `reg` (the dense energy); `seg_logits [B, h, w, C + 1]`; and
+        `pseudo_label [B, H, W]`.
     """
     image, box = seen["image"], seen["valid_box"]
     unit = par.unit_image(image, truncated=truncated)
-    settings = thresholds | {"unrolled": unrolled}
-    maps = (seen[f"full_{source}"], seen["present"])
-    refined = par.refine_pseudo_label(unit, *maps, box, **settings)
+    cam, present = seen[f"full_{source}"], seen["present"]
+    refined = par.refine_pseudo_label(unit, cam, present, box, unrolled=unrolled, **thresholds)
     label = cams.to_class_labels(refined, seen["class_ids"])
     seg_logits = net("decode", seen, net("token_grid", image))
     logits = resize(seg_logits, image.shape[1:3])
@@ -172,9 +202,9 @@ def segmentation(
     return {"seg": seg, "reg": reg, "seg_logits": seg_logits, "pseudo_label": label}
 
 
-def by_group(loss: Callable, *arrays: jax.Array, group_size: int) -> jax.Array:
-    """Mean over groups of `group_size` images of a `loss` that pools over images."""
-    if len(arrays[0]) == group_size:  # shares its softmax with the dense energy
+def by_group(loss: Callable, *arrays: Array, group_size: int) -> Array:
+    """Mean of a `loss` that pools over images, taken over groups of `group_size` images."""
+    if len(arrays[0]) == group_size:  # without a `vmap`, so that losses can share a softmax
         return loss(*arrays)
     groups = [x.reshape(-1, group_size, *x.shape[1:]) for x in arrays]  # [G, g, ...]
     return jax.vmap(loss)(*groups).mean()
@@ -184,13 +214,26 @@ def figure(
     net: Callable,
     teacher: Callable,
     cam_fn: cams.CamFn,
-    keys: jax.Array,
+    keys: Key[Array, " b"],
     batch: Arrays,
     *,
     terms: set[str],
     numbers: dict[str, dict],
 ) -> Arrays:
-    """The poster's figure: all that the loss `terms` need, from a batch; see `numbers_of`."""
+    """Runs the boxes of the poster's figure that the loss `terms` need.
+
+    Args:
+        net: the network.
+        teacher: the teacher's projection head.
+        cam_fn: the network's CAMs without gradient, see `cams.multi_scale_cams`.
+        keys: one PRNG key per image.
+        batch: the arrays of the data pipeline.
+        terms: names of the loss terms to compute.
+        numbers: the keyword numbers of each box, see `numbers_of`.
+
+    Returns:
+        The batch and all arrays that the boxes return.
+    """
     seen = batch | classification(net, batch, with_view2="ctc" in terms)
     if terms - {"cls", "cls_aux"}:
         seen |= class_maps(cam_fn, seen, **numbers["class_maps"])
@@ -207,13 +250,13 @@ def figure(
 def numbers_of(
     config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int
 ) -> dict[str, dict]:
-    """The keyword numbers of each box of the figure.
+    """Collects the keyword numbers of each box of the figure.
 
     Args:
         config: a validated configuration.
         model: the network.
-        phase: what is in force.
-        num_present: most foreground classes that an image of the data holds.
+        phase: the source of the pseudo labels.
+        num_present: the most foreground classes that any image of the data shows.
     """
     patch = model.backbone.patch
     grid = (config.crop_size // patch,) * 2
@@ -233,12 +276,18 @@ def numbers_of(
 
 
 def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int) -> Callable:
-    """The loss of one device's share of a batch, for the terms that `phase` gives a weight.
+    """Makes the loss function of one device's share of a batch.
+
+    Args:
+        config: a validated configuration.
+        model: the network.
+        phase: the loss weights; a term of weight 0 is not computed.
+        num_present: the most foreground classes that any image of the data shows.
 
     Returns:
-        `loss_fn(params, teacher_params, keys [B], batch)` to `(total, seen)`; `seen` holds the
-        unweighted terms under `"terms"` and all that `figure` returns. A function of arrays alone;
-        with `crop_origins [B, n, 2]` in the batch no crop is drawn.
+        A pure function `loss_fn(params, teacher_params, keys, batch)` that returns `(total, seen)`.
+        `keys [B]` are PRNG keys. `seen` holds all that `figure` returns, and the unweighted terms
+        under `"terms"`. If the batch has `crop_origins [B, n, 2]`, no crop is drawn.
     """
     weights = {term: weight for term, weight in phase.weights if weight}
     numbers = numbers_of(config, model, phase, num_present=num_present)

@@ -1,4 +1,4 @@
-"""The heads on top of the encoder: classifiers, LargeFOV decoder, projection head."""
+"""The heads on the encoder: classifier, segmentation decoder (LargeFOV) and projection head."""
 
 import dataclasses
 import itertools
@@ -7,29 +7,43 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Float32
 
 from toco_jax.models.layers import Linear, gelu
 from toco_jax.ops.product import product
 from toco_jax.runtime.compute import Compute
 
 
-def fan_in_uniform(key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32) -> jax.Array:
-    """Uniform in +-1/sqrt(fan_in), the default initialisation of torch's convolutions."""
+def fan_in_uniform(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
+    """Draws from the uniform distribution on +-1/sqrt(fan_in), torch's default for convolutions."""
     bound = math.prod(shape[:-1]) ** -0.5
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Classifier(nn.Module):
-    """Bias-free linear map `W [D, C]` that serves both image logits and class activation maps."""
+    """Linear map without bias that computes both an image's logits and its CAM.
+
+    Attributes:
+        num_classes: C, the foreground classes.
+    """
 
     num_classes: int
 
     @nn.compact
     def __call__(
-        self, patch_tokens: jax.Array, valid: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """`[B, N, D]` to logits `[B, C]` (`W` on the maximum over tokens, over those of
-        `valid [B, N]` where it is given) and CAM `[B, N, C]` (`W` on every token), both float32.
+        self, patch_tokens: Float[Array, "b n d"], valid: Bool[Array, "b n"] | None = None
+    ) -> tuple[Float32[Array, "b c"], Float32[Array, "b n c"]]:
+        """Computes logits and CAM.
+
+        Args:
+            patch_tokens: tokens of the encoder.
+            valid: tokens over which the maximum is taken; all by default.
+
+        Returns:
+            The logits, which are the map of the maximum over tokens; and the CAM, which is the map
+            of every token.
         """
         shape = (patch_tokens.shape[-1], self.num_classes)
         kernel = self.param("kernel", fan_in_uniform, shape)
@@ -40,11 +54,11 @@ class Classifier(nn.Module):
         return _max_over_tokens(counted) @ kernel, patch_tokens @ kernel
 
 
-def _max_over_tokens(tokens: jax.Array) -> jax.Array:
-    """Largest entry over the tokens of `[B, N, D]`, its gradient to the first place that has it.
+def _max_over_tokens(tokens: Float[Array, "b n d"]) -> Float[Array, "b d"]:
+    """Maximum over the tokens, whose gradient goes to the first token that attains it.
 
-    The derivative of `max` divides by the number of places equal to the maximum, which is 0 where
-    the compiler computes the tokens twice and rounds them differently.
+    The derivative of `jnp.max` divides by the number of entries equal to the maximum. This is 0 if
+    XLA computes the tokens twice and rounds them differently.
     """
     place = jax.lax.stop_gradient(tokens).argmax(axis=1, keepdims=True)  # [B, 1, D]
     chosen = jnp.arange(tokens.shape[1])[None, :, None] == place
@@ -52,15 +66,16 @@ def _max_over_tokens(tokens: jax.Array) -> jax.Array:
 
 
 class DilatedConv(nn.Module):
-    """A 3x3 convolution without bias, zeros beyond the border: one product a tap.
+    """A 3x3 convolution without bias and with zeros beyond the border, as one product per tap.
 
-    Each product is over the cells whose neighbour lies on the map. With a dilation of 5 a padded
-    convolution would spend two fifths of its work on zeros on a 14 x 14 map, a fifth on 28 x 28.
+    Each product covers only the cells whose neighbour lies on the map. With a dilation of 5, a
+    padded convolution would spend two fifths of its work on zeros for a 14 x 14 map, and a fifth
+    for 28 x 28.
 
     Attributes:
         features: output channels.
         dilation: distance of the taps, in cells.
-        compute: how it is executed; the taps are added up in float32.
+        compute: how it is executed; the products are summed in float32.
     """
 
     features: int
@@ -68,8 +83,8 @@ class DilatedConv(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, h, w, D]` to `[B, h, w, features]` in the compute dtype."""
+    def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w features"]:
+        """Convolves a map; the result has the compute dtype."""
         batch, height, width, dim = x.shape
         kernel = self.param("kernel", fan_in_uniform, (3, 3, dim, self.features))
         dtype = self.compute.jax_dtype
@@ -87,18 +102,18 @@ class DilatedConv(nn.Module):
             part = part.reshape(batch, rows, columns, self.features)
             top, left = max(0, -dy), max(0, -dx)
             part += total[:, top : top + rows, left : left + columns]
-            # Not `at[].add`: as a scatter it adds in an order of its own on a GPU.
+            # Not `at[].add`, which on a GPU is a scatter with no fixed order of its sums.
             total = jax.lax.dynamic_update_slice(total, part, (0, top, left, 0))
         return total.astype(dtype)
 
 
 class LargeFOV(nn.Module):
-    """Segmentation decoder: two dilated 3x3 convolutions and a 1x1, no biases (DeepLab-LargeFOV).
+    """Segmentation decoder (DeepLab-LargeFOV): two dilated 3x3 convolutions and a 1x1, no biases.
 
     Attributes:
-        num_labels: outputs, background included.
+        num_labels: L, the foreground classes and background.
         width: channels of the two hidden layers.
-        dilation: distance of the 3x3 taps, in tokens.
+        dilation: distance of the taps of the 3x3 convolutions, in patches.
         compute: how it is executed; the logits are float32.
     """
 
@@ -108,9 +123,15 @@ class LargeFOV(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, feature_map: jax.Array, valid: jax.Array | None = None) -> jax.Array:
-        """`[B, h, w, D]` to logits `[B, h, w, num_labels]`; cells outside `valid [B, h, w]` count
-        as beyond the border where it is given.
+    def __call__(
+        self, feature_map: Float[Array, "b h w d"], valid: Bool[Array, "b h w"] | None = None
+    ) -> Float32[Array, "b h w l"]:
+        """Computes the logits of each cell.
+
+        Args:
+            feature_map: the final patch tokens on their grid.
+            valid: cells that belong to the image; the others are treated like those beyond the
+                border. All by default.
         """
         x = feature_map
         for name in ("conv6", "conv7"):
@@ -129,29 +150,35 @@ class LargeFOV(nn.Module):
         return out.astype(jnp.float32)
 
 
-def _l2_normalize(x: jax.Array, axis: int) -> jax.Array:
-    """`x` over its Euclidean norm, the norm bounded below by 1e-12; finite gradient at 0."""
+def _l2_normalize(x: Array, axis: int) -> Array:
+    """Divides `x` by its Euclidean norm, at least 1e-12; the gradient is finite at 0."""
     square = jnp.sum(x * x, axis=axis, keepdims=True)
     is_zero = square == 0
-    return x / jnp.maximum(jnp.sqrt(jnp.where(is_zero, 1.0, square)), 1e-12) * ~is_zero
+    norm = jnp.maximum(jnp.sqrt(jnp.where(is_zero, 1.0, square)), 1e-12)
+    return x / norm * (~is_zero).astype(x.dtype)
 
 
 class ProjectionHead(nn.Module):
-    """Class token to the space of the class token contrast (paper, section 3.4).
+    """Projects class tokens for the class token contrast (paper, section 3.4).
 
-    Linear, GELU, Linear, GELU, Linear, L2 normalisation, then a weight-normalised bias-free linear
-    map of gain 1. Computed in float32 whatever the compute dtype.
+    The layers are linear, GELU, linear, GELU, linear, L2 normalisation, and a linear map without
+    bias whose columns have norm 1. They are computed in float32 whatever the compute dtype.
+
+    Attributes:
+        compute: how it is executed.
+        hidden: width of the two hidden layers.
+        bottleneck: width before the last map.
+        features: width of the result.
     """
 
     compute: Compute = Compute()
-
     hidden: int = 2048
     bottleneck: int = 256
     features: int = 1024
 
     @nn.compact
-    def __call__(self, cls_token: jax.Array) -> jax.Array:
-        """`[..., D]` to `[..., features]`, every entry in [-1, 1]."""
+    def __call__(self, cls_token: Float[Array, "*b d"]) -> Float32[Array, "*b features"]:
+        """Projects class tokens; every entry of the result lies in [-1, 1]."""
         init = nn.initializers.truncated_normal(0.02)
         x = cls_token.astype(jnp.float32)
         kind = (dataclasses.replace(self.compute, dtype="float32"), init)

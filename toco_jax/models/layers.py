@@ -1,59 +1,70 @@
-"""The transformer block; its attention plain, by cuDNN, or a few heads at a time."""
+"""The transformer block, whose attention runs in XLA, in cuDNN, or for a few heads at a time."""
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.ad_checkpoint import checkpoint_name
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Float32
 
 from toco_jax.ops.layer_norm import layer_norm
 from toco_jax.ops.parts import largest_divisor, map_parts
 from toco_jax.ops.product import product
 from toco_jax.runtime.compute import Compute
 
-# What the gradient keeps where it computes most things again: results of the linear layers, and of
-# attention where it costs much.
+# Name of the values that the gradient keeps when it recomputes the others: the results of linear
+# layers, and those of attention in parts, which are expensive.
 KEPT = "kept"
 
-# Bytes of an image's attention maps from which on `in_parts` takes its heads in parts, and bytes
-# of a part's maps, which a processor's cache holds.
+# With `in_parts`, the heads of an image are computed in parts if their attention maps exceed the
+# first number of bytes, and those of a part do not exceed the second, which a CPU's cache holds.
 _LARGE_MAPS = 2**20
 _MAPS_AT_ONCE = 8 * 2**20
 
 
 class Linear(nn.Module):
-    """A linear layer whose result `KEPT` names."""
+    """A linear layer whose result the gradient keeps (`KEPT`).
+
+    Attributes:
+        features: width of the result.
+        compute: how it is executed.
+        kernel_init: initialisation of the kernel; the bias starts at 0.
+    """
 
     features: int
     compute: Compute = Compute()
     kernel_init: Callable = nn.linear.default_kernel_init
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D]` to `[..., features]`."""
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b features"]:
+        """Computes `x @ kernel + bias` in the compute dtype."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return _linear(self.compute, *promoted(self.compute, x, kernel, bias))
 
 
-def promoted(compute: Compute, *arrays: jax.Array) -> list[jax.Array]:
-    """The arrays in the compute dtype."""
-    return nn.dtypes.promote_dtype(*arrays, dtype=compute.jax_dtype)
+def promoted(compute: Compute, *arrays: Array) -> list[Array]:
+    """Casts arrays to the compute dtype."""
+    return [x.astype(compute.jax_dtype) for x in arrays]
 
 
-def _linear(compute: Compute, x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+def _linear(compute: Compute, x: Array, kernel: Array, bias: Array) -> Array:
     out = product(x, kernel, unrolled=compute.unrolled)
     return checkpoint_name(out + bias.reshape((1,) * (x.ndim - 1) + (-1,)), KEPT)
 
 
 def _attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
-    """Softmax attention over `[..., N, d]`, of the keys `is_key [..., N]` only where it is given;
-    the probabilities `[..., N, N]` are float32.
-    """
+    q: Float[Array, "*b n d"],
+    k: Float[Array, "*b k d"],
+    v: Float[Array, "*b k d"],
+    is_key: Bool[Array, "... k"] | None,
+) -> tuple[Float[Array, "*b n d"], Float32[Array, "*b n k"]]:
+    """Softmax attention, and its probabilities; queries see only the tokens `is_key` if given."""
     logits = jnp.einsum("...qd,...kd->...qk", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
     if is_key is not None:
         logits = jnp.where(is_key[..., None, :], logits, -jnp.inf)
@@ -62,13 +73,18 @@ def _attend(
 
 
 def _by_heads(
-    q: jax.Array, k: jax.Array, v: jax.Array, is_key: jax.Array | None, num: int
-) -> jax.Array:
-    """The first result of `_attend` over `[B, heads, N, d]`, `num` heads of an image at a time and
-    their maps computed again for the gradient, so that no more than these maps exist at a time.
+    q: Float[Array, "b heads n d"],
+    k: Float[Array, "b heads k d"],
+    v: Float[Array, "b heads k d"],
+    is_key: Bool[Array, "b 1 k"] | None,
+    num: int,
+) -> Float[Array, "b heads n d"]:
+    """Softmax attention for `num` heads of an image at a time.
+
+    The gradient computes the maps again, so that those of only `num` heads exist at a time.
     """
 
-    def some(arrays: tuple) -> jax.Array:
+    def some(arrays: tuple) -> Array:
         return _attend(*arrays)[0]
 
     if is_key is not None:
@@ -78,10 +94,16 @@ def _by_heads(
     return checkpoint_name(map_parts(jax.checkpoint(some), heads, num).reshape(q.shape), KEPT)
 
 
-def _flash(q: jax.Array, k: jax.Array, v: jax.Array, num_keys: int) -> jax.Array:
-    """The first result of `_attend` over `[B, N, heads, d]` by cuDNN, which never writes the
-    probabilities to memory. Looked at are the first `num_keys` tokens only; the other keys and
-    values have zero gradients, as JAX's own tests of cuDNN ask.
+def _flash(
+    q: Float[Array, "b n heads d"],
+    k: Float[Array, "b n heads d"],
+    v: Float[Array, "b n heads d"],
+    num_keys: int,
+) -> Float[Array, "b n heads d"]:
+    """Softmax attention by cuDNN, which never writes the probabilities to memory.
+
+    Queries see only the first `num_keys` tokens. The other keys and values get zero gradients,
+    which JAX's own tests of cuDNN check.
     """
     lengths = None if num_keys == k.shape[1] else jnp.full(k.shape[:1], num_keys, jnp.int32)
     return jax.nn.dot_product_attention(
@@ -90,26 +112,27 @@ def _flash(q: jax.Array, k: jax.Array, v: jax.Array, num_keys: int) -> jax.Array
 
 
 class QueriesKeysValues(nn.Module):
-    """Three linear layers of the tokens that share one kernel and one bias.
+    """Computes queries, keys and values by linear layers that share one kernel and one bias.
 
-    For cuDNN's attention each has a product of its own. That costs a little more than one product
-    for all, but each result is an array of its own that nothing needs to copy out of the whole.
+    For cuDNN's attention each has its own product. This costs a little more than one product for
+    all three, but no result has to be copied out of a larger array.
     """
 
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> list[jax.Array]:
-        """`[..., D]` to three `[..., D]`, which `KEPT` names."""
+    def __call__(self, x: Float[Array, "*b d"]) -> list[Float[Array, "*b d"]]:
+        """Queries, keys and values in the compute dtype; the gradient keeps them (`KEPT`)."""
         width = x.shape[-1]
         kernel = self.param("kernel", nn.linear.default_kernel_init, (width, 3 * width))
         bias = self.param("bias", nn.initializers.zeros, (3 * width,))
         x, kernel, bias = promoted(self.compute, x, kernel, bias)
-        # Split, not sliced: the gradient of slices would be padded with zeros and added.
+        # `split` and not slices, whose gradients would be padded with zeros and added.
         if self.compute.attention == "cudnn":
             kernels, biases = (jax.lax.split(w, (width,) * 3, w.ndim - 1) for w in (kernel, bias))
             return [_linear(self.compute, x, *pair) for pair in zip(kernels, biases, strict=True)]
-        return jax.lax.split(_linear(self.compute, x, kernel, bias), (width,) * 3, x.ndim - 1)
+        together = _linear(self.compute, x, kernel, bias)  # [..., 3 D]
+        return list(jax.lax.split(together, (width,) * 3, x.ndim - 1))
 
 
 class Attention(nn.Module):
@@ -117,7 +140,7 @@ class Attention(nn.Module):
 
     Attributes:
         heads: number of heads, a divisor of the width D.
-        compute: how it is executed; cuDNN takes no part where `is_key` is given.
+        compute: how it is executed; cuDNN is not used if `is_key` is given.
     """
 
     heads: int
@@ -126,17 +149,23 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        is_key: jax.Array | None = None,
+        x: Float[Array, "b n d"],
+        is_key: Bool[Array, "b k"] | None = None,
         *,
         num_keys: int | None = None,
         class_token_only: bool = False,
-    ) -> tuple[jax.Array, jax.Array]:
-        """`[B, N, D]` to `[B, N, D]` and the map `[B, heads, N, K]`; with `class_token_only` to
-        `[B, 1, D]` and `[B, heads, 1, K]`.
+    ) -> tuple[Float[Array, "b _ d"], Float32[Array, "b heads _ k"]]:
+        """Computes new tokens and the attention map.
 
-        Looked at are only the first K = `num_keys` tokens, all by default, and of these only those
-        of `is_key [B, K]` where it is given. cuDNN's attention has no gradient where N is odd.
+        Args:
+            x: the tokens, the class token first.
+            is_key: which of the first K tokens the queries may see; all by default.
+            num_keys: K, the number of tokens, from the first on, that the queries may see; all by
+                default. cuDNN's attention has no gradient if N is odd.
+            class_token_only: computes only the new class token and its map, with 1 in place of N.
+
+        Returns:
+            Tokens `[B, N, D]` and map `[B, heads, N, K]`.
         """
         batch, num_tokens, width = x.shape
         qkv = [
@@ -149,11 +178,11 @@ class Attention(nn.Module):
             q = q[:, :, :1]
         if is_key is not None:
             is_key = is_key[:, None]  # [B, 1, K]
-        # The compiler drops the map, and all that only it needs, where nobody asks for it.
+        # If the map is not used, the compiler drops it and everything that only it needs.
         out, attention = _attend(q, k, v, is_key)
         map_bytes = 4 * q.shape[2] * k.shape[2]
         if self.compute.attention == "cudnn" and is_key is None and not class_token_only:
-            out = _flash(*qkv, k.shape[2]).swapaxes(1, 2)
+            out = _flash(qkv[0], qkv[1], qkv[2], k.shape[2]).swapaxes(1, 2)
         elif self.compute.in_parts and self.heads * map_bytes > _LARGE_MAPS:
             num = largest_divisor(self.heads, _MAPS_AT_ONCE // map_bytes)
             out = _by_heads(q, k, v, is_key, num)
@@ -161,8 +190,8 @@ class Attention(nn.Module):
         return Linear(width, self.compute, name="proj")(out), attention
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """Exact GELU. Through erf, which compiles and runs in about half the time of the erfc form."""
+def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """Exact GELU by erf, which compiles and runs in about half the time of JAX's form by erfc."""
     return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
@@ -172,31 +201,38 @@ class Mlp(nn.Module):
     compute: Compute = Compute()
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         hidden = Linear(4 * x.shape[-1], self.compute, name="fc1")(x)
         hidden = gelu(hidden)
         return Linear(x.shape[-1], self.compute, name="fc2")(hidden)
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm over the last axis with float32 statistics, returned in `dtype`."""
+    """LayerNorm over the last axis, computed in float32.
+
+    Attributes:
+        eps: added to the variance.
+        dtype: dtype of the result.
+    """
 
     eps: float
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """`[..., D]` to `[..., D]`."""
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        """Normalises each row, then scales and shifts its entries."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
         return layer_norm(x, scale, bias, self.eps, self.dtype)
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block; returns the tokens and the attention map.
+    """Pre-norm transformer block.
 
-    The arguments are those of `Attention`: with `class_token_only` the other tokens are only looked
-    at, and `[B, 1, D]` comes back.
+    Attributes:
+        heads: number of heads, a divisor of the width D.
+        norm_eps: `eps` of the layer norms.
+        compute: how it is executed.
     """
 
     heads: int
@@ -205,19 +241,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self,
-        x: jax.Array,
-        is_key: jax.Array | None = None,
-        *,
-        num_keys: int | None = None,
-        class_token_only: bool = False,
-    ) -> tuple[jax.Array, jax.Array]:
+        self, x: Float[Array, "b n d"], **attended: Any
+    ) -> tuple[Float[Array, "b _ d"], Float32[Array, "b heads _ k"]]:
+        """Computes new tokens and the attention map; the keyword arguments are `Attention`'s."""
         norm = functools.partial(LayerNorm, self.norm_eps, self.compute.jax_dtype)
         out, attention = Attention(self.heads, self.compute, name="attn")(
-            norm(name="norm1")(x),
-            is_key,
-            num_keys=num_keys,
-            class_token_only=class_token_only,
+            norm(name="norm1")(x), **attended
         )
         x = x[:, : out.shape[1]] + out
         x = x + Mlp(self.compute, name="mlp")(norm(name="norm2")(x))

@@ -2,10 +2,13 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Float32, UInt8
 
 from toco_jax.models.heads import Classifier, LargeFOV, ProjectionHead
 from toco_jax.models.vit import Backbone, Padding, ViT
@@ -15,13 +18,13 @@ from toco_jax.runtime.compute import Compute
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
-# Patches that `frozen_cams` takes through the encoder at once. On more, whose hidden layers leave
-# every cache, a processor's products are a fifth slower.
+# Patches that `frozen_cams` encodes at once where attention goes in parts. With more, whose hidden
+# layers fit no cache, a CPU's matrix products are a fifth slower.
 _PATCHES_AT_ONCE = 4096
 
 
-def normalize(images: jax.Array) -> jax.Array:
-    """uint8 RGB images `[..., 3]` to float32 with ImageNet's mean and deviation removed."""
+def normalize(images: UInt8[Array, "*b 3"]) -> Float32[Array, "*b 3"]:
+    """Normalises the colours of RGB images by ImageNet's mean and standard deviation."""
     images = images.astype(jnp.float32) / 255.0
     mean, std = (jnp.reshape(jnp.asarray(v), (1,) * (images.ndim - 1) + (3,))
                  for v in (IMAGE_MEAN, IMAGE_STD))  # fmt: skip
@@ -34,9 +37,9 @@ class ToCo(nn.Module):
     Attributes:
         backbone: sizes of the encoder.
         num_classes: C, the foreground classes.
-        aux_layer: block whose raw output feeds the auxiliary classifier; negative counts from the
-            end (-3 is the 10th of 12).
-        grid: side of the stored positional grid, in patches.
+        aux_layer: the intermediate layer: block whose raw output is the input of the auxiliary
+            classifier. Negative numbers count from the end (-3 is the 10th of 12).
+        grid: side of the grid of stored positions, in patches.
         decoder_width: hidden channels of the decoder.
         decoder_dilation: dilation of the decoder's 3x3 convolutions.
         compute: how it is executed.
@@ -60,11 +63,24 @@ class ToCo(nn.Module):
         self.proj_head = ProjectionHead(compute=self.compute)
 
     def encode(
-        self, images: jax.Array, padding: Padding | None = None, *, num_mapped: int | None = None
-    ) -> dict[str, jax.Array]:
-        """Normalised images `[B, H, W, 3]` to `cls_token [B, D]`, and for the first `num_mapped` of
-        them (default: all) `patch_tokens` and `aux_patch_tokens` `[num_mapped, N, D]`; the last
-        without the final LayerNorm.
+        self,
+        images: Float[Array, "b h w 3"],
+        padding: Padding | None = None,
+        *,
+        num_mapped: int | None = None,
+    ) -> dict[str, Array]:
+        """Encodes normalised images.
+
+        Args:
+            images: the batch.
+            padding: where the images of a padded batch end.
+            num_mapped: for how many images, from the first on, patch tokens are computed; all by
+                default.
+
+        Returns:
+            `cls_token [B, D]`; and unless `num_mapped` is 0, `patch_tokens [num_mapped, N, D]` and
+            `aux_patch_tokens [num_mapped, N, D]`, those of the intermediate layer, which do not go
+            through the final LayerNorm.
         """
         aux_block = range(self.backbone.depth)[self.aux_layer]
         blocks = () if num_mapped == 0 else (aux_block,)
@@ -78,10 +94,18 @@ class ToCo(nn.Module):
         }
 
     def classify(
-        self, tokens: dict[str, jax.Array], grid: tuple[int, int], padding: Padding | None = None
-    ) -> dict[str, jax.Array]:
-        """Encoder tokens on an `(h, w)` grid to `cls_logits`, `aux_cls_logits` `[B, C]` and
-        `cam`, `aux_cam` `[B, h, w, C]`.
+        self, tokens: dict[str, Array], grid: tuple[int, int], padding: Padding | None = None
+    ) -> dict[str, Array]:
+        """Classifies images, and computes their CAMs, from final and from intermediate tokens.
+
+        Args:
+            tokens: the arrays of `encode`.
+            grid: rows h and columns w of the patches.
+            padding: where the images of a padded batch end.
+
+        Returns:
+            `cls_logits` and `aux_cls_logits [B, C]`; `cam` and `aux_cam [B, h, w, C]`, which are
+            not normalised.
         """
         batch = tokens["patch_tokens"].shape[0]
         valid = None if padding is None else padding.valid.reshape(batch, -1)  # [B, N]
@@ -96,33 +120,37 @@ class ToCo(nn.Module):
         }
 
     def decode(
-        self, tokens: dict[str, jax.Array], grid: tuple[int, int], padding: Padding | None = None
-    ) -> jax.Array:
-        """Encoder tokens on an `(h, w)` grid to `seg_logits [B, h, w, C + 1]`."""
+        self, tokens: dict[str, Array], grid: tuple[int, int], padding: Padding | None = None
+    ) -> Float32[Array, "b h w l"]:
+        """Computes the decoder's `seg_logits [B, h, w, C + 1]`; arguments as in `classify`."""
         patch_tokens = tokens["patch_tokens"]
         batch, _, dim = patch_tokens.shape
         feature_map = patch_tokens.reshape(batch, *grid, dim)  # [B, h, w, D]
         return self.decoder(feature_map, None if padding is None else padding.valid)
 
-    def token_grid(self, images: jax.Array) -> tuple[int, int]:
-        """Rows and columns of whole patches in `images [B, H, W, 3]`."""
+    def token_grid(self, images: Array) -> tuple[int, int]:
+        """Rows and columns of whole patches in `images [B, H, W, 3]` of any dtype."""
         return images.shape[1] // self.backbone.patch, images.shape[2] // self.backbone.patch
 
-    def cams(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """`cam, aux_cam [B, h, w, C]` of normalised images, without decoder or projection."""
+    def cams(
+        self, images: Float[Array, "b _ _ 3"]
+    ) -> tuple[Float32[Array, "b h w c"], Float32[Array, "b h w c"]]:
+        """Computes `cam` and `aux_cam` of normalised images, without decoder and projection."""
         out = self.classify(self.encode(images), self.token_grid(images))
         return out["cam"], out["aux_cam"]
 
-    def project(self, cls_token: jax.Array) -> jax.Array:
-        """Student projection of class tokens: `[..., D]` to `[..., 1024]`."""
+    def project(self, cls_token: Float[Array, "*b d"]) -> Float32[Array, "*b 1024"]:
+        """Projects class tokens by the student's head."""
         return self.proj_head(cls_token)
 
-    def __call__(self, images: jax.Array, padding: Padding | None = None) -> dict[str, jax.Array]:
-        """Normalised images `[B, H, W, 3]` to tokens, logits and maps at the patch stride.
+    def __call__(
+        self, images: Float[Array, "b h w 3"], padding: Padding | None = None
+    ) -> dict[str, Array]:
+        """Computes tokens, logits, and maps with one cell per patch, of normalised images.
 
         Args:
-            images: the batch, with the images at the top left if it is padded.
-            padding: where the images of a padded batch end; the maps beyond mean nothing.
+            images: the batch; if it is padded, below and to the right of each image.
+            padding: where the images of a padded batch end; the maps beyond have no meaning.
 
         Returns:
             `cls_token`, `patch_tokens`, `aux_patch_tokens`, `cls_logits`, `aux_cls_logits`,
@@ -136,19 +164,19 @@ class ToCo(nn.Module):
         return tokens | out | {"seg_logits": self.decode(tokens, grid, padding)}
 
 
-def call(model: ToCo, params: dict, method: str, *args, **kwargs):
-    """Calls a method of the network with its parameters."""
+def call(model: ToCo, params: dict, method: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls a method of the network, by its name, with parameters."""
     return model.apply({"params": params}, *args, method=method, **kwargs)
 
 
 def frozen_cams(model: ToCo, params: dict) -> Callable:
-    """`ToCo.cams` of a batch of images, without gradient.
+    """Makes the function from normalised images to `ToCo.cams`, without gradient.
 
-    Where attention goes in parts, so does a batch whose hidden layers would leave every cache.
+    If attention goes in parts, so do large batches, whose hidden layers would fit no cache.
     """
     one_batch = functools.partial(call, model, jax.lax.stop_gradient(params), "cams")
 
-    def cam_fn(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def cam_fn(images: Array) -> tuple[Array, Array]:
         rows, columns = model.token_grid(images)
         num = largest_divisor(len(images), _PATCHES_AT_ONCE // (rows * columns))
         if model.compute.in_parts and num < len(images):

@@ -1,17 +1,19 @@
-"""Plain Vision Transformer that hands out the tokens and the attention of every block.
+"""The encoder of ToCo (paper, section 3.1): a plain Vision Transformer.
 
-The encoder of ToCo (paper, section 3.1). Nothing that a caller leaves unused costs anything under
-`jit`: the compiler drops it.
+It returns the tokens and the attention of every block. Under `jit` the compiler drops those that
+the caller does not use.
 """
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Bool, Float, Float32
 
 from toco_jax.models.layers import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
@@ -21,7 +23,15 @@ from toco_jax.runtime.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """Sizes of an encoder: token width, number of blocks, attention heads, patch side in pixels."""
+    """Sizes of an encoder.
+
+    Attributes:
+        width: D, the size of a token.
+        depth: number of blocks.
+        heads: attention heads per block.
+        patch: side of a patch in pixels.
+        norm_eps: `eps` of the layer norms.
+    """
 
     width: int
     depth: int
@@ -40,10 +50,11 @@ BACKBONES = {
 
 
 def backbone_from_name(name: str) -> Backbone:
-    """A named backbone, or one spelt out as `"width=96,depth=6,heads=3,patch=8"`.
+    """Finds a named backbone, or parses one like `"width=96,depth=6,heads=3,patch=8"`.
 
-    Raises `UserError` when the name is unknown, a size is missing or not a positive integer, or
-    the heads do not divide the width.
+    Raises:
+        UserError: the name is unknown, a size is missing or not a positive integer, the width is
+            not a multiple of 4, or the heads do not divide it.
     """
     if name in BACKBONES:
         return BACKBONES[name]
@@ -66,10 +77,12 @@ def backbone_from_name(name: str) -> Backbone:
     return Backbone(**sizes)
 
 
-def sincos_positions(grid: int, width: int, scale: float = 0.2) -> np.ndarray:
-    """Two-dimensional sine-cosine positions `[1, 1 + grid * grid, width]` float32, class token 0.
+def sincos_positions(
+    grid: int, width: int, scale: float = 0.2
+) -> Float32[np.ndarray, "1 1+{grid}*{grid} {width}"]:
+    """Two-dimensional sine-cosine positions of a square grid; that of the class token is 0.
 
-    The starting point of an encoder without pre-trained positions, which are never trained.
+    They are the initial values of an encoder without pre-trained weights.
     """
     frequency = 1e4 ** -(np.arange(width // 4) / (width // 4))
     angle = np.arange(grid)[:, None] * frequency  # [grid, width / 4]
@@ -82,18 +95,18 @@ def sincos_positions(grid: int, width: int, scale: float = 0.2) -> np.ndarray:
 
 
 class Padding(NamedTuple):
-    """Where the images of a padded batch end, so that each is encoded as if it were alone.
+    """Where the images of a padded batch end, so that each is encoded as if it were not padded.
 
     Attributes:
-        valid: `[B, h, w]` booleans, the patches that belong to the image.
-        rows: `[B, h, g]` float32, bicubic weights of the stored positions for the image's own rows;
-            0 beyond them.
-        columns: `[B, w, g]` float32, the same across.
+        valid: the patches that belong to the image.
+        rows: weights of the bicubic interpolation of the stored positions to the image's rows of
+            patches; 0 beyond them.
+        columns: the same for the columns.
     """
 
-    valid: jax.Array
-    rows: jax.Array
-    columns: jax.Array
+    valid: Bool[Array | np.ndarray, "b h w"]
+    rows: Float32[Array | np.ndarray, "b h g"]
+    columns: Float32[Array | np.ndarray, "b w g"]
 
 
 class ViT(nn.Module):
@@ -101,10 +114,10 @@ class ViT(nn.Module):
 
     Attributes:
         backbone: the sizes.
-        grid: side of the stored positional grid, in patches (14 for weights trained at 224 pixels
-            with patch 16); it is resized to the input's grid by bicubic interpolation.
-        compute: how it is executed. Parameters and statistics are float32 in any case; with `remat`
-            all blocks but the last return no attention.
+        grid: side of the grid of stored positions, in patches (14 for weights trained at 224 pixels
+            with patch 16); the positions are resized to the input's grid by bicubic interpolation.
+        compute: how it is executed. Parameters and statistics are always float32. With `remat` only
+            the last block returns its attention.
     """
 
     backbone: Backbone
@@ -123,11 +136,13 @@ class ViT(nn.Module):
         self.blocks = [block() for _ in range(spec.depth)]
         self.norm = LayerNorm(spec.norm_eps, self.compute.jax_dtype)
 
-    def _init_positions(self, _key: jax.Array) -> jax.Array:
+    def _init_positions(self, _key: Array) -> Array:
         return jnp.asarray(sincos_positions(self.grid, self.backbone.width))
 
-    def _positions(self, height: int, width: int, padding: Padding | None) -> jax.Array:
-        """Positions `[1 or B, 1 + height * width, D]` for a grid of `height` x `width` patches."""
+    def _positions(
+        self, height: int, width: int, padding: Padding | None
+    ) -> Float[Array, "_ 1+{height}*{width} d"]:
+        """Positions of the class token and of the patches; the same for all images if unpadded."""
         cls_position, positions = self.pos_embed[:, :1], self.pos_embed[:, 1:]
         dim = positions.shape[-1]
         positions = positions.reshape(1, self.grid, self.grid, dim)  # [1, g, g, D]
@@ -146,10 +161,12 @@ class ViT(nn.Module):
         cls_position = jnp.broadcast_to(cls_position, (batch, 1, dim))
         return jnp.concatenate([cls_position, positions], axis=1)
 
-    def embed(self, images: jax.Array, padding: Padding | None = None) -> jax.Array:
-        """Normalised images `[B, H, W, 3]` to the tokens before the first block `[B, 1 + N, D]`.
+    def embed(
+        self, images: Float[Array, "b h w 3"], padding: Padding | None = None
+    ) -> Float[Array, "b n d"]:
+        """Computes the tokens before the first block, the class token first.
 
-        Rows and columns beyond the last whole patch are dropped.
+        Rows and columns of pixels beyond the last whole patch are dropped.
         """
         dtype = self.compute.jax_dtype
         patches = self.patch_embed(images.astype(dtype))
@@ -160,30 +177,31 @@ class ViT(nn.Module):
         return tokens + self._positions(height, width, padding).astype(dtype)
 
     def _all_but_last(
-        self,
-        tokens: jax.Array,
-        is_key: jax.Array | None,
-        num_keys: int,
-        wanted: tuple[int, ...],
-    ) -> tuple[jax.Array, dict[int, dict]]:
-        """Tokens before the last block, and `tokens` and `attention` after each of the `wanted`."""
+        self, tokens: Array, wanted: tuple[int, ...], **attended: Any
+    ) -> tuple[Array, dict[int, dict]]:
+        """Runs all blocks but the last.
+
+        Args:
+            tokens: the tokens before the first block.
+            wanted: numbers of the blocks whose outputs are returned.
+            **attended: arguments of `Attention`.
+
+        Returns:
+            The tokens before the last block, and `tokens` and `attention` of each wanted block.
+        """
         if self.compute.remat and not self.is_initializing():
-            return self._scan_blocks(tokens, is_key, num_keys, wanted)
+            return self._scan_blocks(tokens, wanted, **attended)
         outputs = {}
         for i, block in enumerate(self.blocks[:-1]):
-            tokens, attention = block(tokens, is_key, num_keys=num_keys)
+            tokens, attention = block(tokens, **attended)
             if i in wanted:
                 outputs[i] = {"tokens": tokens, "attention": attention}
         return tokens, outputs
 
     def _scan_blocks(
-        self,
-        tokens: jax.Array,
-        is_key: jax.Array | None,
-        num_keys: int,
-        wanted: tuple[int, ...],
-    ) -> tuple[jax.Array, dict[int, dict]]:
-        """`_all_but_last` without the attention."""
+        self, tokens: Array, wanted: tuple[int, ...], **attended: Any
+    ) -> tuple[Array, dict[int, dict]]:
+        """`_all_but_last` as one loop that saves memory and returns no attention."""
         params = [block.variables["params"] for block in self.blocks[:-1]]
         if not params:
             return tokens, {}
@@ -192,14 +210,14 @@ class ViT(nn.Module):
         @functools.partial(
             jax.checkpoint, policy=jax.checkpoint_policies.save_only_these_names(KEPT)
         )
-        def one_block(tokens: jax.Array, params: dict) -> jax.Array:
-            return block.apply({"params": params}, tokens, is_key, num_keys=num_keys)[0]
+        def one_block(tokens: Array, params: dict) -> Array:
+            return block.apply({"params": params}, tokens, **attended)[0]
 
         def step(carry: tuple, numbered: tuple) -> tuple[tuple, None]:
             tokens, kept = carry
             index, params = numbered
             tokens = one_block(tokens, params)
-            # Stacked, the tokens of all blocks would be written and only some of them ever read.
+            # Not the loop's stacked outputs, which would hold the tokens of all blocks.
             kept = {i: jnp.where(index == i, tokens, old) for i, old in kept.items()}
             return (tokens, kept), None
 
@@ -211,28 +229,28 @@ class ViT(nn.Module):
 
     def __call__(
         self,
-        images: jax.Array,
+        images: Float[Array, "b h w 3"],
         padding: Padding | None = None,
         *,
         num_mapped: int | None = None,
         blocks: tuple[int, ...] | None = None,
-    ) -> dict:
-        """Encodes normalised images `[B, H, W, 3]` of any size of at least one patch.
+    ) -> dict[str, Any]:
+        """Encodes normalised images of any size of at least one patch.
 
         Args:
-            images: the batch, with the images at the top left if it is padded.
-            padding: where the images of a padded batch end; what comes out for the patches beyond
-                means nothing.
-            num_mapped: how many images, from the first on, have their patch tokens taken through
-                the last block; of the others it computes the class token alone. All by default.
-            blocks: numbers of the blocks whose outputs come back, all by default. Without
-                `remat` those that nobody uses cost nothing.
+            images: the batch; if it is padded, below and to the right of each image.
+            padding: where the images of a padded batch end. The results for the patches beyond
+                have no meaning.
+            num_mapped: for how many images, from the first on, the last block computes all tokens;
+                for the others it computes the class token only. All by default.
+            blocks: numbers of the blocks whose outputs are returned, all by default. Without
+                `remat`, outputs that are not used cost nothing.
 
         Returns:
-            `cls_token [B, D]` and `patch_tokens [num_mapped, N, D]` after the final LayerNorm,
-            patches in row-major order; and for each of `blocks`, `block_i` with its raw output
-            `tokens [B, 1 + N, D]` and `attention [B, heads, 1 + N, 1 + N]`, of the last block for
-            the mapped images only.
+            `cls_token [B, D]` and `patch_tokens [num_mapped, N, D]` after the final LayerNorm, with
+            patches in row-major order. For each of `blocks`, `block_i`: a dictionary of its raw
+            output, `tokens [B, 1 + N, D]` and `attention [B, heads, 1 + N, 1 + N]`, which for the
+            last block has the mapped images only.
         """
         tokens = self.embed(images, padding)
         num_tokens = tokens.shape[1]
@@ -245,13 +263,15 @@ class ViT(nn.Module):
             tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))
         last = self.backbone.depth - 1
         wanted = tuple(range(last + 1)) if blocks is None else blocks
-        tokens, outputs = self._all_but_last(tokens, is_key, num_tokens, wanted)
-        # Slices, because a number of images may be symbolic: `[:None]` is all of them.
+        tokens, outputs = self._all_but_last(tokens, wanted, is_key=is_key, num_keys=num_tokens)
+        # Slices, because the number of images may be symbolic; `[:None]` is all of them.
         some, others = slice(num_mapped), slice(num_mapped, None)
         cls_tokens, patch_tokens = [], None
         if num_mapped != 0:
             mapped_key = None if is_key is None else is_key[some]
-            mapped, attention = self.blocks[-1](tokens[some], mapped_key, num_keys=num_tokens)
+            mapped, attention = self.blocks[-1](
+                tokens[some], is_key=mapped_key, num_keys=num_tokens
+            )
             if last in wanted:
                 outputs[last] = {"tokens": mapped, "attention": attention}
             normed = self.norm(mapped)
@@ -260,10 +280,10 @@ class ViT(nn.Module):
         if num_mapped is not None and num_mapped < len(images):
             rest_key = None if is_key is None else is_key[others]
             rest, _ = self.blocks[-1](
-                tokens[others], rest_key, num_keys=num_tokens, class_token_only=True
+                tokens[others], is_key=rest_key, num_keys=num_tokens, class_token_only=True
             )
             cls_tokens.append(self.norm(rest)[:, 0])
-        out = {
+        out: dict[str, Any] = {
             f"block_{i}": {name: x[..., :num_tokens, :] for name, x in output.items()}
             for i, output in outputs.items()
         }

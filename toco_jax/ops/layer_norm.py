@@ -1,42 +1,51 @@
 """LayerNorm over the last axis in float32, with its gradient in closed form.
 
-Left to automatic differentiation, the gradient goes through the mean and the variance one after the
-other and writes what it needs between; in closed form two means of a row give all of it.
+In closed form the gradient needs two means over each row. Automatic differentiation goes through
+the variance and then the mean, and writes more intermediate values to memory.
 """
 
 import functools
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float, Float32
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def layer_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, dtype: jnp.dtype
-) -> jax.Array:
+    x: Float[Array, "*b d"],
+    scale: Float32[Array, " d"],
+    bias: Float32[Array, " d"],
+    eps: float,
+    dtype: DTypeLike,
+) -> Float[Array, "*b d"]:
     """`scale * (x - mean) / sqrt(variance + eps) + bias` (Ba et al., 2016).
 
-    Args:
-        x: `[..., D]` of any floating type.
-        scale: float32 `[D]`.
-        bias: float32 `[D]`.
-        eps: added to the variance, which is the mean square of what differs from the mean.
-        dtype: type of the result.
+    The value and the gradient are computed in float32.
 
-    Returns:
-        `[..., D]`; computed in float32, as its gradient is.
+    Args:
+        x: rows of any floating dtype.
+        scale: factor of each entry of a row.
+        bias: offset of each entry of a row.
+        eps: added to the variance, which is the biased one.
+        dtype: dtype of the result.
     """
     return _forward(x, scale, bias, eps, dtype)[0]
 
 
-def _row_sum(x: jax.Array) -> jax.Array:
+def _row_sum(x: Array) -> Array:
     return jnp.sum(x, axis=-1, keepdims=True)
 
 
 def _centred(
-    x: jax.Array, eps: float, sums: tuple | None = None
-) -> tuple[jax.Array, jax.Array, tuple]:
-    """Rows less their mean, the inverse of their deviation, and the two sums behind these."""
+    x: Array, eps: float, sums: tuple | None = None
+) -> tuple[Array, Array, tuple[Array, Array]]:
+    """Rows minus their mean, the inverse of their standard deviation, and the sums these need.
+
+    The sums are not computed again if they are given.
+    """
     width = x.shape[-1]
     x = x.astype(jnp.float32)
     total = _row_sum(x) if sums is None else sums[0]
@@ -46,21 +55,21 @@ def _centred(
     return centred, inverse, (total, squares)
 
 
-def _as_row(weight: jax.Array, ndim: int) -> jax.Array:
+def _as_row(weight: Array, ndim: int) -> Array:
     return weight.reshape((1,) * (ndim - 1) + (-1,))
 
 
 def _forward(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float, dtype: jnp.dtype
-) -> tuple[jax.Array, tuple]:
+    x: Array, scale: Array, bias: Array, eps: float, dtype: DTypeLike
+) -> tuple[Array, tuple]:
     centred, inverse, sums = _centred(x, eps)
     y = centred * (inverse * _as_row(scale, x.ndim)) + _as_row(bias, x.ndim)
     return y.astype(dtype), (x, scale, sums)
 
 
-def _backward(eps: float, _dtype: jnp.dtype, kept: tuple, dy: jax.Array) -> tuple:
+def _backward(eps: float, _dtype: DTypeLike, kept: tuple, dy: Array) -> tuple:
     x, scale, sums = kept
-    # Kept as they are: a GPU's compiler would reckon them anew for every use.
+    # The barrier keeps XLA from computing the sums again for every use on a GPU.
     centred, inverse, _ = _centred(x, eps, jax.lax.optimization_barrier(sums))
     normed = centred * inverse
     dy = dy.astype(jnp.float32)

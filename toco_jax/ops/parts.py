@@ -1,4 +1,4 @@
-"""Works through the leading axis in equal parts, so that one part's intermediate values exist."""
+"""Applies a function to slices of the leading axis in turn, to save memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,17 @@ def largest_divisor(number: int, limit: int) -> int:
 
 
 def map_parts(function: Callable, arrays: Any, size: int) -> Any:
-    """`function(arrays)`, a function of each entry by itself, over `size` entries at a time."""
+    """Applies `function` to slices of `size` entries and concatenates the results.
+
+    Args:
+        function: maps arrays to arrays, both pytrees, and treats each entry of the leading axis
+            independently of the others.
+        arrays: pytree of arrays `[N, ...]`.
+        size: entries per slice, a divisor of N.
+
+    Returns:
+        `function(arrays)`; the intermediate values of only one slice exist at a time.
+    """
     # [N / size, size, ...]
     parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), arrays)
     results = jax.lax.map(function, parts)
@@ -21,7 +31,13 @@ def map_parts(function: Callable, arrays: Any, size: int) -> Any:
 
 
 def mean_over_parts(function: Callable, arrays: Any, num: int) -> Any:
-    """Mean of `function(part)` over `num` parts of the arrays; `num` must divide their length."""
+    """Averages `function` over `num` equal slices of the leading axis.
+
+    Args:
+        function: maps a slice of the arrays to a pytree of arrays.
+        arrays: pytree of arrays `[N, ...]`.
+        num: number of slices, a divisor of N.
+    """
     if num == 1:
         return function(arrays)
     parts = jax.tree.map(lambda x: x.reshape(num, -1, *x.shape[1:]), arrays)  # [num, N / num, ...]

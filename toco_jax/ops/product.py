@@ -1,26 +1,32 @@
-"""Products with a matrix of weights, and their gradients in the forms that a CPU computes fast.
+"""Matrix products with weights, whose gradients are written in the forms that a CPU computes fast.
 
-XLA's products on a CPU are slow where few rows meet a large transposed matrix, and a sum over two
-axes copies one of its factors first. On an accelerator neither is so.
+On a CPU, XLA's product of few rows with a large transposed matrix is slow, and a product that sums
+over two axes first copies one of its factors. Neither holds on an accelerator.
 """
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jax.typing import DTypeLike
+from jaxtyping import Float
 
 
 def product(
-    x: jax.Array, kernel: jax.Array, *, dtype: jnp.dtype | None = None, unrolled: bool = False
-) -> jax.Array:
+    x: Float[Array, "*b k"],
+    kernel: Float[Array, "k n"],
+    *,
+    dtype: DTypeLike | None = None,
+    unrolled: bool = False,
+) -> Float[Array, "*b n"]:
     """`x @ kernel`.
 
     Args:
-        x: `[..., K]` of any floating type.
-        kernel: `[K, N]` of the same type.
-        dtype: type of the sums and of the result, by default that of `x`; float32 for float32.
-        unrolled: leaves the product as it is, for a GPU or TPU; False gives it a CPU's forms.
-
-    Returns:
-        `[..., N]`.
+        x: rows of any floating dtype.
+        kernel: weights of the same dtype.
+        dtype: dtype of the sums and of the result, by default that of `x`; always float32 for
+            float32.
+        unrolled: leaves the product and its gradient to XLA, as is best on a GPU or TPU; False
+            uses the forms that are fast on a CPU.
     """
     if unrolled:
         return jnp.matmul(x, kernel, preferred_element_type=dtype)
@@ -33,20 +39,20 @@ def product(
 
 
 @jax.custom_vjp
-def _product_of_rows(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _product_of_rows(x: Array, kernel: Array) -> Array:
     return x @ kernel
 
 
-def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple]:
     return x @ kernel, (x, kernel)
 
 
-def _backward(kept: tuple, dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _backward(kept: tuple, dy: Array) -> tuple[Array, Array]:
     x, kernel = kept
     if 2 * len(dy) > min(kernel.shape):
         return dy @ kernel.T, x.T @ dy
     columns = jax.lax.dot_general(kernel, dy, (((1,), (1,)), ((), ())))
-    # Without the barrier the compiler would turn this into the product with the transposed weights.
+    # Without the barrier XLA would turn this into the product with the transposed weights.
     return jax.lax.optimization_barrier(columns).T, x.T @ dy
 
 

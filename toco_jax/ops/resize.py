@@ -1,16 +1,19 @@
-"""Image resizing with the sampling rules the method was published with.
+"""Image resizing with the sampling rules that the method was published with.
 
-Every resize is separable, so it is two small matrices with static entries applied to the height and
-the width. The rules are those of torch's `interpolate` without antialiasing; `jax.image.resize`
-differs from them at borders and when shrinking.
+These are the rules of torch's `interpolate` without antialiasing. `jax.image.resize` differs from
+them at borders and when shrinking. Every resize is separable: a small constant matrix is applied to
+the rows and another to the columns.
 """
 
 import functools
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
+from jaxtyping import Float, Float32, Num
 
 Method = Literal["bilinear", "bilinear_corners", "bicubic", "nearest"]
 
@@ -26,27 +29,38 @@ def _cubic_weight(distance: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=256)
-def interpolation_matrix(size_in: int, size_out: int, method: Method = "bilinear") -> np.ndarray:
-    """Weights `[size_out, size_in]` float32 of a one-dimensional resize; every row sums to 1.
+def interpolation_matrix(
+    size_in: int, size_out: int, method: str = "bilinear"
+) -> Float32[np.ndarray, "{size_out} {size_in}"]:
+    """Weights of a one-dimensional resize; every row sums to 1.
 
-    `bilinear` and `bicubic` (a = -0.75) use half-pixel centres, `bilinear_corners` maps the end
-    points onto each other, `nearest` takes the source at `floor(i * size_in / size_out)`. Samples
-    outside repeat the border. Raises `ValueError` for sizes below 1 or an unknown method.
+    Pixels outside the image repeat its border.
+
+    Args:
+        size_in: number of pixels before, at least 1.
+        size_out: number of pixels after, at least 1.
+        method: `"bilinear"` and `"bicubic"` (a = -0.75) use half-pixel centres;
+            `"bilinear_corners"` maps the first and last pixels onto each other; `"nearest"` takes
+            pixel `floor(i * size_in / size_out)`.
+
+    Raises:
+        ValueError: a size is below 1, or the method is unknown.
     """
     if size_in < 1 or size_out < 1:
         raise ValueError(f"cannot resize {size_in} to {size_out} pixels: both must be at least 1")
     index = np.arange(size_out, dtype=np.float64)
     half_pixel = (index + 0.5) * (size_in / size_out) - 0.5
+    taps: tuple[int, ...] = (0, 1)
     if method == "bilinear":
-        source, taps = np.maximum(half_pixel, 0.0), (0, 1)
+        source = np.maximum(half_pixel, 0.0)
     elif method == "bilinear_corners":
-        source, taps = index * ((size_in - 1) / max(size_out - 1, 1)), (0, 1)
+        source = index * ((size_in - 1) / max(size_out - 1, 1))
     elif method == "bicubic":
         source, taps = half_pixel, (-1, 0, 1, 2)
     elif method == "nearest":
         source, taps = np.floor(index * (size_in / size_out)), (0,)
     else:
-        raise ValueError(f"unknown resize method {method!r}: use one of {Method.__args__}")
+        raise ValueError(f"unknown resize method {method!r}: use one of {get_args(Method)}")
     base = np.floor(source)
     fraction = source - base
     matrix = np.zeros((size_out, size_in), np.float64)
@@ -57,15 +71,20 @@ def interpolation_matrix(size_in: int, size_out: int, method: Method = "bilinear
         else:
             weight = 1 - np.abs(fraction - tap)
         np.add.at(matrix, (np.arange(size_out), column), weight)
-    matrix = matrix.astype(np.float32)
-    matrix.setflags(write=False)
-    return matrix
+    weights = matrix.astype(np.float32)
+    weights.setflags(write=False)
+    return weights
 
 
-def resize(x: jax.Array, size: tuple[int, int], method: Method = "bilinear") -> jax.Array:
-    """Resizes `[..., H, W, C]` to `[..., h, w, C]` with `size = (h, w)`; see
-    `interpolation_matrix` for the methods. Floating point arrays only, computed in float32 and
-    returned in the input's dtype.
+def resize(
+    x: Num[Array, "*b _ _ c"], size: Sequence[int], method: Method = "bilinear"
+) -> Num[Array, "*b h w c"]:
+    """Resizes images or maps; the result has the dtype of the input.
+
+    Args:
+        x: values of a floating dtype, for `"nearest"` of any; computed in float32.
+        size: height and width of the result.
+        method: see `interpolation_matrix`.
     """
     height, width = x.shape[-3:-1]
     if (height, width) == tuple(size):
@@ -81,37 +100,41 @@ def resize(x: jax.Array, size: tuple[int, int], method: Method = "bilinear") -> 
     rows = interpolation_matrix(height, size[0], method)
     columns = interpolation_matrix(width, size[1], method)
     out = x.astype(jnp.float32)
-    # Columns leave a transposition behind: they go where the map has fewer rows.
+    # Resizing columns ends with a transposition: do it while the map has fewer rows.
     if size[0] >= height:
         return _apply_rows(rows, _apply_columns(columns, out)).astype(x.dtype)
     return _apply_columns(columns, _apply_rows(rows, out)).astype(x.dtype)
 
 
-def _apply_rows(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """`[..., H, W, C]` through `[h, H]` to `[..., h, W, C]`."""
+def _apply_rows(
+    matrix: Float32[np.ndarray, "h H"], x: Float[Array, "*b H W c"]
+) -> Float[Array, "*b h W c"]:
     *lead, height, width, channels = x.shape
-    # One product an image: a matrix shared by all would put the images behind the rows.
+    # One product per image: one product for all images would move their axis behind the rows.
     per_image = jnp.broadcast_to(matrix, (*lead, *matrix.shape))
     flat = x.reshape(*lead, height, width * channels)
     out = jnp.matmul(per_image, flat, precision=jax.lax.Precision.HIGHEST)
     return out.reshape(*lead, len(matrix), width, channels)
 
 
-def _apply_columns(matrix: np.ndarray, x: jax.Array) -> jax.Array:
-    """`[..., H, W, C]` through `[w, W]` to `[..., H, w, C]`."""
+def _apply_columns(
+    matrix: Float32[np.ndarray, "w W"], x: Float[Array, "*b H W c"]
+) -> Float[Array, "*b H w c"]:
     return jnp.einsum("wW,...HWC->...HwC", matrix, x, precision=jax.lax.Precision.HIGHEST)
 
 
-def _halve(x: jax.Array) -> jax.Array:
-    """Means of 2 x 2 pixels: what the bilinear rule says of `[..., 2h, 2w, C]` at half size."""
+def _halve(x: Float[Array, "*b H W c"]) -> Float[Array, "*b h w c"]:
+    """The bilinear resize to half the height and width: means of 2 x 2 pixels."""
     *lead, height, width, channels = x.shape
     blocks = x.reshape(*lead, height // 2, 2, width // 2, 2, channels)
     return blocks.sum(axis=(-4, -2)) / 4
 
 
-def _double(x: jax.Array, axis: int) -> jax.Array:
-    """What the bilinear rule says of `x` at twice its size along the negative `axis`: of each
-    pixel two, a quarter of the way towards the one before and the one behind."""
+def _double(x: Array, axis: int) -> Array:
+    """The bilinear resize to twice the size along the negative `axis`.
+
+    Each pixel becomes two, which lie a quarter of the way to the pixel before and to the one after.
+    """
     axis, num = x.ndim + axis, x.shape[axis]
     pad = [(0, 0)] * x.ndim
     pad[axis] = (1, 1)

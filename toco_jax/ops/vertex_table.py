@@ -1,35 +1,41 @@
-"""Numbers the vertices of a lattice: the keys of all points to rows of a table, and neighbours.
+"""A hash table that numbers the vertices of a lattice and finds their neighbours.
 
-A hash table in which all keys are looked up at once, so that it runs on any device.
+All keys are inserted, and looked up, at the same time, so that the table runs on any device.
 """
 
-import jax
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+from jax import Array, lax
+from jaxtyping import Int, Int32, Num
 
 # Rows whose neighbours are looked up at a time.
 _BLOCK = 8192
-# How arrays are indexed where every index is known to be inside.
-INSIDE = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+# Options of indexing where every index is known to be inside the array.
+INSIDE: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
 
-def take(array: jax.Array, index: jax.Array) -> jax.Array:
-    """Rows of an array; the indices must be inside it."""
+def take(array: Num[Array, "r ..."], index: Int[Array, "..."]) -> Num[Array, "..."]:
+    """`array[index]` for indices that are inside the array."""
     return array.at[index].get(**INSIDE)
 
 
-def _slot(key: jax.Array, table: jax.Array) -> jax.Array:
+def _slot(key: Array, table: Array) -> Array:
     bits = table.size.bit_length() - 1
     mixed = key.astype(jnp.uint32) * np.uint32(2654435769)
     return (mixed >> np.uint32(32 - bits)).astype(jnp.int32)
 
 
-def insert(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Hash table of the distinct keys, and the first occurrence of each key: int32 [P].
+def insert(key: Int32[Array, " p"]) -> tuple[Int32[Array, " slots"], Int32[Array, " p"]]:
+    """Inserts keys, of which some may be equal, into a hash table.
 
-    A slot of the table holds the index of a key, or P while empty. All keys try their slots at
-    once; those that find another key there go on to their next slot. Equal keys move together.
+    All keys try their slots at once; those that find another key there go on to their next slot.
+    Equal keys move together.
+
+    Returns:
+        The table, whose slots hold the index of the first of equal keys, or P if they are empty;
+        and for each key the index of the first key that is equal to it.
     """
     num = key.size
     index = jnp.arange(num, dtype=jnp.int32)
@@ -48,15 +54,22 @@ def insert(key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return table, take(table, slot)
 
 
-def _next(slot: jax.Array, step: jax.Array, table: jax.Array) -> jax.Array:
-    """The next slot to try: growing steps reach every slot of a table of 2^n."""
+def _next(slot: Array, step: Array, table: Array) -> Array:
+    """The next slot to try: steps 1, 2, 3, ... reach every slot of a table of 2^n slots."""
     return (slot + step) & (table.size - 1)
 
 
-def number_rows(first: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Rows, from 1 in order of first appearance so that nearby points use nearby ones; how many.
+def number_rows(first: Int32[Array, " p"]) -> tuple[Int32[Array, " p"], Int32[Array, ""]]:
+    """Numbers the distinct keys from 1, in order of appearance, so that nearby points are close.
 
-    Counts the first appearances before each key in words of 32 bits: XLA's running sums are slow.
+    The first appearances before each key are counted in words of 32 bits, because a running sum
+    over all keys is slow in XLA.
+
+    Args:
+        first: index of the first key that is equal to each key, see `insert`.
+
+    Returns:
+        The row of each key, and the number of distinct keys.
     """
     num = first.size
     new = first == jnp.arange(num, dtype=jnp.int32)
@@ -72,15 +85,25 @@ def number_rows(first: jax.Array) -> tuple[jax.Array, jax.Array]:
 def find_neighbours(
     size: int,
     falls: list[int],
-    key: jax.Array,
-    row: jax.Array,
-    count: jax.Array,
-    table: jax.Array,
-    largest: jax.Array | None = None,
-) -> jax.Array:
-    """Rows of both neighbours of rows 1 .. count <= size, 0 if missing: int32 [d + 1, 2, R].
+    key: Int32[Array, " p"],
+    row: Int32[Array, " p"],
+    count: Int32[Array, ""],
+    table: Int32[Array, " slots"],
+    largest: Int32[Array, ""] | None = None,
+) -> Int32[Array, "axes 2 {size}+1"]:
+    """Finds the rows of both neighbours of each vertex along each axis.
 
-    `largest` is the count of the largest of the tables that are searched together under `vmap`.
+    Args:
+        size: number of rows to allow for, at least `count`.
+        falls: differences of the keys of neighbours along each axis.
+        key: keys of vertices, of which some may be equal.
+        row: rows of the keys, see `number_rows`.
+        count: number of distinct keys.
+        table: the hash table, see `insert`.
+        largest: under `vmap`, the largest `count` among the tables that are searched together.
+
+    Returns:
+        Rows; 0 where there is no neighbour. Row 0 stands for no vertex.
     """
     largest = count if largest is None else largest
     num = key.size
@@ -89,13 +112,13 @@ def find_neighbours(
     vertex_key = jnp.zeros(rows, jnp.int32).at[row].set(key)
     step = np.array([[fall, -fall] for fall in falls], np.int32).reshape(-1, 1)  # [2 (d + 1), 1]
 
-    def find(i: jax.Array, neighbours: jax.Array) -> jax.Array:
+    def find(i: Array, neighbours: Array) -> Array:
         index = i * block + jnp.arange(block, dtype=jnp.int32)
         exists = ((index > 0) & (index <= count))[None]
         wanted = lax.dynamic_slice_in_dim(vertex_key, i * block, block)[None] + step
 
-        def look(slot: jax.Array) -> tuple[jax.Array, jax.Array]:
-            """What is in the slot, or -1; whether it is another key."""
+        def look(slot: Array) -> tuple[Array, Array]:
+            """The content of the slot, -1 if it is empty, and whether it is another key."""
             found = take(table, slot)
             found = jnp.where(exists & (found < num), found, -1)
             return found, (found >= 0) & (take(key, jnp.maximum(found, 0)) != wanted)
