@@ -143,8 +143,8 @@ def test_is_linear_in_the_values(images, values):
 
 def test_jit_equals_eager():
     rng = np.random.default_rng(3)
-    image = rng.uniform(0, 255, (5, 7, 3)).astype(np.float32)
-    given = rng.uniform(0, 1, (5, 7, 2)).astype(np.float32)
+    image = jnp.asarray(rng.uniform(0, 255, (5, 7, 3)).astype(np.float32))
+    given = jnp.asarray(rng.uniform(0, 1, (5, 7, 2)).astype(np.float32))
     eager = bilateral_filter(image, given, sigma_rgb=15.0, sigma_xy=50.0)
     np.testing.assert_allclose(bilateral(image, given), eager, rtol=1e-5)
 
@@ -224,4 +224,5 @@ def test_invalid_points_take_no_part():
 
 def test_too_many_keys_is_an_error(images, values):
     with pytest.raises(ValueError, match="use larger sigmas"):
-        bilateral_filter(images["smooth"], values, sigma_rgb=0.2, sigma_xy=50.0)
+        image, given = jnp.asarray(images["smooth"]), jnp.asarray(values)
+        bilateral_filter(image, given, sigma_rgb=0.2, sigma_xy=50.0)

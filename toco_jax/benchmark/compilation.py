@@ -5,6 +5,7 @@ from there, as a second process would. The user's cache is left alone.
 """
 
 import argparse
+import functools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -47,17 +48,15 @@ def run(args: argparse.Namespace) -> Tables:
     rows = []
     for name in args.phase:
         phase = workload.phase_of(config, name)
-        settings = {"num_present": workload.NUM_PRESENT}
-
-        def make_step(phase=phase, settings=settings) -> Callable:
-            return make_train_step(config, model, mesh, phase, **settings)
-
+        make_step = functools.partial(
+            make_train_step, config, model, mesh, phase, num_present=workload.NUM_PRESENT
+        )
         rows.append({"phase": name, **compile_times(make_step, inputs)})
     size = f"{config.backbone}, {config.crop_size} px, {model.compute.dtype}, {mesh.size} devices"
     return {f"compiling the training step, {size}": rows}
 
 
-def compile_times(make_step: Callable[[], Callable], inputs: tuple) -> Row:
+def compile_times(make_step: Callable[[], jax.stages.Wrapped], inputs: tuple) -> Row:
     """Seconds of each stage. Both compilations start from memory caches that are empty."""
     row: Row = {}
 
@@ -82,7 +81,7 @@ def compile_times(make_step: Callable[[], Callable], inputs: tuple) -> Row:
 def own_cache() -> Iterator[None]:
     """A persistent cache in a temporary folder, empty at first, that keeps everything."""
     before = {name: getattr(jax.config, name) for name in _ENTRY_LIMITS}
-    before["jax_compilation_cache_dir"] = jax.config.jax_compilation_cache_dir
+    before["jax_compilation_cache_dir"] = jax.config.read("jax_compilation_cache_dir")
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name, value in _ENTRY_LIMITS.items():

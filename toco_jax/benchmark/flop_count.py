@@ -38,21 +38,25 @@ def _of_inner(eqn: core.JaxprEqn) -> int:
     return sum(_of_jaxpr(inner) for inner in _inner(eqn))
 
 
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
+
+
 def _of_dot(eqn: core.JaxprEqn) -> int:
     (contracted, _), _ = eqn.params["dimension_numbers"]
-    sides = eqn.invars[0].aval.shape
-    return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(sides[i] for i in contracted)
+    sides = _shape(eqn.invars[0])
+    return 2 * math.prod(_shape(eqn.outvars[0])) * math.prod(sides[i] for i in contracted)
 
 
 def _of_convolution(eqn: core.JaxprEqn) -> int:
-    kernel = eqn.invars[1].aval.shape
+    kernel = _shape(eqn.invars[1])
     outputs = kernel[eqn.params["dimension_numbers"].rhs_spec[0]]
-    return 2 * math.prod(eqn.outvars[0].aval.shape) * math.prod(kernel) // outputs
+    return 2 * math.prod(_shape(eqn.outvars[0])) * math.prod(kernel) // outputs
 
 
 def _of_cudnn_attention(eqn: core.JaxprEqn, num_products: int) -> int:
-    batch, queries, heads, width = eqn.invars[0].aval.shape
-    return 2 * num_products * batch * heads * queries * eqn.invars[1].aval.shape[1] * width
+    batch, queries, heads, width = _shape(eqn.invars[0])
+    return 2 * num_products * batch * heads * queries * _shape(eqn.invars[1])[1] * width
 
 
 def _of_scan(eqn: core.JaxprEqn) -> int:

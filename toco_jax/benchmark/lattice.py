@@ -7,6 +7,7 @@ PJRT_NPROC=1 to see the same on the clock.
 import argparse
 import functools
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from toco_jax.ops.permutohedral import (
     with_lattice,
 )
 
-_SIGMAS = {"sigma_rgb": 15.0, "sigma_xy": 50.0}
+_SIGMAS: dict[str, Any] = {"sigma_rgb": 15.0, "sigma_xy": 50.0}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:

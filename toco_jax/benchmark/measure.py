@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -39,18 +39,18 @@ def wall_and_cpu_seconds(work: Callable[[], Any]) -> tuple[float, float]:
 
 
 def medians(
-    works: dict[str, Callable[[], Any]],
+    works: Mapping[Any, Callable[[], Any]],
     *,
     repeats: int,
     measure: Callable[[Callable[[], Any]], Any] = wall_seconds,
-) -> dict[str, Any]:
+) -> dict[Any, Any]:
     """Median measure of each work: all once for warming up, then `repeats` rounds in turns.
 
     A measure of several numbers gives a list of medians.
     """
     for work in works.values():
         jax.block_until_ready(work())
-    taken = {name: [] for name in works}
+    taken: dict[Any, list] = {name: [] for name in works}
     for _ in range(repeats):
         for name, work in works.items():
             taken[name].append(measure(work))
@@ -91,7 +91,7 @@ def peak_bytes(compiled: jax.stages.Compiled) -> tuple[int, str]:
 
 def planned_bytes(compiled: jax.stages.Compiled) -> int:
     """Memory that one device's program takes by its own plan, arguments and results included."""
-    plan = compiled.memory_analysis()
+    plan: Any = compiled.memory_analysis()
     planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
     return planned - plan.alias_size_in_bytes
 

@@ -115,8 +115,9 @@ def breakdown(
     state = jax.device_put(runner.state, jax.local_devices()[0])
     options = compiler_options(platform_of(jax.local_devices()[0]))
     jit = functools.partial(jax.jit, compiler_options=options)
-    settings = {"num_present": workload.NUM_PRESENT, "jit": jit}
-    parts = make_parts(config, model, phase, state, share, **settings)
+    parts = make_parts(
+        config, model, phase, state, share, num_present=workload.NUM_PRESENT, jit=jit
+    )
     works = {name: functools.partial(part, *inputs) for name, (part, inputs) in parts.items()}
     return medians(works, repeats=args.repeats)
 

@@ -85,7 +85,11 @@ def open_source(
     from toco_jax.data import files
     from toco_jax.data.sources import coco, folder, voc
 
-    chosen = {"labels": labels, "mask_folder": mask_folder, "mask_foreground": mask_foreground}
+    chosen: dict[str, Any] = {
+        "labels": labels,
+        "mask_folder": mask_folder,
+        "mask_foreground": mask_foreground,
+    }
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
         chosen |= {"label_separator": label_separator}

@@ -32,7 +32,8 @@ def check(
     Returns:
         The splits that could be opened, by "train" and "val", and all problems.
     """
-    splits, problems = {}, []
+    splits: dict[str, Split] = {}
+    problems: list[Problem] = []
     for part in PARTS:
         split = open_split(config, part, problems)
         if split is not None:
@@ -105,7 +106,7 @@ def write_clean_list(split: Split, problems: list[Problem]) -> str:
     broken = {p.name for p in problems if p.split == source.split and p.unusable}
     if not broken:
         return f"{source.split!r} is clean"
-    if not isinstance(source, FileSource):
+    if not isinstance(source, FileSource) or source.list_folder is None:
         return f"{source.split!r} has no lists; correct its source and build it again"
     kept = [name for name in source.names if name not in broken]
     path = source.list_folder / f"{source.split}_clean.txt"

@@ -75,8 +75,9 @@ def several_names(names: Collection[str]) -> tuple[str, str] | None:
     known = {folded(name) for name in names}
     for name, between in itertools.product(sorted(names), _BETWEEN):
         parts = {folded(part) for part in re.split(between, name)}
-        if len(parts) > 1 and parts <= known:
-            return name, re.search(between, name)[0]
+        found = re.search(between, name)
+        if found and len(parts) > 1 and parts <= known:
+            return name, found[0]
     return None
 
 
@@ -86,7 +87,8 @@ def name_problems(names: Iterable[str]) -> list[str]:
     Names are wrong if they look alike, if no table can show them, or if they were damaged when a
     text was converted from another encoding.
     """
-    problems, spellings = [], {}
+    problems: list[str] = []
+    spellings: dict[str, list[str]] = {}
     for name in names:
         spellings.setdefault(folded(name), []).append(name)
         if "\ufffd" in name:

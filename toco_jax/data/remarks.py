@@ -62,9 +62,9 @@ def own(*sources: Any) -> list[DataRemark]:
 def of_splits(source: Any, val_source: Any) -> list[DataRemark]:
     """Returns the remarks of a training and a validation source, and on the two together."""
     labels = [getattr(s, "cls_labels", None) for s in (source, val_source)]
-    if any(label is None for label in labels):  # scenes or records, whose makers saw to it
+    counts = [label.sum(axis=0, dtype=np.int64) for label in labels if label is not None]
+    if len(counts) < 2:  # scenes or records, whose makers saw to it
         return own(source, val_source)
-    counts = [label.sum(axis=0, dtype=np.int64) for label in labels]
     return [
         *own(source, val_source),
         *in_both(source, val_source),

@@ -1,6 +1,6 @@
 """Draws masks and maps: palette colours, overlays, heat maps, legends, grids of pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -50,7 +50,11 @@ def heat_map(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.6) -> np
 
 
 def legend(
-    labels: Sequence[int], names: Sequence[str], width: int, *, text_size: int = _TEXT_SIZE
+    labels: Sequence[int],
+    names: Mapping[int, str] | Sequence[str],
+    width: int,
+    *,
+    text_size: int = _TEXT_SIZE,
 ) -> Image.Image:
     """Draws a coloured square and the class name for each label, in lines of `width` pixels."""
     font = ImageFont.load_default(text_size)
@@ -65,8 +69,8 @@ def legend(
     canvas = Image.new("RGB", (width, y + line_height + _MARGIN), "white")
     draw = ImageDraw.Draw(canvas)
     for label, x, y in entries:
-        colour = tuple(int(v) for v in colorize(label))
-        draw.rectangle((x, y, x + text_size, y + text_size), fill=colour, outline=_INK)
+        red, green, blue = (int(v) for v in colorize(np.array(label)))
+        draw.rectangle((x, y, x + text_size, y + text_size), fill=(red, green, blue), outline=_INK)
         draw.text((x + text_size + _MARGIN, y - 1), names[label], font=font, fill=_INK)
     return canvas
 
@@ -77,7 +81,7 @@ def grid(
     columns: Sequence[str],
     captions: Sequence[str],
     labels: Sequence[int],
-    names: Sequence[str],
+    names: Mapping[int, str] | Sequence[str],
     cell: int = 160,
 ) -> Image.Image:
     """Draws a table of pictures with column headings, a caption under each row, and a legend.

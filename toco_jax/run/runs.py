@@ -56,7 +56,7 @@ class Run:
         digest.update(json.dumps(self.config.to_dict(), sort_keys=True).encode())
         for path, array in jax.tree_util.tree_leaves_with_path(self.params):
             digest.update(jax.tree_util.keystr(path).encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
 
     def numbered(self, source: Any, *, report: Callable[[str], None] = say) -> Any:

@@ -71,8 +71,9 @@ def _listed(path: pathlib.Path, num: int) -> tuple[str, ...]:
         names = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         names = None
-    is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if not is_list or len(set(names)) != len(names):
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _not_names(path, num)
+    if len(set(names)) != len(names):
         raise _not_names(path, num)
     return tuple(names)
 

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 
 # The passes of the encoder share weights, for which XLA would join their products, concatenating
 # the tokens and cutting the result apart again. The products are large enough alone.
-_GPU_OPTIONS = {"xla_gpu_dot_merger_threshold_mb": 0}
+_GPU_OPTIONS: dict[str, int | str] = {"xla_gpu_dot_merger_threshold_mb": 0}
 
 # Matrix products by Eigen: on the tokens of an encoder it is faster than YNNPACK, which XLA would
 # take for them too and not for reductions alone.
-_X86_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+_X86_OPTIONS: dict[str, int | str] = {
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
@@ -144,7 +144,7 @@ class Preemption:
 
     def __init__(self):
         self._told = False
-        self._earlier: signal.Handlers | None = None
+        self._earlier: Callable | int | None = None
 
     def __enter__(self) -> "Preemption":
         alone = jax.process_count() == 1

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import cv2
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -38,7 +39,7 @@ def draw(
     images = np.stack([record["image"] for record in records])
     cam = np.stack([prediction.cam for prediction in predictions])
     cls_label = np.stack([record["cls_label"] for record in records])
-    whole = np.tile(np.int32([0, images.shape[1], 0, images.shape[2]]), (len(images), 1))
+    whole = jnp.array([[0, images.shape[1], 0, images.shape[2]]] * len(images), jnp.int32)
 
     @jax.jit
     def refined(images, cam, cls_label):

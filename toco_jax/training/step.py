@@ -1,7 +1,5 @@
 """The state of a run and the training step: the objective's gradient over a mesh, an update."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
@@ -103,7 +101,7 @@ def apply_gradients(
 
 def make_train_step(
     config: ConfigDict, model: ToCo, mesh: Mesh, phase: Phase, *, num_present: int
-) -> Callable:
+) -> jax.stages.Wrapped:
     """The jitted step of one phase over a mesh; see `make_loss_fn` for the arguments.
 
     Returns:

@@ -54,7 +54,7 @@ class Tracker:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One line and one TensorBoard point per value."""
-        if self._file is None:
+        if self._file is None or self._board is None:
             return
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
@@ -81,7 +81,7 @@ class Tracker:
 
     def close(self) -> None:
         """Flushes both files."""
-        if self._file is not None:
+        if self._file is not None and self._board is not None:
             self._file.close()
             self._board.close()
 

@@ -178,7 +178,7 @@ def scene(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     unit = size / 80
     while True:
         canvas = background(size, rng)
-        objects = []
+        objects: list[Thing] = []
         for _ in range(rng.choice([1, 2, 3], p=[0.3, 0.45, 0.25])):
             c, radius = int(rng.integers(NUM_CLASSES)), unit * rng.uniform(17, 27)
             center = _place(size, radius, objects, rng)

@@ -102,7 +102,7 @@ def open_voc(
 def _devkit(root: pathlib.Path, *, annotations: bool) -> pathlib.Path:
     if not root.is_dir():
         raise DataError(f"{root} is not a folder; give the devkit's .../VOCdevkit/VOC2012 as root")
-    needed = ("JPEGImages", *(["Annotations"] if annotations else []), LISTS)
+    needed = ["JPEGImages", *(["Annotations"] if annotations else []), str(LISTS)]
     missing = [str(part) for part in needed if not (root / part).is_dir()]
     if not missing:
         return root
