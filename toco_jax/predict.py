@@ -134,6 +134,7 @@ def write_results(
     )
     cam_paths = {}
     for k, class_id in enumerate(result.classes):
+        assert result.cams is not None
         path = _in_folder(out / "cams", f"{name}.{slugs[class_id]}.jpg")
         heat = resize_map(np.ascontiguousarray(result.cams[..., k : k + 1]), (height, width))
         Image.fromarray(drawing.heat_map(image, heat)).save(path, quality=_JPEG_QUALITY)

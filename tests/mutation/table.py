@@ -317,7 +317,7 @@ EQUIVALENT = {
     "toco_jax/evaluation/scoring.py": {
         (
             "sweep_counts",
-            'exceeded = np.searchsorted(np.float32(THRESHOLDS), value[counted], side="left") -> exceeded = np.searchsorted(np.float32(THRESHOLDS), value[counted],)',
+            'exceeded = np.searchsorted(np.array(THRESHOLDS, np.float32), value[counted], side="left") -> exceeded = np.searchsorted(np.array(THRESHOLDS, np.float32), value[counted],)',
         ): "left is numpy's default",
     },
     "toco_jax/training/optim.py": {

@@ -50,7 +50,7 @@ def make_parts(
         parts[name] = jit(function), inputs
         return parts[name][0](*inputs)
 
-    def views(params: dict, batch: dict) -> tuple[jax.Array, dict]:
+    def views(params: dict, batch: dict) -> tuple[Any, dict]:
         seen = toco.classification(net_of(params), batch, with_view2="ctc" in terms)
         names = ("cls_token", "patch_tokens", "aux_patch_tokens")
         return sum(jnp.sum(seen[name].astype(jnp.float32) ** 2) for name in names), seen
@@ -69,7 +69,7 @@ def make_parts(
         settings = numbers["class_contrast"]
         return toco.class_contrast(net_of(params), teacher, seen, **settings)["ctc"]
 
-    def segmentation(params: dict, tokens: jax.Array, seen: dict) -> jax.Array:
+    def segmentation(params: dict, tokens: jax.Array, seen: dict) -> Any:
         seen = seen | {"patch_tokens": tokens}
         out = toco.segmentation(net_of(params), seen, **numbers["segmentation"])
         return sum(phase.weight(term) * out[term] for term in ("seg", "reg"))

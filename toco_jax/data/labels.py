@@ -61,7 +61,9 @@ class StoredMask:
 
     def has_voc_palette(self) -> bool:
         """Whether the values that occur have VOC's colours, or there is no palette."""
-        return self.mode != "P" or np.array_equal(self.colours[self.used], _VOC_COLOURS[self.used])
+        if self.mode != "P" or self.colours is None:
+            return True
+        return np.array_equal(self.colours[self.used], _VOC_COLOURS[self.used])
 
     def is_reordered(self, num_classes: int) -> bool:
         """Whether the palette gives the values that occur VOC's colours of other labels.
@@ -69,7 +71,7 @@ class StoredMask:
         Programs that sort a palette by use leave such masks. A palette with other colours, or with
         one colour for two values, is somebody's own and does not count.
         """
-        if self.has_voc_palette():
+        if self.colours is None or self.has_voc_palette():
             return False
         colours = self.colours[self.used]
         labels = _label_of_colour(colours)
@@ -126,7 +128,8 @@ def labels_in(
     """Returns the labels of a stored mask like `read_mask`; `path` is for the message."""
     values = stored.values
     if mask_format.channels != "index":
-        values = stored.colours[values] if stored.mode == "P" else values
+        if stored.mode == "P" and stored.colours is not None:
+            values = stored.colours[values]
         values = _indices_of_colours(values, path, grey=mask_format.channels == "grey")
     elif stored.mode == "1" and num_classes == 1:
         return values

@@ -73,14 +73,15 @@ def foreground_format(foreground: int, class_names: Sequence[str]) -> MaskFormat
 def read_probes(paths: Sequence[pathlib.Path | None]) -> list[Probe]:
     """Reads evenly spaced masks; those that cannot be read or hold no indices are left out."""
 
-    def read(i: int) -> Probe | None:
+    def read(numbered: tuple[int, pathlib.Path]) -> Probe | None:
+        i, path = numbered
         try:
-            stored = stored_mask(read_bytes(paths[i], "mask"), paths[i])
+            stored = stored_mask(read_bytes(path, "mask"), path)
         except DataError:  # raised, or reported, when the record is read
             return None
-        return (i, paths[i], stored) if stored.mode in ("P", "L", "1") else None
+        return (i, path, stored) if stored.mode in ("P", "L", "1") else None
 
-    there = [i for i, path in enumerate(paths) if path is not None]
+    there = [(i, path) for i, path in enumerate(paths) if path is not None]
     chosen = [there[k] for k in evenly_spaced(len(there), _PROBES)]
     with ThreadPoolExecutor(READERS) as threads:
         return [probe for probe in threads.map(read, chosen) if probe]
@@ -118,13 +119,15 @@ def _reading_of_palettes(
     reordered = [probe for probe in probes if probe[2].is_reordered(len(class_names))]
     if not reordered:
         return INDICES
-    wrong = {
-        reading: sum(
-            (shown > cls_labels[i]).any()
-            for i, shown in _classes_shown(reordered, len(class_names), reading)
-        )
-        for reading in ((BY_COLOUR, BY_INDEX) if cls_labels is not None else ())
-    }
+    wrong = {}
+    if cls_labels is not None:
+        wrong = {
+            reading: sum(
+                (shown > cls_labels[i]).any()
+                for i, shown in _classes_shown(reordered, len(class_names), reading)
+            )
+            for reading in (BY_COLOUR, BY_INDEX)
+        }
     about = (
         f"{len(reordered)} of {len(probes)} masks looked at, such as {reordered[0][1]}, have VOC's "
         "colours in another order than their values, as painting programs leave them"
@@ -181,7 +184,7 @@ def _refuse_other_classes(
     i, classes = foreign[0]
 
     def named(which: np.ndarray) -> str:
-        return ", ".join(class_names[c] for c in np.flatnonzero(which)) or "no class"
+        return ", ".join(np.array(class_names)[np.flatnonzero(which)]) or "no class"
 
     raise DataError(
         f"{len(foreign)} of {len(looked_at)} masks looked at show none of the classes that their "

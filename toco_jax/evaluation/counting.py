@@ -14,6 +14,7 @@ A pass over a split yields the place of an image in the split and the image's co
 import io
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -57,8 +58,8 @@ def add(counts: Counts, more: Counts) -> None:
 
 def to_bytes(counts: Counts) -> bytes:
     """Counts as bytes, for another process or the disk."""
-    file = io.BytesIO()
-    np.savez_compressed(file, **counts)
+    file, arrays = io.BytesIO(), dict[str, Any](counts)
+    np.savez_compressed(file, **arrays)
     return file.getvalue()
 
 

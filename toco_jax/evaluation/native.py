@@ -70,7 +70,7 @@ class NativeCounts:
 
     def __call__(self, record: dict[str, Any], maps: Maps) -> Counts:
         """Counts a record with `mask` and `cls_label`, given what the network says about it."""
-        counts = {}
+        counts: Counts = {}
         for protocol in {NATIVE, CRF} & set(self.protocols):
             predicted = maps.cls_logits > 0
             counts |= counting.classes(record["cls_label"], predicted, protocol=protocol)
@@ -104,7 +104,7 @@ class NativeCounts:
             return counting.pixels(record["mask"], label, self.num_labels, **names)
 
     def _cams(self, record: dict, maps: Maps) -> Counts:
-        counts = {}
+        counts: Counts = {}
         mask, classes = record["mask"], np.flatnonzero(record["cls_label"])
         for name in ("cam", "aux_cam"):
             with self.watch("CAM"):

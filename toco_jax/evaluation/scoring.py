@@ -104,7 +104,7 @@ def make_row(
         truth; and `sweep`, the mIoU at each of `THRESHOLDS`, if those were counted of any pixel.
     """
     confusion = counts[f"confusion/{predictor}/{protocol}"]
-    row = {"predictor": predictor, "protocol": protocol, "description": description}
+    row: dict[str, Any] = {"predictor": predictor, "protocol": protocol, "description": description}
     row |= percentages(confusion, names)
     row |= {"cls_f1": mean_f1(counts[f"f1/{protocol}"]), "confusion": confusion.tolist()}
     sweep = counts.get(f"sweep/{predictor}/{protocol}")
@@ -131,7 +131,7 @@ def sweep_counts(
         int64 `[T + 1, K, K]`, T the number of thresholds.
     """
     counted = mask < num_labels
-    exceeded = np.searchsorted(np.float32(THRESHOLDS), value[counted], side="left")
+    exceeded = np.searchsorted(np.array(THRESHOLDS, np.float32), value[counted], side="left")
     truth, guess = mask[counted].astype(np.int64), label[counted].astype(np.int64)
     index = (exceeded * num_labels + truth) * num_labels + guess
     shape = (len(THRESHOLDS) + 1, num_labels, num_labels)

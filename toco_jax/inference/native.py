@@ -259,7 +259,7 @@ class NativeNetwork:
             Maps(
                 size=size,
                 cls_logits=outputs[1.0]["cls_logits"][2 * i],
-                seg=tuple(sum(pair("seg_logits", i, scale)) for scale in self._seg_scales),
+                seg=tuple(np.add(*pair("seg_logits", i, scale)) for scale in self._seg_scales),
                 cam=tuple(pair("cam", i, scale) for scale in self._cam_scales),
                 aux_cam=tuple(pair("aux_cam", i, scale) for scale in self._cam_scales),
             )

@@ -50,7 +50,7 @@ class Linear(nn.Module):
 
 def promoted(compute: Compute, *arrays: Array) -> list[Array]:
     """Casts arrays to the compute dtype."""
-    return [x.astype(compute.jax_dtype) for x in arrays]
+    return [jnp.asarray(x, compute.jax_dtype) for x in arrays]
 
 
 def _linear(compute: Compute, x: Array, kernel: Array, bias: Array) -> Array:
@@ -223,7 +223,7 @@ class LayerNorm(nn.Module):
         """Normalises each row, then scales and shifts its entries."""
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
         bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        return layer_norm(x, scale, bias, self.eps, self.dtype)
+        return layer_norm(x, jnp.asarray(scale), jnp.asarray(bias), self.eps, self.dtype)
 
 
 class Block(nn.Module):

@@ -1,5 +1,8 @@
 """The state of a run and the training step: the objective's gradient over a mesh, an update."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
@@ -91,7 +94,8 @@ def apply_gradients(
     updates, opt_state = make_optimizer(config, state.params).update(
         grads, state.opt_state, state.params, step=state.step
     )
-    return state.replace(
+    return dataclasses.replace(
+        state,
         step=state.step + 1,
         params=jax.tree.map(jnp.add, state.params, updates),
         teacher_params=teacher_params,
@@ -136,7 +140,7 @@ def make_train_step(
         placement = state_placement(config, state, mesh)
         return jax.lax.with_sharding_constraint(state, placement), terms
 
-    copies = replicated(mesh)
+    copies: Any = replicated(mesh)
     moments = None if config.machine.shard_optimizer else copies
     placement = TrainState(copies, copies, copies, moments, copies)
     return jax.jit(

@@ -59,7 +59,8 @@ def take_out_backgrounds(
     found: Labels, remarks: list[DataRemark], on_problem: OnProblem
 ) -> set[str]:
     """Removes background labels; returns the names of the images that then have no class."""
-    alone, beside = [], []
+    alone: list[str] = []
+    beside: list[str] = []
     for name, entry in found.entries.items():
         if not is_names(entry):
             continue

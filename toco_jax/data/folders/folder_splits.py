@@ -81,7 +81,7 @@ def split_members(
                 f"split {split!r} is empty with data.val_fraction={val_fraction} of "
                 f"{len(images)} images; change that share or add images"
             )
-    first = {}
+    first: dict[str, str] = {}
     for name in names:
         first.setdefault(copies.get(name, name), name)
     return tuple(first.values())

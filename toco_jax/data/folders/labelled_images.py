@@ -75,7 +75,7 @@ class LabelledImages:
         rows = np.stack([self._own_vector(each) for each in group])
         contradictory = self.backgrounds.intersection(group) and rows.any()
         if contradictory or (not self.labels.joined and (rows != rows[0]).any()):
-            shown = [[self.class_names[c] for c in np.flatnonzero(row)] for row in rows]
+            shown = [np.array(self.class_names)[row > 0] for row in rows]
             said = [
                 f"{each} ({', '.join(classes) or 'no class'})"
                 for each, classes in zip(group, shown, strict=True)

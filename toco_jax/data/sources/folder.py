@@ -115,7 +115,7 @@ def open_folder(
             mask_root, images, members, cls_labels, split, mask_foreground, on_problem
         )
     return FileSource(
-        class_names=images.class_names,
+        class_names=tuple(images.class_names),
         split=split,
         names=members,
         images=tuple(images.files.get(name, root / name) for name in members),
@@ -186,7 +186,9 @@ def _labelled_images(
 
 def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict[str, pathlib.Path]:
     """Returns the path of every image below the root by its name, sorted."""
-    files, twins, unspeakable = {}, [], []
+    files: dict[str, pathlib.Path] = {}
+    twins: list[tuple[pathlib.Path, pathlib.Path]] = []
+    unspeakable: list[str] = []
     for path in listing.files:
         key = path.relative_to(root).with_suffix("").as_posix()
         if _no_text(key):

@@ -66,7 +66,7 @@ def open_voc(
         folder = _mask_folder(root, mask_folder)
         mask_paths = tuple(folder / f"{name}.png" for name in names)
     if labels == "masks":
-        mask_format = recognised(mask_paths, None)
+        mask_format = recognised(mask_paths or (), None)
 
         def read(name: str) -> np.ndarray:
             return classes_in_mask(folder / f"{name}.png", len(VOC_CLASSES), mask_format)
@@ -85,7 +85,7 @@ def open_voc(
 
     cls_labels = labels_of(names, read, len(VOC_CLASSES), on_problem)
     if masks and labels != "masks":
-        mask_format = recognised(mask_paths, cls_labels)
+        mask_format = recognised(mask_paths or (), cls_labels)
     return FileSource(
         class_names=VOC_CLASSES,
         split=split,
