@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from conftest import load_config, make_tiny
 
+from toco_jax.benchmark.scaling import exchanged_bytes
 from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints
 from toco_jax.run.network import make_model
@@ -63,8 +64,7 @@ def main(out: pathlib.Path, folder: pathlib.Path) -> None:
         train_step = step.make_train_step(config, model, mesh, phase, num_present=4)
         state = step.place_state(config, step.init_state(config, params), mesh)
         compiled = train_step.lower(state, shard_batch(batches[0], mesh)).compile()
-        found[f"hlo_{num}"] = compiled.as_text()
-        found["state_leaves"] = len(jax.tree.leaves(state))
+        found[f"exchanged_{num}"] = exchanged_bytes(compiled.as_text())
 
         def run_step_of(state, batch, mesh=mesh, compiled=compiled):
             batch = shard_batch(batch, mesh)
@@ -75,7 +75,9 @@ def main(out: pathlib.Path, folder: pathlib.Path) -> None:
         for i, batch in enumerate(batches):
             if i == STEPS - 1:
                 save(state, folder / str(num))
+            given = jax.tree.leaves(state)
             state, terms = run_step_of(state, batch)
+            found[f"deleted_{num}"] = [x.is_deleted() for x in given]
             found[f"terms_{num}"].append(jax.device_get(terms))
             if i == 0:
                 moments[num] = jax.device_get(state.opt_state[1].mu)

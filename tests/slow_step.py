@@ -265,14 +265,15 @@ def soft_margin(logits, label):
 def patch_contrast(tokens, affinity):
     unit = tokens / jnp.linalg.norm(tokens, axis=-1, keepdims=True)
     cosine = jnp.abs(unit @ unit.swapaxes(1, 2))
-    same, other = affinity == 1, affinity == 0
+    same, other = ((affinity == kind).astype(jnp.float32) for kind in (1, 0))
     pull = (cosine * same).sum() / (same.sum() + 1)
     return 0.5 * (1 - pull) + 0.5 * (cosine * other).sum() / (other.sum() + 1)
 
 
 def class_contrast(student, teacher, positive, temperature):
+    positive = positive.astype(jnp.float32)
     alike = jnp.exp(jnp.einsum("tbe,vbe->tvb", teacher, student) / temperature)
-    negative = (alike * ~positive[None]).sum(axis=1)  # [2, B]
+    negative = (alike * (1 - positive[None])).sum(axis=1)  # [2, B]
     each = -jnp.log(alike / (alike + negative[:, None] + 1e-4)) * positive[None]
     extra = -jnp.log(1 / (1 + negative + 1e-4))
     return jnp.mean((each.sum(axis=1) + extra).sum(axis=0) / (2 * (positive.sum(axis=0) + 1e-4)))
@@ -280,10 +281,10 @@ def class_contrast(student, teacher, positive, temperature):
 
 def balanced_entropy(logits, label):
     loss = -jax.nn.log_softmax(logits) * jax.nn.one_hot(label, logits.shape[-1])
-    background, foreground = label == 0, (label > 0) & (label < 255)
+    sides = label == 0, (label > 0) & (label < 255)
     sums = [
         (loss.sum(axis=-1) * mask).sum() / jnp.maximum(mask.sum(), 1)
-        for mask in (background, foreground)
+        for mask in (side.astype(jnp.float32) for side in sides)
     ]
     return sum(sums) / 2
 

@@ -1,5 +1,7 @@
 """The real training step against the one written plainly in `slow_step`, and its draws."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,7 +121,7 @@ def test_crops_are_drawn_anew_for_each_image_and_step(tiny_config):
     def drawn(number, seed):
         """Corners for four images alike, in no order: each device tells its own."""
         config.seed = seed
-        state = step.init_state(config, params).replace(step=jnp.int32(number))
+        state = dataclasses.replace(step.init_state(config, params), step=jnp.int32(number))
         taken.clear()
         train_step(step.place_state(config, state, mesh), shard_batch(alike, mesh))
         jax.effects_barrier()

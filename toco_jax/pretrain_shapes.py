@@ -130,7 +130,8 @@ def make_step(model: SingleObjectClassifier, optimizer: optax.GradientTransforma
     def step(params, opt_state, images, labels, share):
         grad_fn = jax.value_and_grad(loss_and_accuracy, has_aux=True)
         (loss, accuracy), grads = grad_fn(params, model, images, labels, share=share)
-        updates, opt_state = optimizer.update(grads, opt_state, params)
+        with jax.numpy_dtype_promotion("standard"):  # for optax
+            updates, opt_state = optimizer.update(grads, opt_state, params)
         updates["encoder"]["pos_embed"] = jnp.zeros_like(params["encoder"]["pos_embed"])
         return optax.apply_updates(params, updates), opt_state, (loss, accuracy)
 

@@ -1,9 +1,9 @@
 """One run, however many devices there are and however they share the work."""
 
+import dataclasses
 import os
 import pathlib
 import pickle
-import re
 import subprocess
 import sys
 
@@ -19,10 +19,6 @@ from toco_jax.runtime.sharding import make_mesh, shard_batch, split_over
 from toco_jax.training import step
 
 TESTS = pathlib.Path(__file__).parents[1]
-COLLECTIVE = re.compile(
-    r" = (\S.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|"
-    r"collective-broadcast|ragged-all-to-all|send|recv)(?:-start)?\("
-)
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +69,16 @@ def test_a_checkpoint_goes_on_elsewhere(found):
 
 
 def test_devices_exchange_gradients_and_scalars_only(found):
-    kinds, size = set(), 0
-    for shapes, kind in COLLECTIVE.findall(found["hlo_8"]):
-        kinds.add(kind)
-        for sides in re.findall(r"f32\[([\d,]*)\]", shapes):
-            size += 4 * int(np.prod([int(side) for side in sides.split(",") if side]))
-    assert kinds == {"all-reduce"}
+    exchanged = found["exchanged_8"]
+    size = exchanged.pop("all-reduce")
+    assert not any(exchanged.values())
     num_terms = len(found["terms_8"][0])
     # What the optimiser never moves has no gradient to exchange.
     assert 0.95 * found["parameter_bytes"] < size <= found["parameter_bytes"] + 4 * num_terms
-    assert not re.search(r"\b(infeed|outfeed)\(|is_host_transfer=true", found["hlo_8"])
 
 
 def test_every_array_of_the_state_is_updated_in_place(found):
-    # XLA says which result lies in which argument; the state comes first in both.
-    aliases = re.findall(r"\{(\d+)\}: \((\d+), \{\}, \w+-alias\)", found["hlo_8"])
-    assert aliases == [(str(i), str(i)) for i in range(found["state_leaves"])]
+    assert all(found["deleted_8"])
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +140,7 @@ def test_teacher_moves_towards_the_student_before_the_update(tiny_config):
     model = make_model(config, grid=4)
     params = step.init_params(model, jax.random.key(0))
     state = step.init_state(config, params)
-    moved = state.replace(params=jax.tree.map(lambda x: x + 1.0, params))
+    moved = dataclasses.replace(state, params=jax.tree.map(lambda x: x + 1.0, params))
     teacher = step.momentum_update(moved, 0.9)
     for old, new in zip(
         jax.tree.leaves(state.teacher_params), jax.tree.leaves(teacher), strict=True

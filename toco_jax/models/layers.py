@@ -23,8 +23,8 @@ KEPT = "kept"
 
 # With `in_parts`, the heads of an image are computed in parts if their attention maps exceed the
 # first number of bytes, and those of a part do not exceed the second, which a CPU's cache holds.
-_LARGE_MAPS = 2**20
-_MAPS_AT_ONCE = 8 * 2**20
+LARGE_MAPS = 2**20
+MAPS_AT_ONCE = 8 * 2**20
 
 
 class Linear(nn.Module):
@@ -183,8 +183,8 @@ class Attention(nn.Module):
         map_bytes = 4 * q.shape[2] * k.shape[2]
         if self.compute.attention == "cudnn" and is_key is None and not class_token_only:
             out = _flash(qkv[0], qkv[1], qkv[2], k.shape[2]).swapaxes(1, 2)
-        elif self.compute.in_parts and self.heads * map_bytes > _LARGE_MAPS:
-            num = largest_divisor(self.heads, _MAPS_AT_ONCE // map_bytes)
+        elif self.compute.in_parts and self.heads * map_bytes > LARGE_MAPS:
+            num = largest_divisor(self.heads, MAPS_AT_ONCE // map_bytes)
             out = _by_heads(q, k, v, is_key, num)
         out = out.swapaxes(1, 2).reshape(batch, -1, width)  # [B, N or 1, D]
         return Linear(width, self.compute, name="proj")(out), attention

@@ -20,7 +20,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 # Patches that `frozen_cams` encodes at once where attention goes in parts. With more, whose hidden
 # layers fit no cache, a CPU's matrix products are a fifth slower.
-_PATCHES_AT_ONCE = 4096
+PATCHES_AT_ONCE = 4096
 
 
 def normalize(images: UInt8[Array, "*b 3"]) -> Float32[Array, "*b 3"]:
@@ -178,7 +178,7 @@ def frozen_cams(model: ToCo, params: dict) -> Callable:
 
     def cam_fn(images: Array) -> tuple[Array, Array]:
         rows, columns = model.token_grid(images)
-        num = largest_divisor(len(images), _PATCHES_AT_ONCE // (rows * columns))
+        num = largest_divisor(len(images), PATCHES_AT_ONCE // (rows * columns))
         if model.compute.in_parts and num < len(images):
             return map_parts(one_batch, images, num)
         return one_batch(images)

@@ -177,7 +177,8 @@ class Checkpoints:
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
-            found, error = None, ""
+            found: Any = None
+            error = ""
             try:
                 found = stored.read(self._folder / str(step))
             except DamagedCheckpointError as damage:

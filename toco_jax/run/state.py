@@ -1,12 +1,13 @@
 """What a run carries from step to step."""
 
+import dataclasses
 from typing import Any
 
-import flax
 import jax
 
 
-@flax.struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """All that a run carries from step to step. The key never changes: draws fold in the step."""
 

@@ -87,7 +87,9 @@ def adamw(
     # The rates are neither a fourth part of the chain nor an `optax.partition`, because the state
     # would have another structure and the checkpoints of older runs would not restore.
     def update(grads, state, params=None, *, step):
-        updates, state = direction.update(grads, state, params)
+        # optax takes powers of a float to an integer, also for callers who have JAX refuse it.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = direction.update(grads, state, params)
         rate = schedule(step)
         return jax.tree.map(lambda u, scale: -rate * scale * u, updates, scales), state
 

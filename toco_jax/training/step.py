@@ -67,7 +67,7 @@ def state_placement(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainS
     placement = jax.tree.map(lambda _: replicated(mesh), state)
     if config.machine.shard_optimizer:
         shares = jax.tree.map(lambda x: split_over(mesh, x.shape), state.opt_state)
-        placement = placement.replace(opt_state=shares)
+        placement = dataclasses.replace(placement, opt_state=shares)
     return placement
 
 
