@@ -153,7 +153,7 @@ def make_predictor(
     return predict
 
 
-def _multi_scale_logits(apply: Callable, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _multi_scale_logits(apply: Callable, images: jax.Array) -> tuple[jax.Array, Any]:
     """Returns segmentation logits `[B, H, W, C + 1]` and class logits `[B, C]` of images.
 
     The segmentation logits of an image and of its mirror image are summed at each scale; the result

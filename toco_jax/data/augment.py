@@ -97,8 +97,9 @@ def random_resized_crop(
     ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> np.ndarray:
     """Cuts a random rectangle by area and aspect ratio and resizes it (bicubic) to [S, S, 3]."""
+    rows, columns = image.shape[:2]
     top, left, height, width = random_rectangle(
-        *image.shape[:2], rng, area_range=area_range, ratio_range=ratio_range
+        rows, columns, rng, area_range=area_range, ratio_range=ratio_range
     )
     part = image[top : top + height, left : left + width]
     return resize(part, size, size, enlarge=cv2.INTER_CUBIC)
@@ -117,10 +118,10 @@ def random_rectangle(
     Its share of the area is uniform in `area_range`, its width / height log-uniform in
     `ratio_range`. After ten draws that do not fit, it is the largest central rectangle of an
     allowed ratio."""
-    log_ratio = tuple(math.log(ratio) for ratio in ratio_range)
+    least, greatest = (math.log(ratio) for ratio in ratio_range)
     for _ in range(10):
         area = height * width * rng.uniform(*area_range)
-        ratio = math.exp(rng.uniform(*log_ratio))
+        ratio = math.exp(rng.uniform(least, greatest))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w

@@ -176,6 +176,7 @@ def _photo_and_label(source: Any, i: int) -> tuple[Photo, np.ndarray]:
 
 def _contradictions(source: FileSource, i: int, mask: np.ndarray) -> list[tuple[str, str]]:
     """(kind, message) for the classes that only the mask or only the label of a record has."""
+    assert source.masks is not None
     num_classes = len(source.class_names)
     in_mask = np.bincount(mask.ravel(), minlength=256)[1 : num_classes + 1] > 0
     in_label = source.cls_labels[i].astype(bool)

@@ -84,6 +84,7 @@ class FileSource:
         Raises:
             DataError: the mask is missing, damaged, does not fit the image or has other values.
         """
+        assert self.masks is not None
         path = self.masks[i]
         if path is None:
             # If 255 is a class, ignored pixels need another value.

@@ -43,7 +43,7 @@ def train_batches(
     on_error: str = "raise",
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator:
     """Yields batches of augmented views without end, reshuffled every epoch.
 
     Args:
@@ -105,7 +105,9 @@ def train_batches(
     return _iterate(endless.map(record_at), share, num_threads, _stack)
 
 
-def configured_batches(source: Any, config: Any, *, start_step: int, **options) -> Iterator[Batch]:
+def configured_batches(
+    source: Any, config: Any, *, start_step: int, **options
+) -> grain.DatasetIterator:
     """Calls `train_batches` with the values of a run's configuration.
 
     Args:
@@ -229,7 +231,7 @@ def _global_place(i: int, batch_size: int, share: int, process_index: int) -> in
 
 def _iterate(
     records: grain.MapDataset, share: int, num_threads: int, batch_fn: Any
-) -> Iterator[Batch]:
+) -> grain.DatasetIterator:
     """Iterates with one batch prepared ahead; more would cost memory (1.8 MB a view at 448)."""
     buffered = max(2 * share, num_threads) if num_threads else 0
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffered)

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import inspect
 import multiprocessing
 import os
 import pathlib
@@ -58,17 +59,19 @@ def _crf_arrays(
     """Returns the padded image and probabilities, their size, and the spatial kernel for it."""
     height, width = image.shape[:2]
     pad = ((0, frame[0] - height), (0, frame[1] - width), (0, 0))
-    used = dense_crf.__kwdefaults__ | settings
+    parameters = inspect.signature(dense_crf).parameters
+    used = {name: one.default for name, one in parameters.items()} | settings
     kernel = None
     if not used["exact_gaussian"]:
         kernel = gaussian_of_size((height, width), frame, used["gaussian_xy"])
-    return np.pad(image, pad), np.pad(probs, pad), np.int32([height, width]), kernel
+    true_size = np.array([height, width], np.int32)
+    return np.pad(image, pad), np.pad(probs, pad), true_size, kernel
 
 
 @functools.lru_cache(maxsize=32)
 def gaussian_of_size(size: Size, frame: Size, sigma: float) -> GaussianKernel:
     """Returns the CRF's spatial kernel, computed once per image size."""
-    return _jitted_gaussian(frame, sigma)(np.int32(size))
+    return _jitted_gaussian(frame, sigma)(np.array(size, np.int32))
 
 
 @functools.cache
@@ -130,9 +133,10 @@ def device_crf(frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
             for (_, future), result in zip(batch, results, strict=True):
                 future.set_result(result)
 
-    def crf(image: np.ndarray, probs: np.ndarray, **settings: float) -> np.ndarray:
+    def crf(image: np.ndarray, probs: np.ndarray, **settings: Any) -> np.ndarray:
         height, width = image.shape[:2]
-        frame, future = frame_of((height, width)), Future()
+        frame = frame_of((height, width))
+        future: Future[np.ndarray] = Future()
         key = _key_of(settings), frame, probs.shape[2], image.dtype, probs.dtype
         arrays = _crf_arrays(image, probs, frame, settings)
         waiting.setdefault(key, collections.deque()).append((arrays, future))
@@ -170,8 +174,8 @@ def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
         frame_of: maps the size of an image to the size it is padded to.
     """
     if jax.default_backend() != "cpu":
-        with device_crf(frame_of) as crf:
-            yield crf
+        with device_crf(frame_of) as on_device:
+            yield on_device
         return
 
     def crf(image: np.ndarray, probs: np.ndarray, **settings: float) -> np.ndarray:
@@ -216,7 +220,7 @@ def par_labels(
         np.pad(image, pad, mode="edge")[None].astype(np.float32) / 255,
         padded[None],
         present[None].astype(np.float32),
-        np.int32([[0, height, 0, width]]),
+        np.array([[0, height, 0, width]], np.int32),
         high_thre=high_thre,
         low_thre=low_thre,
     )
@@ -257,7 +261,7 @@ def pseudo_label_writer(
     crf: Crf | None,
     frame_of: Callable[[Size], Size],
     labels: np.ndarray | None = None,
-    **settings: float,
+    **settings: Any,
 ) -> Callable[[dict[str, Any], np.ndarray], None]:
     """Makes a function that writes an image's pseudo labels as `<name>.png`.
 

@@ -92,7 +92,8 @@ def _check_categories(path: pathlib.Path, categories: list[dict]) -> None:
 
 def _images(path: pathlib.Path, items: list[dict]) -> dict[int, dict]:
     """Reads the images by id, with no objects yet."""
-    images, ids = {}, {}
+    images: dict[int, dict] = {}
+    ids: dict[str, int] = {}
     for number, item in enumerate(items, start=1):
         ident = _whole(item, "id", f"{path}, image number {number}")
         where = f"{path}, image {ident}"

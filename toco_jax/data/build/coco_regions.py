@@ -61,7 +61,8 @@ def _decompressed(text: str | bytes) -> list[int]:
     A character holds 5 bits of a number, the lowest first, and a sixth bit that is set if more
     follow. From the fourth number on, each is the difference to the one before the last.
     """
-    counts, number, shift = [], 0, 0
+    counts: list[int] = []
+    number = shift = 0
     for character in text if isinstance(text, bytes) else text.encode():
         bits = character - 48
         if not 0 <= bits < 64:

@@ -40,7 +40,7 @@ class Labels:
 
     def names(self) -> tuple[str, ...]:
         """Returns the names of all classes that the entries name, in no order."""
-        found = {}
+        found: dict[str, None] = {}
         for entry in self.entries.values():
             if is_names(entry):
                 found |= dict.fromkeys(entry)

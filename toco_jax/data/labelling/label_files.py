@@ -116,7 +116,7 @@ def _written(
     path: pathlib.Path, is_there: Callable[[str], bool]
 ) -> tuple[list[Written], list[str]]:
     """Reads the entries of a label file as they stand there, and remarks."""
-    readers = {
+    readers: dict[str, Callable[[pathlib.Path], Any]] = {
         ".npy": _read_npy,
         ".npz": _read_npz,
         ".json": _read_json,
@@ -150,7 +150,7 @@ def _names(
     A known tool writes VOC's 2007_000032 as the number 2007000032, and spreadsheets drop leading
     zeros.
     """
-    by_number = {}
+    by_number: dict[int, list[str]] = {}
     for image in sorted(images):
         if re.fullmatch(r"\d+|\d{4}_\d{6}", image):
             by_number.setdefault(int(image.replace("_", "")), []).append(image)
@@ -194,7 +194,9 @@ def _joined(
     Returns:
         The entries by name, the first `Written` of each name, and remarks.
     """
-    joined, first, contradictions = {}, {}, []
+    joined: dict[str, Any] = {}
+    first: dict[str, Written] = {}
+    contradictions: list[str] = []
     for item, name, entry in zip(written, names, entries, strict=True):
         if name in joined and not _agree(joined[name], entry):
             place = f", {item.place}" if item.place else ""

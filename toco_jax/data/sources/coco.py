@@ -95,7 +95,7 @@ def _members(
         if split == "val_part":
             chosen = evenly_spaced(len(names), VAL_PART)
             names, cls_labels = names[chosen], cls_labels[chosen]
-        refuse_empty(names, split, str(prepared / f"{part}.npz"))
+        refuse_empty(names.tolist(), split, str(prepared / f"{part}.npz"))
         return tuple(names.tolist()), cls_labels, [part] * len(names)
     path = prepared / f"{split}.txt"
     if not path.is_file():
@@ -105,7 +105,7 @@ def _members(
         )
     listed = read_names(path)
     refuse_empty(listed, split, str(path))
-    known = {}
+    known: dict[str, tuple[str, np.ndarray]] = {}
     for part in PARTS.values():
         if (prepared / f"{part}.npz").is_file():
             names, cls_labels = _read_index(root, prepared, part)
@@ -146,7 +146,7 @@ def _read_index(
 
 def _images(root: pathlib.Path, members: list[tuple[str, str]]) -> tuple[pathlib.Path, ...]:
     """Finds the image of each (part, name); parts lie in the root or in its `images`."""
-    found = {}
+    found: dict[tuple[str, str], pathlib.Path] = {}
     for part in PARTS.values():
         inside = root / "images" / part
         names = [name for where, name in members if where == part]
