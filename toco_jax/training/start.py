@@ -107,7 +107,7 @@ def load_start(config: ConfigDict) -> dict[str, Any]:
     if config.init == "random":
         grid = config.crop_size // backbone_from_name(config.backbone).patch
         origin = {"init": "random", "sha256": None}
-        nothing = {"params": {}, "teacher_params": None, "class_names": None}
+        nothing: dict[str, Any] = {"params": {}, "teacher_params": None, "class_names": None}
         return nothing | {"grid": grid, "origin": origin}
     try:
         theirs = class_rows.names_of(config.init)
