@@ -12,6 +12,7 @@ import tempfile
 import jax
 import numpy as np
 from conftest import load_config, make_tiny
+from ml_collections import ConfigDict
 
 from toco_jax.benchmark.scaling import exchanged_bytes
 from toco_jax.method.phases import phase_at
@@ -35,8 +36,9 @@ def make_batch(seed: int, size: int) -> dict[str, np.ndarray]:
     }
 
 
-def save(state: step.TrainState, folder: pathlib.Path) -> None:
+def save(config: ConfigDict, state: step.TrainState, folder: pathlib.Path) -> None:
     """Writes a checkpoint from the devices that the state is on."""
+    checkpoints.save_config(folder, config)
     store = checkpoints.Checkpoints(folder)
     store.save(state, meta={})
     store.close()
@@ -74,7 +76,7 @@ def main(out: pathlib.Path, folder: pathlib.Path) -> None:
         found[f"terms_{num}"] = []
         for i, batch in enumerate(batches):
             if i == STEPS - 1:
-                save(state, folder / str(num))
+                save(config, state, folder / str(num))
             given = jax.tree.leaves(state)
             state, terms = run_step_of(state, batch)
             found[f"deleted_{num}"] = [x.is_deleted() for x in given]

@@ -19,6 +19,7 @@ import json
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -187,7 +188,7 @@ def pretrain(*, seed: int, steps: tuple[int, int, int], batch: int, backbone: st
 def save_encoder(path: pathlib.Path, params: dict, metadata: dict) -> None:
     """Writes the encoder as float16 under "encoder/..." paths, with `metadata` as JSON text."""
     flat = traverse_util.flatten_dict({"encoder": params["encoder"]}, sep="/")
-    arrays = {name: np.asarray(value, np.float16) for name, value in flat.items()}
+    arrays: dict[str, Any] = {name: np.asarray(x, np.float16) for name, x in flat.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, metadata=np.array(json.dumps(metadata)), **arrays)
 

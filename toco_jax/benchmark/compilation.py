@@ -18,6 +18,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from toco_jax.benchmark import workload
 from toco_jax.benchmark.flop_count import product_flops
 from toco_jax.benchmark.measure import Row, Tables
+from toco_jax.cli.parser import Parser
 from toco_jax.runtime.sharding import make_mesh
 from toco_jax.training.step import make_train_step
 
@@ -27,7 +28,7 @@ _ENTRY_LIMITS = {
 }
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
+def add_arguments(command: Parser) -> None:
     """The options of this sub-command."""
     workload.add_arguments(command)
     command.add_argument(

@@ -17,6 +17,7 @@ from toco_jax.benchmark import workload
 from toco_jax.benchmark.flop_count import product_flops
 from toco_jax.benchmark.measure import Row, Tables, planned_bytes
 from toco_jax.benchmark.scaling import exchanged_bytes
+from toco_jax.cli.parser import Parser
 from toco_jax.config import ConfigError
 from toco_jax.runtime.sharding import mesh_of
 from toco_jax.training.step import make_train_step
@@ -54,7 +55,7 @@ _GPUS = {
 _OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}, "tpu": {}}
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
+def add_arguments(command: Parser) -> None:
     """The options of this sub-command."""
     workload.add_arguments(command)
     command.add_argument(

@@ -14,6 +14,7 @@ import jax
 from toco_jax.benchmark import workload
 from toco_jax.benchmark.measure import Row, Tables, medians
 from toco_jax.benchmark.step import Runner
+from toco_jax.cli.parser import Parser
 from toco_jax.runtime.sharding import make_mesh
 from toco_jax.training.step import make_train_step
 
@@ -25,7 +26,7 @@ _COLLECTIVE = re.compile(
 _SHAPE = re.compile(r"([a-z]+)(\d*)\[([\d,]*)\]")
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
+def add_arguments(command: Parser) -> None:
     """The options of this sub-command."""
     workload.add_arguments(command)
     command.add_argument(

@@ -26,6 +26,7 @@ from toco_jax.benchmark.measure import (
     wall_seconds,
 )
 from toco_jax.benchmark.parts import make_parts
+from toco_jax.cli.parser import Parser
 from toco_jax.method.phases import Phase
 from toco_jax.models.network import ToCo
 from toco_jax.runtime.compute import compiler_options, platform_of
@@ -36,7 +37,7 @@ from toco_jax.training.step import make_train_step
 _PROFILED = 3
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
+def add_arguments(command: Parser) -> None:
     """The options of this sub-command."""
     workload.add_arguments(command)
     command.add_argument("--phase", choices=workload.PHASES, default="all", help="loss terms")

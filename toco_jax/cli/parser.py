@@ -33,7 +33,7 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     def _get_default_metavar_for_optional(self, action: argparse.Action) -> str:
         return _METAVARS.get(getattr(action.type, "__name__", ""), "TEXT")
 
-    def _get_help_string(self, action: argparse.Action) -> str:
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         default = action.default
         if default is None or default is False or default is argparse.SUPPRESS:
             return action.help
@@ -205,7 +205,7 @@ def whole_number(lowest: int) -> Callable[[str], int]:
 
 
 def choose(
-    words: Sequence[str], choices: Mapping[str, str], *, program: str, about: str
+    words: Sequence[str], choices: Mapping[str, str], *, program: str, about: str | None
 ) -> tuple[str, list[str]]:
     """Splits the command that comes first off the other words; answers `--help` itself.
 
@@ -220,7 +220,7 @@ def choose(
     if not words or words[0] in ("-h", "--help"):
         width = max(map(len, choices)) + 2
         lines = [f"  {name:<{width}}{line}" for name, line in choices.items()]
-        help_screen = "\n".join([about.strip(), "", "commands:", *lines])
+        help_screen = "\n".join([(about or "").strip(), "", "commands:", *lines])
         print(help_screen, file=sys.stdout if words else sys.stderr)
         sys.exit(0 if words else 2)
     alike = difflib.get_close_matches(words[0], choices, n=1)

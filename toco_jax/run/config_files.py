@@ -74,6 +74,8 @@ def _packaged_folder() -> pathlib.Path:
 
 def _imported(path: pathlib.Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("toco_jax_config", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"{path} is no Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
