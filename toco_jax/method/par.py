@@ -165,8 +165,8 @@ def refine_pseudo_label(
     present: Num[Array, "b k"],
     valid_box: Int[Array, "b 4"],
     *,
-    high_thre: float,
-    low_thre: float,
+    high_thre: float | Float[Array, ""],
+    low_thre: float | Float[Array, ""],
     unrolled: bool = False,
 ) -> Int32[Array, "b h w"]:
     """Labels from refined CAMs: a class or background where two refinements agree, 255 elsewhere.
@@ -194,7 +194,7 @@ def refine_pseudo_label(
     scores = resize(cam.astype(jnp.float32), half)
     is_present = present[:, None, None, :] > 0
 
-    def class_probs(background_score: float) -> Array:
+    def class_probs(background_score: float | Array) -> Array:
         logits = jnp.where(is_present, scores, -jnp.inf)
         background = jnp.full_like(scores[..., :1], background_score)
         return jax.nn.softmax(jnp.concatenate([background, logits], axis=-1), axis=-1)
