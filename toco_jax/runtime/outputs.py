@@ -24,8 +24,13 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
     Raises:
         OSError: the file cannot be written; `filename` is its path.
     """
-    with open_atomically(path) as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+    try:
+        with open_atomically(path) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        # A full disk has no name, and that of the temporary file tells the user nothing.
+        error.filename, error.filename2 = str(path), None
+        raise
 
 
 @contextlib.contextmanager
@@ -37,10 +42,6 @@ def open_atomically(path: pathlib.Path) -> Iterator[BinaryIO]:
         with temporary.open("xb") as file:
             yield file
         os.replace(temporary, path)
-    except OSError as error:
-        # A full disk has no name, and that of the temporary file tells the user nothing.
-        error.filename, error.filename2 = str(path), None
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 
