@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from toco_jax.config import ConfigError, resolve
 from toco_jax.evaluation import evaluate
 from toco_jax.run import checkpoints
+from toco_jax.run.lock import LockError, locked
 from toco_jax.run.workdir import note_start
 from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training import loop, start, tracking
@@ -229,6 +230,12 @@ def test_a_run_that_goes_on_keeps_what_it_started_from(tmp_path, capsys):
     assert json.loads((tmp_path / "init.json").read_text()) == first
     out = capsys.readouterr().out
     assert "init='x' now is of the SHA-256 222" in out and "this run started from 111" in out
+
+
+def test_a_folder_in_which_another_training_runs_is_refused(tiny_config, tmp_path):
+    with locked(tmp_path), pytest.raises(LockError, match=f"{tmp_path} is in use: process"):
+        train(tiny_config(), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_wrong_number_of_classes(tiny_config, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
@@ -26,7 +27,7 @@ class LockError(UserError):
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path, *, beat: float = BEAT, watch: float = WATCH) -> Iterator[None]:
-    """Holds the lock of a run's folder within the context.
+    """Holds the lock of a run's folder within the context, in the first process for all of a job.
 
     The lock is a file that names its owner by host, process and the time when the process started.
     The owner's own host recognises a dead owner at once. Another host, on a shared file system,
@@ -41,6 +42,9 @@ def locked(workdir: pathlib.Path, *, beat: float = BEAT, watch: float = WATCH) -
     Raises:
         LockError: a living process holds the lock.
     """
+    if not processes.is_first():
+        yield
+        return
     path = workdir / LOCK_FILE
     process = psutil.Process()
     owner = {"host": socket.gethostname(), "process": process.pid, "started": process.create_time()}

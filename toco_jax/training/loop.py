@@ -21,6 +21,7 @@ from toco_jax.method.phases import Phase, phase_at
 from toco_jax.models.network import ToCo
 from toco_jax.run import checkpoints
 from toco_jax.run import workdir as folder
+from toco_jax.run.lock import locked
 from toco_jax.run.state import TrainState
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
@@ -55,7 +56,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ConfigError: a value cannot work, or the initial weights do not fit.
         DataError: the data set is broken.
-        CheckpointError: the folder holds another run.
+        CheckpointError: the folder holds another run, or the last save failed.
+        LockError: another process trains in the folder.
         TrainingError: a loss is not finite.
         Preempted: SIGTERM came; the state is saved.
     """
@@ -78,7 +80,20 @@ def train_until_stopped(
     config = folder.resolve(workdir, config)
     source, val_source = open_sources(config)
     folder.claim(workdir, config, source.class_names)
+    with locked(workdir):
+        return take_steps(config, workdir, source, val_source, preemption, began=began)
 
+
+def take_steps(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    source: Any,
+    val_source: Any,
+    preemption: processes.Preemption,
+    *,
+    began: float,
+) -> dict[str, Any]:
+    """Trains in a claimed and locked folder; `began` is the time on `time.perf_counter`."""
     mesh, store = make_mesh(), checkpoints.Checkpoints(workdir)
     model, state, meta = begin(config, workdir, store, mesh, source.class_names)
     began -= meta["seconds"]
