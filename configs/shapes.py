@@ -1,14 +1,15 @@
-"""ToCo on procedural scenes: every part of the method in minutes on 2 CPU cores, no download.
+"""ToCo on procedural scenes: all of the method in about 2 minutes on 2 CPU cores, no download.
 
     python -m toco_jax.main --config=configs/shapes.py
 
-Four classes, each a texture on a shape in random colours, one to three objects in a cluttered
-80 pixel scene; labels of the image only. Starts from an encoder that
-`python -m toco_jax.pretrain_shapes` made of single objects. Thresholds and weights are those of VOC
-but for the class token contrast (0.1 instead of 0.5).
+A scene of 80 x 80 pixels holds one to three objects of four classes, each class a texture on a
+shape in random colours. Only the classes in an image are labelled. The encoder was pre-trained on
+single objects by `python -m toco_jax.pretrain_shapes`. Thresholds and loss weights are those of
+VOC, except for the class token contrast (0.1 instead of 0.5).
 
-mIoU in % of segmentation / CAM on 200 scenes, mean of three seeds: 72.5 / 75.2; without auxiliary
-classifier and contrasts 69.6 / 73.3; the best rule on a pixel's colour 26.2. The README has more.
+The mIoU of segmentation / CAM on 200 scenes, as the mean of three seeds, is 72.5 % / 75.2 %.
+Without the auxiliary classifier and the contrasts it is 69.6 % / 73.3 %, and the best rule on a
+pixel's colour reaches 26.2 %. The README has more.
 """
 
 from toco_jax.config import ConfigDict, defaults

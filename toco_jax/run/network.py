@@ -1,4 +1,4 @@
-"""The network that a run's configuration describes, and how it is executed."""
+"""Makes the network of a configuration, and says how it is executed."""
 
 import jax
 from ml_collections import ConfigDict
@@ -10,10 +10,10 @@ from toco_jax.runtime.compute import Compute
 
 
 def compute_of(config: ConfigDict, platform: str) -> Compute:
-    """How a configuration is executed on a platform, `"cpu"`, `"gpu"` or `"tpu"`.
+    """Returns how a configuration is executed on a platform, `"cpu"`, `"gpu"` or `"tpu"`.
 
     Raises:
-        ConfigError: cuDNN's attention is asked for where there is none.
+        ConfigError: the configuration asks for cuDNN's attention and there is none.
     """
     config = resolve(config, platform)
     attention, low_memory = config.machine.attention, config.machine.low_memory
@@ -28,15 +28,15 @@ def compute_of(config: ConfigDict, platform: str) -> Compute:
 
 
 def make_model(config: ConfigDict, *, grid: int, platform: str | None = None) -> ToCo:
-    """The network of a configuration, for the devices at hand unless a platform is named.
+    """Makes the network of a configuration.
 
     Args:
         config: a validated configuration; for what `"auto"` means see `config.resolve`.
-        grid: side of the stored positions in patches.
-        platform: `"cpu"`, `"gpu"` or `"tpu"`.
+        grid: side in patches of the grid of stored positional embeddings.
+        platform: `"cpu"`, `"gpu"` or `"tpu"`; by default that of JAX's devices.
 
     Raises:
-        ConfigError: cuDNN's attention is asked for where there is none.
+        ConfigError: the configuration asks for cuDNN's attention and there is none.
     """
     return ToCo(
         backbone_from_name(config.backbone),

@@ -1,4 +1,4 @@
-"""What a run carries from step to step."""
+"""The training state, which checkpoints hold."""
 
 import dataclasses
 from typing import Any
@@ -9,7 +9,15 @@ import jax
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a run carries from step to step. The key never changes: draws fold in the step."""
+    """The training state between two steps.
+
+    Attributes:
+        step: number of steps taken, int32 `[]`.
+        params: parameters of the network.
+        teacher_params: parameters of the teacher's projection head.
+        opt_state: state of the optimiser.
+        key: random key of the run. It never changes; random draws fold in the step.
+    """
 
     step: jax.Array
     params: Any

@@ -1,6 +1,4 @@
-"""The folder of a run: claimed before the first step, refused if it holds another run; and the
-names of its classes, which are kept there.
-"""
+"""The folder of a run: its configuration, the names of its classes, and which run it belongs to."""
 
 import json
 import pathlib
@@ -19,18 +17,18 @@ from toco_jax.runtime.outputs import make_folder
 
 CLASSES_FILE = "classes.json"
 START_FILE = "init.json"  # which weights the run started from
-# Keys that may differ when a run goes on, as all of `machine` may: they do not change what it
-# computes.
+# Keys that may differ when a run goes on, as all keys of `machine` may, because they do not change
+# what the run computes.
 FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root", "data.on_error")
 # The names of data sets whose classes are always the same.
 _FIXED_CLASSES = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
 
 def resolve(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
-    """`config.resolve`, but a `compute_dtype` of "auto" is that of the run which the folder holds.
+    """Resolves a configuration as `config.resolve` does, for the run that a folder may hold.
 
-    Prints a line where the run was begun in another precision than it would be here, or does not
-    say in which.
+    A `compute_dtype` of "auto" becomes that of the run. A line is printed if the run was begun in
+    another precision than it would be here, or if its configuration does not say in which.
     """
     here = resolve_config(config)
     if config.compute_dtype != "auto" or not (workdir / checkpoints.CONFIG_FILE).exists():
@@ -51,10 +49,10 @@ def resolve(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
 
 
 def class_names(folder: pathlib.Path, config: ConfigDict) -> tuple[str, ...] | None:
-    """The foreground classes of a run in label order; None where nothing tells their names.
+    """Returns the foreground classes of a run in label order, None if their names are not known.
 
     Raises:
-        CheckpointError: `classes.json` is no list of so many different names.
+        CheckpointError: `classes.json` is not a list of `num_classes` different names.
     """
     path = folder / CLASSES_FILE
     if not path.exists():
@@ -86,12 +84,12 @@ def _not_names(path: pathlib.Path, num: int) -> checkpoints.CheckpointError:
 
 
 def numbered(num: int) -> tuple[str, ...]:
-    """What classes are called whose names are not known."""
+    """Returns names for classes whose names are not known: "class 1", "class 2", ..."""
     return tuple(f"class {k + 1}" for k in range(num))
 
 
 def missing_names(folder: pathlib.Path, num: int) -> str:
-    """A line for a run whose classes' names are not known."""
+    """Returns the sentence about a run whose classes' names are not known."""
     return (
         f"{folder / CLASSES_FILE} is missing: the run's classes are called class 1 to class {num}; "
         "write their names there as a JSON list, in label order"
@@ -104,8 +102,15 @@ def write_class_names(folder: pathlib.Path, names: Sequence[str]) -> None:
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict, class_names: tuple[str, ...]) -> None:
-    """Makes a run's folder and writes its configuration and its classes in label order, or checks
-    that it holds the same ones; the first process for all.
+    """Makes a run's folder, or checks that the folder holds the same run.
+
+    The first process writes the configuration and the names of the classes, or compares them with
+    those in the folder; the others wait for it.
+
+    Args:
+        workdir: the folder.
+        config: the resolved configuration.
+        class_names: the foreground classes in label order.
 
     Raises:
         CheckpointError: the folder holds another run, or not all processes see it.
@@ -158,13 +163,15 @@ def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
 
 
 def note_start(workdir: pathlib.Path, origin: dict[str, Any], *, goes_on: bool) -> None:
-    """Writes which weights a run started from; the first process for all.
+    """Writes to the folder, in the first process, which weights a run started from.
+
+    A run that goes on keeps what was noted when it began; a line is printed if the weights of that
+    name have changed since.
 
     Args:
         workdir: the run's folder.
-        origin: of `pretrained.load`.
-        goes_on: whether the run has steps behind it. Then what it did start from stays noted, and
-            a line says so where the weights of that name are others by now.
+        origin: the `origin` of what `weights.load.load` returned.
+        goes_on: whether the run has a checkpoint.
     """
     path = workdir / START_FILE
     if not processes.is_first():

@@ -1,8 +1,8 @@
-"""Errors that a user can put right: commands print their message instead of a traceback."""
+"""Errors that a user can correct; commands print their message instead of a traceback."""
 
 
 class UserError(ValueError):
-    """Something the user can put right: the message names it, its value and what to do next."""
+    """A mistake that the user can correct; the message names it, its value and what to do next."""
 
 
 class WeightsError(UserError):

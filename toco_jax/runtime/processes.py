@@ -1,7 +1,7 @@
-"""Several processes of one job: meeting, ending together, adding up what each has found.
+"""Several processes of one job: how they find each other, end together and exchange results.
 
-JAX's own runtime finds the processes of a SLURM job, a TPU pod or a Kubernetes JobSet, watches over
-them and carries a preemption notice from one to all.
+JAX's runtime finds the processes of a SLURM job, a TPU pod or a Kubernetes JobSet, notices when one
+of them dies, and passes a preemption notice from one process to all.
 """
 
 import os
@@ -20,18 +20,18 @@ from jax.experimental import multihost_utils
 
 from toco_jax.runtime.errors import UserError
 
-# The exit code of a run that was told to stop and has saved: start it again (EX_TEMPFAIL).
+# Exit code of a run that was told to stop and has saved its state (EX_TEMPFAIL): start it again.
 RESTART = 75
-# Seconds after which a process that has gone silent is taken for dead, and all others end.
+# Seconds without a sign of life after which a process counts as dead, and all others end.
 _SILENCE = 30
 
 
 class ProcessError(UserError):
-    """Processes that cannot meet; the message says which setting is missing."""
+    """The processes cannot find each other; the message says which setting is missing."""
 
 
 class Preempted(Exception):
-    """The machine is wanted back, and the run has been saved."""
+    """The run was told to stop, and has saved its state."""
 
 
 def join(
@@ -41,19 +41,19 @@ def join(
     num_processes: int | None = None,
     process_id: int | None = None,
 ) -> None:
-    """Meets the other processes of this job; alone it does nothing. Call it before any other JAX.
+    """Connects to the other processes of this job; a single process does nothing.
 
-    From then on only process 0 has a standard output.
+    Call it before anything else uses JAX.
 
     Args:
-        distributed: look for the others in what SLURM, a TPU pod, Kubernetes or the variables
-            JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID say.
-        coordinator: `host:port` of process 0, where the processes are counted by hand.
-        num_processes: how many there are.
-        process_id: which one this is, from 0.
+        distributed: whether to find the others by SLURM, a TPU pod, Kubernetes or the variables
+            JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+        coordinator: `host:port` of process 0, if the processes are numbered by hand.
+        num_processes: the number of processes.
+        process_id: the number of this process, from 0.
 
     Raises:
-        ProcessError: nothing says how many processes there are, or only a part is said.
+        ProcessError: nothing says how many processes there are, or a setting is missing.
     """
     by_hand = {"coordinator": coordinator, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in by_hand.items() if value is None]
@@ -95,7 +95,7 @@ def _check_alone() -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that prints and writes."""
+    """Returns whether this process is the one that prints and writes."""
     return jax.process_index() == 0
 
 
@@ -106,7 +106,7 @@ def barrier(name: str) -> None:
 
 
 def gather(content: bytes) -> list[bytes]:
-    """What each process gives, in their order."""
+    """Returns the `content` of every process, in the order of the processes."""
     if jax.process_count() == 1:
         return [content]
     lengths = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
@@ -118,13 +118,14 @@ def gather(content: bytes) -> list[bytes]:
 
 @contextmanager
 def ends_all() -> Iterator[None]:
-    """An error in one of several processes ends it at once, so that the others notice and end too;
-    an orderly exit would wait for them, and they for it.
+    """Within, an error in one of several processes ends that process at once.
+
+    So the others notice and end too. An orderly exit would wait for them, and they for it.
     """
     try:
         yield
     except BaseException as error:
-        # Without asking for devices, which may be what failed.
+        # `process_count` asks for the devices, which may be what failed.
         alone = not jax.distributed.is_initialized() or jax.process_count() == 1
         if alone or (isinstance(error, SystemExit) and error.code == RESTART):
             raise
@@ -137,9 +138,10 @@ def ends_all() -> Iterator[None]:
 
 
 class Preemption:
-    """Notices SIGTERM, by which schedulers announce that they want a machine back.
+    """Notices SIGTERM, by which schedulers announce that a process has to end soon.
 
-    As a context it catches the signal in a single process; several have it caught by JAX.
+    As a context manager it catches the signal in the main thread of a single process, and restores
+    the earlier handler at the end. In several processes JAX catches it.
     """
 
     def __init__(self):
@@ -162,7 +164,8 @@ class Preemption:
             signal.signal(signal.SIGTERM, self._earlier)
 
     def stops(self, step: int) -> bool:
-        """Whether to save after `step` and leave; all processes say so at the same step, and each
-        has to ask at every step.
+        """Returns whether to save the state after `step` and end.
+
+        Every process has to ask at every step; all get the same answer at the same step.
         """
         return self._told or multihost_utils.reached_preemption_sync_point(step)

@@ -1,4 +1,4 @@
-"""One mesh over all devices: batches split along it, everything else replicated."""
+"""The mesh of devices: batches are split over it, everything else is replicated."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,32 +11,35 @@ AXIS = "data"
 
 
 def mesh_of(devices: Sequence[jax.Device]) -> Mesh:
-    """Mesh of one axis over these devices."""
+    """Returns a mesh with one axis over these devices."""
     return Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def make_mesh(num_devices: int | None = None) -> Mesh:
-    """Mesh over the first `num_devices` devices of all processes (default: all)."""
+    """Returns a mesh over the first `num_devices` devices of all processes, over all by default."""
     return mesh_of(jax.devices()[:num_devices])
 
 
 def local_mesh() -> Mesh:
-    """Mesh over the devices of this process, for work that each process does at its own pace."""
+    """Returns a mesh over the devices of this process, for work that processes do on their own."""
     return mesh_of(jax.local_devices())
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Placement of a full copy on every device."""
+    """Returns the sharding that puts a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharded(mesh: Mesh) -> NamedSharding:
-    """Placement that splits the leading axis over the devices."""
+    """Returns the sharding that splits the leading axis over the devices."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def split_over(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
-    """Placement that splits the longest axis that the devices divide; a copy each without one."""
+    """Returns the sharding that splits the longest axis whose length the devices divide.
+
+    Without such an axis every device gets a full copy.
+    """
     divisible = [axis for axis, side in enumerate(shape) if side and side % mesh.size == 0]
     if not divisible:
         return replicated(mesh)
@@ -45,7 +48,7 @@ def split_over(mesh: Mesh, shape: tuple[int, ...]) -> NamedSharding:
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's share of a global batch to global arrays, split over the mesh."""
+    """Turns this process's share of a global batch into global arrays that the mesh splits."""
     sharding = batch_sharded(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, value)
@@ -54,8 +57,11 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 
 
 def local_copy(tree: Any, mesh: Mesh) -> Any:
-    """Replicated arrays of a mesh over several processes as this process's own; `mesh` is its
-    `local_mesh`.
+    """Copies replicated arrays of all processes to the devices of this process.
+
+    Args:
+        tree: pytree of arrays that are replicated over the mesh of all processes.
+        mesh: the `local_mesh` of this process.
     """
     if jax.process_count() == 1:
         return tree
@@ -64,5 +70,5 @@ def local_copy(tree: Any, mesh: Mesh) -> Any:
 
 
 def data_parallel(fn: Callable, mesh: Mesh, in_specs, out_specs) -> Callable:
-    """`fn` run by each device on its own share, with the mesh's axis name for its collectives."""
+    """Returns `fn` run by each device on its own share; its collectives name the axis `AXIS`."""
     return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

@@ -1,4 +1,4 @@
-"""How long the stages of a pipeline are busy, added up over threads."""
+"""Measures how long the stages of a pipeline are busy, as a sum over threads."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Stopwatch:
-    """Busy seconds by stage. Stages that run side by side add up to more than the wall clock."""
+    """Adds up the seconds each stage is busy; stages that run at once exceed the wall clock."""
 
     def __init__(self):
         self.seconds: dict[str, float] = defaultdict(float)
@@ -16,7 +16,7 @@ class Stopwatch:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Counts the time of a `with` block."""
+        """Adds the duration of a `with` block."""
         began = time.perf_counter()
         try:
             yield
@@ -24,12 +24,12 @@ class Stopwatch:
             self.add(stage, time.perf_counter() - began)
 
     def add(self, stage: str, seconds: float) -> None:
-        """Counts seconds measured elsewhere."""
+        """Adds seconds that were measured elsewhere."""
         with self._lock:
             self.seconds[stage] += seconds
 
     def report(self, images: int) -> str:
-        """One line: seconds an image and share of each stage."""
+        """Returns a line with the seconds per image and the share of each stage."""
         total = sum(self.seconds.values())
         parts = [
             f"{stage} {seconds / max(images, 1):.3f} s ({100 * seconds / max(total, 1e-9):.0f} %)"
@@ -39,7 +39,7 @@ class Stopwatch:
 
 
 def format_seconds(seconds: float) -> str:
-    """`93784` as `1d 02:03:04`, without the days where there are none."""
+    """Formats `93784` as `1d 02:03:04`, and less than a day as `02:03:04`."""
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)

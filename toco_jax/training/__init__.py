@@ -1,1 +1,1 @@
-"""A run: its step, its optimiser, its loop and what it logs."""
+"""Training: the loop, the step, the optimiser, and what a run logs."""

@@ -1,4 +1,4 @@
-"""The picture at the end of a run: what the network says about a few validation images."""
+"""Draws what the network predicts for a few validation images, at the end of a run."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ COLUMNS = ("image", "truth", "CAM", "pseudo label", "segmentation")
 
 
 def spread(count: int, num: int = NUM_SAMPLES) -> list[int]:
-    """`num` places evenly spread over `count`, or all of them."""
+    """Returns `num` indices evenly spread over `count`, or all `count` if there are fewer."""
     return [int(place) for place in np.linspace(0, count - 1, min(num, count))]
 
 
@@ -30,10 +30,16 @@ def draw(
     low_thre: float,
     num_present: int,
 ) -> Image.Image:
-    """A grid of image, truth, CAM, pseudo label and segmentation, one row an image.
+    """Draws one row per image with the image, truth, CAM, pseudo label and segmentation.
 
-    The CAM column shows the strongest of the image's own classes. The thresholds are
-    those of `par.refine_pseudo_label`; no image holds more than `num_present` foreground classes.
+    The CAM column shows at each pixel the strongest CAM of the classes in the image.
+
+    Args:
+        predictions: predictions of the images, with their records.
+        class_names: foreground classes in label order.
+        high_thre: threshold of `par.refine_pseudo_label`.
+        low_thre: threshold of `par.refine_pseudo_label`.
+        num_present: no image holds more foreground classes than this.
     """
     records = [prediction.record for prediction in predictions]
     images = np.stack([record["image"] for record in records])

@@ -1,4 +1,4 @@
-"""The state of a run and the training step: the objective's gradient over a mesh, an update."""
+"""The training step: the gradient of the objective over a mesh of devices, and the update."""
 
 import dataclasses
 from typing import Any
@@ -17,12 +17,12 @@ from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import AXIS, data_parallel, replicated, split_over
 from toco_jax.training import optim
 
-# Purpose of a random stream, folded into the run's key before the step.
+# Number of the random stream of the crops, folded into the run's key before the step.
 _CROPS = 1
 
 
 def make_optimizer(config: ConfigDict, params: dict):
-    """The optimiser of a configuration for parameters (or their shapes)."""
+    """Makes the optimiser of a configuration for parameters, or for their shapes."""
 
     def schedule(step: jax.Array) -> jax.Array:
         return config.learning_rate * optim.poly_warmup_factor(
@@ -42,13 +42,20 @@ def make_optimizer(config: ConfigDict, params: dict):
 
 
 def init_params(model: ToCo, key: jax.Array) -> dict:
-    """Random parameters of the network."""
+    """Returns random parameters of the network, float32."""
     side = model.backbone.patch
     return model.init(key, jnp.zeros((1, side, side, 3)))["params"]
 
 
 def init_state(config: ConfigDict, params: dict, teacher_params: dict | None = None) -> TrainState:
-    """State before the first step; the teacher head starts as a copy of the student's."""
+    """Returns the state before the first step.
+
+    Args:
+        config: the configuration.
+        params: parameters of the network.
+        teacher_params: parameters of the teacher's projection head; a copy of the student's by
+            default.
+    """
     if teacher_params is None:
         teacher_params = jax.tree.map(jnp.array, params["proj_head"])
     return TrainState(
@@ -61,8 +68,10 @@ def init_state(config: ConfigDict, params: dict, teacher_params: dict | None = N
 
 
 def state_placement(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:
-    """Where each leaf of a state, or of its shapes, lies on a mesh: a copy on every device, or a
-    share each of the optimiser's moments with `config.machine.shard_optimizer`.
+    """Returns the sharding of each leaf of a state, or of its shapes, on a mesh.
+
+    Every device has a copy of a leaf. With `config.machine.shard_optimizer` the optimiser's moments
+    are split over the devices instead.
     """
     placement = jax.tree.map(lambda _: replicated(mesh), state)
     if config.machine.shard_optimizer:
@@ -72,14 +81,14 @@ def state_placement(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainS
 
 
 def place_state(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState:
-    """A state on the devices of a mesh, as `state_placement` says."""
+    """Puts a state on the devices of a mesh, as `state_placement` says."""
     placement = state_placement(config, state, mesh)
-    # Unlike `device_put` this also places on the devices of other processes.
+    # Unlike `device_put` this also works for the devices of other processes.
     return jax.jit(lambda state: state, out_shardings=placement)(state)
 
 
 def momentum_update(state: TrainState, momentum: float) -> dict:
-    """The teacher head a little closer to the student's; done before the losses of a step."""
+    """Returns the teacher head moved towards the student's, as each step does before its losses."""
     return jax.tree.map(
         lambda teacher, student: momentum * teacher + (1 - momentum) * student,
         state.teacher_params,
@@ -90,7 +99,7 @@ def momentum_update(state: TrainState, momentum: float) -> dict:
 def apply_gradients(
     config: ConfigDict, state: TrainState, teacher_params: dict, grads: dict
 ) -> TrainState:
-    """The state after one update by `grads`, with the step's teacher head."""
+    """Returns the state after one update by `grads`, with the given teacher head."""
     updates, opt_state = make_optimizer(config, state.params).update(
         grads, state.opt_state, state.params, step=state.step
     )
@@ -106,17 +115,20 @@ def apply_gradients(
 def make_train_step(
     config: ConfigDict, model: ToCo, mesh: Mesh, phase: Phase, *, num_present: int
 ) -> jax.stages.Wrapped:
-    """The jitted step of one phase over a mesh; see `make_loss_fn` for the arguments.
+    """Makes the jitted training step of one phase over a mesh.
+
+    See `make_loss_fn` for the arguments.
 
     Returns:
-        `train_step(state, batch, crop_origins=None) -> (state, terms)`: `batch` is split over the
-        mesh (uint8 `image`, `view2`, `local` `[B, S, S, 3]`, float32 `cls_label [B, C]`, int32
-        `valid_box [B, 4]`), `terms` holds the float32 loss terms and `total`. The state is donated.
+        `train_step(state, batch, crop_origins=None) -> (state, terms)`. `batch` is split over the
+        mesh and holds uint8 `image`, `view2` and `local` `[B, S, S, 3]`, float32 `cls_label [B, C]`
+        and int32 `valid_box [B, 4]`. `terms` holds the loss terms and `total`, float32 `[]`. The
+        memory of the given state is reused (donated).
     """
     loss_fn = make_loss_fn(config, model, phase, num_present=num_present)
 
     def share_grads(params, teacher_params, *share):
-        """Gradient and loss terms of this device's share, averaged over the devices."""
+        """Returns the mean over the devices of the gradients and loss terms of their shares."""
 
         def part_grads(part) -> tuple[dict, dict]:
             value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: `metrics.jsonl`, TensorBoard and one progress line."""
+"""Logs a run's numbers to `metrics.jsonl`, to TensorBoard and in a line, and checks them."""
 
 import json
 import math
@@ -23,14 +23,14 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class TrainingError(UserError):
-    """Training cannot go on; the message says what happened and what to do."""
+    """Training cannot go on; the message says what happened and what to do next."""
 
 
 class Tracker:
-    """Writes the metrics of one run's folder, in the first of several processes.
+    """Writes the metrics of a run to its folder, in the first of several processes.
 
-    Lines of `metrics.jsonl` beyond `start_step` are dropped when it opens: they belong to steps
-    that are about to be run again.
+    Lines of `metrics.jsonl` beyond `start_step` are removed first, because their steps are about to
+    be run again.
     """
 
     def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int):
@@ -53,7 +53,7 @@ class Tracker:
         write_atomically(self._path, "".join(kept))
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One line and one TensorBoard point per value."""
+        """Writes the values of a step as one line and one TensorBoard point per value."""
         if self._file is None or self._board is None:
             return
         self._file.write(json.dumps({"step": step} | values) + "\n")
@@ -62,8 +62,9 @@ class Tracker:
             self._board.add_scalar(name, value, step)
 
     def progress(self, step: int, terms: dict[str, float], images_per_step: int) -> float:
-        """Prints step, loss terms, images/s since the last line and the time left; returns
-        images/s.
+        """Prints the step, its loss terms, the speed since the last line and the time left.
+
+        Returns the speed in images/s.
         """
         last_step, last_time = self._mark
         now = time.perf_counter()
@@ -76,18 +77,18 @@ class Tracker:
         return rate
 
     def restart_clock(self, step: int) -> None:
-        """Lets the next rate count from `step` on, so that it leaves out what went before."""
+        """Measures the next speed from `step` on, so that it leaves out an evaluation."""
         self._mark = (step, time.perf_counter())
 
     def close(self) -> None:
-        """Flushes both files."""
+        """Closes both files."""
         if self._file is not None and self._board is not None:
             self._file.close()
             self._board.close()
 
 
 def broken_weights(params: Any) -> list[str]:
-    """Names of the arrays in a tree of parameters that hold a NaN or an infinity."""
+    """Returns the names of the arrays in a tree of parameters that hold a NaN or an infinity."""
     flags = jax.tree_util.tree_leaves_with_path(jax.device_get(_jitted_is_broken(params)))
     return [jax.tree_util.keystr(path, simple=True, separator="/") for path, is_broken in flags
             if is_broken]  # fmt: skip
@@ -114,9 +115,9 @@ def check_update(state: TrainState) -> None:
 
 
 class StepLog:
-    """Loss terms that are still on the device, fetched and checked a few steps at a time.
+    """Collects loss terms on the device, and fetches and checks them a few steps at a time.
 
-    The first of its steps is taken to begin with weights that are finite.
+    The weights before the first of these steps are assumed to be finite.
     """
 
     def __init__(self, tracker: Tracker, batch_size: int):
@@ -127,12 +128,21 @@ class StepLog:
         self._since_shown: list[dict[str, float]] = []
 
     def add(self, step: int, names: list[str], terms: dict[str, jax.Array]) -> None:
-        """Notes a step without waiting for it."""
+        """Adds a step without waiting for it.
+
+        Args:
+            step: number of steps taken, this one included.
+            names: names of the images of its batch.
+            terms: its loss terms, float32 `[]` each.
+        """
         self._pending.append((step, names, terms))
 
     def flush(self, *, show: bool) -> None:
-        """Writes all noted steps; with `show`, prints the mean of each term over the steps since
-        the last line that computed it.
+        """Waits for the steps that were added, checks their loss terms and writes them.
+
+        Args:
+            show: whether to print the mean of each term over the steps since the last line. Steps
+                that did not compute a term do not count in its mean.
 
         Raises:
             TrainingError: a term is not finite.
@@ -145,7 +155,7 @@ class StepLog:
             self._since_shown.append(values)
         self._pending.clear()
         if show and self._since_shown:
-            # In the order of a step that computes all of them, as most do.
+            # In the order of a step that computes all terms, as most steps do.
             fullest = sorted(self._since_shown, key=len, reverse=True)
             names = dict.fromkeys(name for values in fullest for name in values)
             means = {
@@ -156,7 +166,7 @@ class StepLog:
             self._since_shown.clear()
 
     def _check(self, step: int, names: list[str], values: dict[str, float]) -> None:
-        """Raises `TrainingError` with the place a value that is not finite came from."""
+        """Raises `TrainingError` for a value that is not finite, and says where it came from."""
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if not broken:
             return
