@@ -45,6 +45,11 @@ def keep_streams() -> None:
         setattr(sys, name, lasting)
 
 
+def print_nothing() -> None:
+    """Drops standard output, as all processes of a job do but the first."""
+    sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
+
+
 def show_crashes() -> None:
     """Prints the Python traceback of a crash in compiled code."""
     if sys.stderr is not None:

@@ -17,6 +17,7 @@ asked here, for the addresses at which the heap is going to grow.
 
 import ctypes
 import os
+import pathlib
 import sys
 
 import jax
@@ -46,14 +47,25 @@ def keep_memory() -> None:
     if hasattr(libc, "mallopt"):  # musl has none
         libc.mallopt(*_NO_MAPPINGS)
         libc.mallopt(*_NO_TRIMMING)
-        _grow_in_huge_pages(libc)
+        if _has_addresses_to_spare():
+            _grow_in_huge_pages(libc)
+
+
+def _has_addresses_to_spare() -> bool:
+    """Returns whether addresses without memory count towards no limit."""
+    import resource  # not there on Windows
+
+    mode = pathlib.Path("/proc/sys/vm/overcommit_memory")
+    strict = mode.exists() and mode.read_text().strip() == "2"
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return not strict and limit == resource.RLIM_INFINITY
 
 
 def _grow_in_huge_pages(libc: ctypes.CDLL) -> None:
     """Extends the heap by as many addresses as half of the machine's memory has, for huge pages.
 
-    An address takes memory once it is written to. Where a limit forbids so many addresses, the
-    pages stay small.
+    An address takes memory once it is written to. The pages stay small if there are not so many
+    addresses.
     """
     size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     libc.malloc.restype = ctypes.c_void_p

@@ -5,7 +5,6 @@ of them dies, and passes a preemption notice from one process to all.
 """
 
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -40,7 +39,7 @@ def join(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-) -> None:
+) -> bool:
     """Connects to the other processes of this job; a single process does nothing.
 
     Call it before anything else uses JAX.
@@ -52,6 +51,9 @@ def join(
         num_processes: the number of processes.
         process_id: the number of this process, from 0.
 
+    Returns:
+        Whether this process is the one that prints and writes.
+
     Raises:
         ProcessError: nothing says how many processes there are, or a setting is missing.
     """
@@ -59,7 +61,7 @@ def join(
     missing = [f"--{name}" for name, value in by_hand.items() if value is None]
     if not distributed and len(missing) == len(by_hand):
         _check_alone()
-        return
+        return True
     if not distributed and missing:
         raise ProcessError(f"{' and '.join(missing)} missing: the three come together")
     if num_processes is None:
@@ -75,8 +77,7 @@ def join(
             f"{error} --distributed finds no SLURM job, TPU pod or JobSet here: give --coordinator,"
             " --num_processes and --process_id"
         ) from error
-    if not is_first():
-        sys.stdout = pathlib.Path(os.devnull).open("w")  # noqa: SIM115
+    return is_first()
 
 
 def _number_in_environment(name: str) -> int | None:

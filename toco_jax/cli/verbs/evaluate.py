@@ -76,7 +76,8 @@ def run(options: argparse.Namespace) -> None:
 
     with processes.ends_all(), commands.reported(debug=options.debug):
         try:
-            processes.join(distributed=options.distributed)
+            if not processes.join(distributed=options.distributed):
+                process.print_nothing()
             if options.submission:
                 evaluate.submit(options)
             else:

@@ -56,12 +56,14 @@ def run(options: argparse.Namespace) -> None:
     # Reported within as well: one process of several ends at once with its sentence.
     with processes.ends_all(), commands.reported(debug=options.debug):
         try:
-            processes.join(
+            prints = processes.join(
                 distributed=options.distributed,
                 coordinator=options.coordinator,
                 num_processes=options.num_processes,
                 process_id=options.process_id,
             )
+            if not prints:
+                process.print_nothing()
             train(config, options.out or default_folder(options.config))
         except processes.Preempted as stopped:
             say(f"{stopped}; the same command goes on")
