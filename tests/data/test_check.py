@@ -190,7 +190,7 @@ def test_all_faults_of_class_folders_are_found_at_once(tmp_path):
     folder = [p.message for p in problems if p.kind == "folder"]
     starts = (
         r"Train/dog/1\.jpg and .*Train/dog/1\.png have the same name without ending",
-        r"only 1 of \d+ images have a text file of the same name \(Train/cat/4\)",
+        r"only 1 of \d+ images has a text file of the same name \(Train/cat/4\)",
         r"folder .*Train/annotations \(2 pictures\) looks like masks",
         r"all images of folder 'farm' lie in its sub-folders \(goose, hen\)",
         r"class folder 'sheep' has sub-folders named like splits \(val\)",

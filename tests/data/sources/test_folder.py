@@ -390,7 +390,7 @@ def test_texts_and_class_folders_are_told_apart_by_the_user(tmp_path):
     pictures(tmp_path, "cat/0.png", "cat/train.png", "dog/1.png")
     (tmp_path / "cat" / "train.txt").write_text("notes of mine\n")
     with pytest.raises(
-        DataError, match=r"only 1 of 3 images have a text file .* \(cat/train\), .*; set"
+        DataError, match=r"only 1 of 3 images has a text file .* \(cat/train\), .*; set"
     ):
         open_split(tmp_path)
     source = open_split(tmp_path, labels="folders")

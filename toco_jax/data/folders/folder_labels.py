@@ -185,7 +185,8 @@ def _labels_there(
         return "folders"
     if len(with_text) < len(files) and all("/" in name for name in files):
         message = (
-            f"only {len(with_text)} of {len(files)} images have a text file of the same name "
+            f"only {len(with_text)} of {len(files)} images "
+            f"{'has' if len(with_text) == 1 else 'have'} a text file of the same name "
             f"({some(with_text)}), and all lie in sub-folders; set data.labels to sidecars or "
             "folders, whichever holds the labels"
         )
