@@ -185,6 +185,17 @@ def failure(capsys, *arguments):
     return str(caught.value)
 
 
+def test_a_full_disk_leaves_no_half_run(small, tmp_path, monkeypatch, capsys):
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
+        message = failure(capsys, small[0] / "run", tmp_path / "copy")
+    assert message.startswith(f"error: the disk of {tmp_path} is too full for the run: it takes")
+    assert list(tmp_path.iterdir()) == []
+    convert.main([str(small[0] / "run"), str(tmp_path / "copy")])
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
 def test_errors(small, tmp_path, capsys):
     folder, state = small
     released = folder / "released.pth"

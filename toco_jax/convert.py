@@ -200,15 +200,17 @@ def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[
     from toco_jax.training import step
 
     state = step.init_state(config, network["params"], network["teacher_params"])
-    checkpoints.save_run(target, config, state)
-    workdir.note_start(target, network["origin"], goes_on=False)
-    names, notes = network["class_names"] or workdir.class_names(target, config), []
-    if names is None:
-        notes = [workdir.missing_names(target, config.num_classes)]
-    else:
-        workdir.write_class_names(target, names)
-    if network["dropped"]:
-        _save(network["dropped"], target / DROPPED_FILE, {"format": "pt"})
+    notes = []
+    with outputs.whole_folder(target) as folder:
+        checkpoints.save_run(folder, config, state)
+        workdir.note_start(folder, network["origin"], goes_on=False)
+        names = network["class_names"] or workdir.class_names(folder, config)
+        if names is None:
+            notes = [workdir.missing_names(target, config.num_classes)]
+        else:
+            workdir.write_class_names(folder, names)
+        if network["dropped"]:
+            _save(network["dropped"], folder / DROPPED_FILE, {"format": "pt"})
     kept = f" ({DROPPED_FILE} keeps what was dropped)" if network["dropped"] else ""
     notes += [f"{target}: a run at step 0, for evaluate, predict and --config.init={target}{kept}"]
     return notes

@@ -7,7 +7,13 @@ import stat
 import pytest
 
 from toco_jax.run import checkpoints
-from toco_jax.runtime.outputs import OutputError, check_file, make_folder, write_atomically
+from toco_jax.runtime.outputs import (
+    OutputError,
+    check_file,
+    make_folder,
+    whole_folder,
+    write_atomically,
+)
 
 
 @pytest.mark.parametrize("mask", [0o022, 0o077])
@@ -55,6 +61,19 @@ def test_folder_that_takes_no_file(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "x" / "y"):
         with pytest.raises(OutputError, match=f"{tmp_path / 'file'} is a file"):
             make_folder(folder, "--out")
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+    with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "deep" / "x") as folder:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+    assert list((tmp_path / "deep").iterdir()) == []
+    with whole_folder(tmp_path / "deep" / "x") as folder:
+        (folder / "whole").touch()
+        assert not (tmp_path / "deep" / "x").exists()
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [
+        *("deep", "deep/x", "deep/x/whole")
+    ]
 
 
 def test_a_file_is_tried_before_the_work(tmp_path):

@@ -108,7 +108,7 @@ class Checkpoints:
             return
         self._saving = step
         with self._reporting():
-            self._check_room(plain)
+            self.check_room(state)
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -122,9 +122,9 @@ class Checkpoints:
                     "is there; remove it or use another --workdir"
                 )
 
-    def _check_room(self, plain: dict[str, Any]) -> None:
+    def check_room(self, state: TrainState) -> None:
         """Raises `OSError` if the disk is too full; orbax would print pages of tracebacks."""
-        need = sum(array.nbytes for array in jax.tree.leaves(plain))
+        need = sum(array.nbytes for array in jax.tree.leaves(_plain(state)))
         free = shutil.disk_usage(self._folder).free
         if free < 0.9 * need:  # files are compressed, by about a tenth
             raise OSError(f"it takes {need / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free")
@@ -315,7 +315,7 @@ def save_run(workdir: str | os.PathLike, config: ConfigDict, state: TrainState) 
     """Writes a network that was not trained here as a run's folder that every command takes.
 
     Raises:
-        CheckpointError: the folder holds a run already.
+        CheckpointError: the folder holds a run already, or the disk is too full.
     """
     workdir = pathlib.Path(workdir)
     if (workdir / CONFIG_FILE).exists():
@@ -323,5 +323,12 @@ def save_run(workdir: str | os.PathLike, config: ConfigDict, state: TrainState) 
     workdir.mkdir(parents=True, exist_ok=True)
     save_config(workdir, config)
     checkpoints = Checkpoints(workdir)
+    try:
+        checkpoints.check_room(state)
+    except OSError as error:
+        raise CheckpointError(
+            f"the disk of {workdir.parent} is too full for the run: {error}; make room, or choose "
+            "another target"
+        ) from error
     checkpoints.save(state, meta={"seconds": 0.0})
     checkpoints.close()

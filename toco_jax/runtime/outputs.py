@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -44,6 +45,24 @@ def open_atomically(path: pathlib.Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a new folder to write to, which becomes `folder` if all goes well.
+
+    If an exception leaves the context, nothing stays behind.
+
+    Args:
+        folder: a path at which nothing exists, or an empty folder.
+    """
+    temporary = folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def make_folder(folder: pathlib.Path, option: str) -> pathlib.Path:
