@@ -5,6 +5,8 @@ import errno
 import os
 import pathlib
 import pwd
+import re
+import shlex
 import subprocess
 import sys
 
@@ -370,3 +372,23 @@ def test_outputs_are_looked_at_before_the_work(module, option, message):
     # The data set is not there, which would be the next mistake.
     config = "--config=configs/folder.py"
     one_sentence(ran(f"toco_jax.{module}", config, "--config.data.root=nowhere", option), message)
+
+
+# Files that show commands, and the verbs of modules that have another name.
+SHOWING = ("README.md", "configs/*.py", "toco_jax/cli/verbs/*.py")
+MODULES = {"main": "train", "data.check": "check", "data.show": "show", "data.prepare": "prepare"}
+
+
+def shown_commands():
+    """The lines of commands in the documentation, without brackets and remarks."""
+    files = [path for pattern in SHOWING for path in REPOSITORY.glob(pattern)]
+    lines = [line.strip() for path in files for line in path.read_text().splitlines()]
+    begin = re.compile(r"(?:pip install -e \. && )?(?:python -m toco_jax\.|toco )(?=\w)")
+    shown = [begin.sub("", line) for line in lines if begin.match(line) and "|" not in line]
+    return sorted({re.sub(r"\[.*?\]|  +\S.*", "", line) for line in shown})
+
+
+@pytest.mark.parametrize("command", shown_commands())
+def test_documented_commands_are_understood(command):
+    first, *words = shlex.split(command, comments=True)
+    assert commands.read(MODULES.get(first, first), words)
