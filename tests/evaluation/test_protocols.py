@@ -11,7 +11,7 @@ from toco_jax.evaluation.protocols import CRF, NATIVE, EvaluationError, describe
         (None, ("448", NATIVE, CRF)),
         ("crf", (CRF,)),
         (" 32, native,crf ", ("32", NATIVE, CRF)),
-        (("native", "1", "native+crf", "crf", "1"), (NATIVE, "1", CRF)),
+        (("native", "1", "native+crf", "crf", 1), (NATIVE, "1", CRF)),
     ],
 )
 def test_names(names, expected):

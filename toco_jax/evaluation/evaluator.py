@@ -29,7 +29,7 @@ _LEAST_SQUASHED = 4
 def evaluate(
     run: str | os.PathLike | runs.Run,
     *,
-    protocols: str | Sequence[str] | None = None,
+    protocols: str | Sequence[str | int] | None = None,
     root: str | os.PathLike | None = None,
     split: str | None = None,
     mask_foreground: int | None = None,

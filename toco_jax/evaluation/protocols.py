@@ -17,7 +17,7 @@ class EvaluationError(UserError):
     """An option of an evaluation that cannot work; the message names it and the remedy."""
 
 
-def parse(names: str | Sequence[str] | None, crop_size: int) -> tuple[str, ...]:
+def parse(names: str | Sequence[str | int] | None, crop_size: int) -> tuple[str, ...]:
     """Returns the short names of protocols, each once.
 
     Args:
@@ -32,7 +32,8 @@ def parse(names: str | Sequence[str] | None, crop_size: int) -> tuple[str, ...]:
         names = (str(crop_size), NATIVE, CRF)
     elif isinstance(names, str):
         names = names.split(",")
-    found = [CRF if name.strip() == "crf" else name.strip() for name in names]
+    found = [str(name).strip() for name in names]
+    found = [CRF if name == "crf" else name for name in found]
     for name in found:
         if name not in (NATIVE, CRF) and not (name.isdecimal() and int(name) > 0):
             raise EvaluationError(
