@@ -56,6 +56,11 @@ def test_what_the_system_refuses_is_no_defect(number, tmp_path):
         raise error
     said = f"error: the system refuses runs/x/results.json ({os.strerror(number)}): make room"
     assert stopped.value.code.startswith(said)
+    with (
+        pytest.raises(SystemExit, match="refuses a file of the results"),
+        commands.reported(debug=False),
+    ):
+        raise OSError(number, os.strerror(number))
     with pytest.raises(OSError), commands.reported(debug=True):
         raise error
     with pytest.raises(FileNotFoundError), commands.reported(debug=False):

@@ -102,8 +102,8 @@ def reported(*, debug: bool) -> Iterator[None]:
         if debug or error.errno not in _REFUSALS:
             raise
         sys.exit(
-            f"error: the system refuses {error.filename or 'a file'} ({error.strerror}): make room "
-            "or change the permissions there, or choose another place"
+            f"error: the system refuses {error.filename or 'a file of the results'} "
+            f"({error.strerror}): make room or change the permissions there, or use another place"
         )
     except _NO_BACKEND as error:
         if debug or _has_devices():
