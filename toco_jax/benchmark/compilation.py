@@ -81,8 +81,8 @@ def compile_times(make_step: Callable[[], jax.stages.Wrapped], inputs: tuple) ->
 @contextmanager
 def own_cache() -> Iterator[None]:
     """A persistent cache in a temporary folder, empty at first, that keeps everything."""
-    before = {name: getattr(jax.config, name) for name in _ENTRY_LIMITS}
-    before["jax_compilation_cache_dir"] = jax.config.read("jax_compilation_cache_dir")
+    names = (*_ENTRY_LIMITS, "jax_compilation_cache_dir")
+    before = {name: getattr(jax.config, name) for name in names}
     with tempfile.TemporaryDirectory() as folder:
         try:
             for name, value in _ENTRY_LIMITS.items():

@@ -67,5 +67,5 @@ def class_probs(batch: int, height: int, width: int, classes: int) -> jax.Array:
     of a network on an image are.
     """
     coarse = jax.random.normal(jax.random.key(0), (batch, height // 16, width // 16, classes))
-    favour = 8.0 * (jnp.arange(classes) < 4)[None, None, None]
+    favour = 8.0 * (jnp.arange(classes) < 4).astype(jnp.float32)[None, None, None]
     return jax.nn.softmax(3 * resize(coarse, (height, width)) + favour, axis=-1)

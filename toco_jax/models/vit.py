@@ -143,7 +143,8 @@ class ViT(nn.Module):
         self, height: int, width: int, padding: Padding | None
     ) -> Float[Array, "_ 1+{height}*{width} d"]:
         """Positions of the class token and of the patches; the same for all images if unpadded."""
-        cls_position, positions = self.pos_embed[:, :1], self.pos_embed[:, 1:]
+        stored = jnp.asarray(self.pos_embed)
+        cls_position, positions = stored[:, :1], stored[:, 1:]
         dim = positions.shape[-1]
         positions = positions.reshape(1, self.grid, self.grid, dim)  # [1, g, g, D]
         if padding is None:
