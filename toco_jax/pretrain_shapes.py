@@ -1,6 +1,6 @@
 """Pre-trains the small encoder of the demo on procedural images of single objects.
 
-    python -m toco_jax.pretrain_shapes [--seed 0] [--out toco_jax/demo/assets/shapes_encoder.npz]
+    toco pretrain [--seed 0] [--out toco_jax/demo/assets/shapes_encoder.npz]
 
 What ImageNet is to ToCo, this is to the demo: plain classification of images that show one object
 or none, by labels alone, never a mask. It has seen the textures of the scenes labelled, those of

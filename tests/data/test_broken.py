@@ -205,7 +205,7 @@ COCO = [
         "not prepared",
         lambda r: r / "prepared",
         shutil.rmtree,
-        r"run python -m .*prepare coco --root",
+        r"run toco prepare coco --root",
     ),
     (
         "index cut off",

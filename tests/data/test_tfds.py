@@ -100,7 +100,7 @@ def test_the_check_reads_records(devkit_records):
 
 def test_wrong_roots_and_splits(devkit_records, tmp_path):
     _, root = devkit_records
-    with pytest.raises(DataError, match=r"/no holds no data set built by python -m .* tfds \("):
+    with pytest.raises(DataError, match=r"/no holds no data set built by toco prepare tfds \("):
         data.open_source("tfds", root=str(tmp_path / "no"), split="val", masks=True)
     with pytest.raises(
         DataError, match=r"split 'test' was not built in .*; choose one of train_aug"

@@ -48,7 +48,7 @@ def test_an_older_run_says_that_its_precision_is_not_known(tiny_config, tmp_path
 
 def test_a_folder_that_cannot_be_written_to(tiny_config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cannot write to .*file/run .* another --workdir"):
+    with pytest.raises(OutputError, match=r"cannot write to .*file/run .* another --out"):
         workdir.claim(tmp_path / "file" / "run", tiny_config(), ("a",))
 
 

@@ -101,7 +101,7 @@ class Checkpoints:
         if not (self._workdir / CONFIG_FILE).exists():
             raise CheckpointError(
                 f"{self._workdir / CONFIG_FILE} is gone: restore the run's folder from a copy, or "
-                "use another --workdir"
+                "use another --out"
             )
         self._finish()
         if step in self._manager.all_steps():
@@ -119,7 +119,7 @@ class Checkpoints:
             if not saved:
                 raise CheckpointError(
                     f"the checkpoint of step {step} in {self._workdir} was not saved: a newer one "
-                    "is there; remove it or use another --workdir"
+                    "is there; remove it or use another --out"
                 )
 
     def check_room(self, state: TrainState) -> None:
@@ -193,7 +193,7 @@ class Checkpoints:
             return TrainState(**plain | {"key": jax.random.wrap_key_data(plain["key"])}), meta
         raise DamagedCheckpointError(
             f"{next(iter(damaged.values()))}; no other checkpoint of {self._workdir} is whole: "
-            "restore one from a copy, or use another --workdir"
+            "restore one from a copy, or use another --out"
         )
 
     def _set_aside(self, damaged: dict[int, str]) -> None:

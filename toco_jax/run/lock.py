@@ -95,7 +95,7 @@ def _remove_if_dead(path: pathlib.Path, watch: float) -> None:
     if _runs(held) if is_here else _changes(path, held, watch):
         raise LockError(
             f"{path.parent} is in use: process {held.get('process', '?')} on host "
-            f"{held.get('host', '?')} trains there; wait until it ends, or use another --workdir"
+            f"{held.get('host', '?')} trains there; wait until it ends, or use another --out"
         )
     if _read(path) == held:  # nobody else has taken it over meanwhile
         path.unlink(missing_ok=True)

@@ -107,7 +107,7 @@ def place(plain: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:
         if there != here:
             raise CheckpointError(
                 f"the checkpoint is of another network: {name} is {there} there and {here} in this "
-                "run; use the run's own configuration, or another --workdir"
+                "run; use the run's own configuration, or another --out"
             )
     placed = [
         jax.make_array_from_callback(array.shape, array.sharding, values[name].__getitem__)

@@ -117,13 +117,13 @@ def claim(workdir: pathlib.Path, config: ConfigDict, class_names: tuple[str, ...
         OutputError: the folder cannot be written to.
     """
     if processes.is_first():
-        make_folder(workdir, "--workdir")
+        make_folder(workdir, "--out")
         _claim_config(workdir, config)
         _claim_classes(workdir, class_names)
     processes.barrier("workdir")
     if not (workdir / CLASSES_FILE).exists():
         raise checkpoints.CheckpointError(
-            f"{workdir} of the first process is not there for another one: --workdir must lie on a "
+            f"{workdir} of the first process is not there for another one: --out must lie on a "
             "file system that all processes share"
         )
 
@@ -144,7 +144,7 @@ def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
     ]
     if changed:
         raise checkpoints.CheckpointError(
-            f"{workdir} holds a run with other values: {', '.join(changed)}; use another --workdir "
+            f"{workdir} holds a run with other values: {', '.join(changed)}; use another --out "
             "or the same values"
         )
 
@@ -157,7 +157,7 @@ def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
     listed = _listed(path, len(class_names))
     if listed != tuple(class_names):
         raise checkpoints.CheckpointError(
-            f"{path} lists other classes than the data has now; use another --workdir or the same "
+            f"{path} lists other classes than the data has now; use another --out or the same "
             f"data: {', '.join(listed)} there, {', '.join(class_names)} now"
         )
 

@@ -64,9 +64,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     workdir = pathlib.Path(workdir)
     validate(config, jax.device_count())
     if (workdir / RESULTS_FILE).exists():
-        say(
-            f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --workdir"
-        )
+        say(f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --out")
         return json.loads((workdir / RESULTS_FILE).read_text())
     with processes.Preemption() as preemption:
         return train_until_stopped(config, workdir, preemption)

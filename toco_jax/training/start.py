@@ -165,6 +165,6 @@ def check_start(config: ConfigDict, state: TrainState, workdir: pathlib.Path) ->
         raise checkpoints.CheckpointError(
             f"the checkpoint of step {step} in {workdir} has {what}: remove "
             f"{workdir / 'checkpoints' / str(step)} to go on from the one before, or use another "
-            "--workdir"
+            "--out"
         )
     raise ConfigError(f"init={config.init!r} has {what}: use other weights")

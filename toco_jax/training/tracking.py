@@ -110,7 +110,7 @@ def check_update(state: TrainState) -> None:
             f"step {int(state.step)}: all loss terms are finite, but its gradients are not: the "
             f"update left NaN or infinity in {len(broken)} arrays, the first {broken[0]}. It is "
             "not saved, and checkpoints saved before are whole. Lower learning_rate or set "
-            "max_grad_norm, and start a new --workdir"
+            "max_grad_norm, and start a new --out"
         )
 
 
@@ -188,7 +188,7 @@ class StepLog:
             origin = (
                 f"all terms of the step before are finite, so the update of step {self._last_step} "
                 "made the weights too large or not finite. Lower learning_rate or set "
-                "max_grad_norm, and start a new --workdir"
+                "max_grad_norm, and start a new --out"
             )
         raise TrainingError(
             f"step {step}: {shown} is not finite, for the images {', '.join(names)}; {origin}. "

@@ -229,7 +229,7 @@ def assemble(
     if problems:
         raise WeightsError(
             f"these weights are not those of {needs}: {'; '.join(problems)}. Check the backbone "
-            "and the number of classes with `python -m toco_jax.convert --inspect FILE`"
+            "and the number of classes with `toco convert --inspect FILE`"
         )
     params = {path: _joined(tensors, source) for path, source in sources.items()}
     _refuse_not_finite(params, sources)

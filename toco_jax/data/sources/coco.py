@@ -1,4 +1,4 @@
-"""Opens COCO 2014 from the official files, after `python -m toco_jax.data.prepare coco`.
+"""Opens COCO 2014 from the official files, after `toco prepare coco`.
 
 <root>/train2014/*.jpg, <root>/val2014/*.jpg          the official images (or in <root>/images)
 <root>/prepared/train2014.npz, val2014.npz            names and image-level labels
@@ -123,9 +123,7 @@ def _read_index(
 ) -> tuple[np.ndarray, np.ndarray]:
     path = prepared / f"{part}.npz"
     if not path.is_file():
-        raise DataError(
-            f"{path} is missing: run python -m toco_jax.data.prepare coco --root {root} once"
-        )
+        raise DataError(f"{path} is missing: run toco prepare coco --root {root} once")
     try:
         index = load_arrays(path)
         names, cls_labels = index["names"], index["labels"]
@@ -138,8 +136,8 @@ def _read_index(
             raise ValueError(f"labels are no 0 and 1 of shape {(len(names), len(COCO_CLASSES))}")
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); remove it and run python -m toco_jax.data.prepare "
-            f"coco --root {root} again"
+            f"{path} cannot be read ({error}); remove it and run toco prepare coco --root {root} "
+            "again"
         ) from error
     return names, cls_labels
 
@@ -182,8 +180,8 @@ def recognise(paths: tuple[pathlib.Path, ...], cls_labels: np.ndarray) -> MaskFo
     for _, path, stored in probes:
         if stored.mode not in _MODES:
             raise DataError(
-                f"mask {path} is stored as {stored.mode}; save 8-bit palette PNGs or run python -m "
-                "toco_jax.data.prepare coco and leave data.masks empty"
+                f"mask {path} is stored as {stored.mode}; save 8-bit palette PNGs or run "
+                "toco prepare coco and leave data.masks empty"
             )
     refuse_two_valued(probes, cls_labels, COCO_CLASSES)
     failures = []
@@ -194,7 +192,7 @@ def recognise(paths: tuple[pathlib.Path, ...], cls_labels: np.ndarray) -> MaskFo
         failures.append(f"{what}: {failure}")
     raise DataError(
         f"the masks in {paths[0].parent} are not recognised. As {'; as '.join(failures)}. Run "
-        "python -m toco_jax.data.prepare coco and leave data.masks empty"
+        "toco prepare coco and leave data.masks empty"
     )
 
 

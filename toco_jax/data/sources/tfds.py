@@ -1,4 +1,4 @@
-"""Reads the records that `python -m toco_jax.data.prepare tfds` wrote, without TensorFlow.
+"""Reads the records that `toco prepare tfds` wrote, without TensorFlow.
 
 The root may be a bucket's path (gs://...), as far as TFDS and the machine's credentials reach it.
 """
@@ -34,13 +34,13 @@ class TfdsSource:
             about = dict(builder.info.metadata or {})
         except Exception as error:  # whatever the file system or TFDS raises for a wrong path
             raise DataError(
-                f"{root} holds no data set built by python -m toco_jax.data.prepare tfds "
+                f"{root} holds no data set built by toco prepare tfds "
                 f"({type(error).__name__}); give the folder with dataset_info.json"
             ) from error
         if "max_classes" not in about:
             raise DataError(
                 f"{root} is a TFDS data set of another making, without masks and labels as they "
-                "are needed here; build it by python -m toco_jax.data.prepare tfds"
+                "are needed here; build it by toco prepare tfds"
             )
         if split not in about["names"]:
             raise DataError(

@@ -139,7 +139,7 @@ def derived_train_aug(root: pathlib.Path) -> tuple[str, ...]:
     if not folder.is_dir():
         raise DataError(
             f"{root / LISTS / 'train_aug.txt'} is missing, and so is {folder} to derive the split "
-            "from; add either one (python -m toco_jax.data.prepare voc --sbd makes the folder)"
+            "from; add either one (toco prepare voc --sbd makes the folder)"
         )
     held_out = set(_listed_names(root / LISTS / "val.txt"))
     return tuple(sorted({path.stem for path in folder.glob("*.png")} - held_out))
