@@ -18,7 +18,7 @@ from toco_jax.runtime.compute import Compute
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     command.add_argument(
         "--tokens",
         type=int,
@@ -33,12 +33,12 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def layer_flops(batch: int, tokens: int, width: int) -> int:
-    """FLOPs of one forward pass: four projections, then the map and the sum over it."""
+    """Returns the FLOPs of a forward pass: four projections, the attention map, its product."""
     return batch * (8 * tokens * width**2 + 4 * tokens**2 * width)
 
 
 def run(args: argparse.Namespace) -> Tables:
-    """Milliseconds forward and with the gradient, and the share of a matrix product's rate."""
+    """Times each layer forward and with its gradient, also as a share of a product's rate."""
     platform = jax.default_backend()
     on_cpu = platform == "cpu"
     batch = args.batch or (1 if on_cpu else 16)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> Tables:
 
 
 def passes(layer: Attention, *, num_keys: int) -> tuple[Callable, Callable]:
-    """Jitted `(params, x)` to the output, and to the gradient with respect to both."""
+    """Returns jitted functions of `(params, x)`: the output, and the gradient for both."""
 
     def forward(params: dict, x: jax.Array) -> jax.Array:
         return layer.apply({"params": params}, x, num_keys=num_keys)[0]

@@ -29,7 +29,7 @@ _ENTRY_LIMITS = {
 
 
 def add_arguments(command: Parser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     workload.add_arguments(command)
     command.add_argument(
         "--phase",
@@ -41,7 +41,7 @@ def add_arguments(command: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> Tables:
-    """One row a phase."""
+    """Returns a table with one row per phase."""
     mesh = make_mesh()
     config = workload.configuration(args, num_devices=mesh.size)
     model = workload.make_model(config)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> Tables:
 
 
 def compile_times(make_step: Callable[[], jax.stages.Wrapped], inputs: tuple) -> Row:
-    """Seconds of each stage. Both compilations start from memory caches that are empty."""
+    """Returns the seconds of each stage; both compilations start with empty caches in memory."""
     row: Row = {}
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
@@ -80,7 +80,7 @@ def compile_times(make_step: Callable[[], jax.stages.Wrapped], inputs: tuple) ->
 
 @contextmanager
 def own_cache() -> Iterator[None]:
-    """A persistent cache in a temporary folder, empty at first, that keeps everything."""
+    """Uses an empty persistent cache in a temporary folder, which keeps every program."""
     names = (*_ENTRY_LIMITS, "jax_compilation_cache_dir")
     before = {name: getattr(jax.config, name) for name in names}
     with tempfile.TemporaryDirectory() as folder:

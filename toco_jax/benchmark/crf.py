@@ -20,7 +20,7 @@ from toco_jax.ops.resize import resize
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     command.add_argument("--image", type=pathlib.Path, help="a photograph (default: made up)")
     command.add_argument("--height", type=int, default=375, help="rows of the image")
     command.add_argument("--width", type=int, default=500, help="columns of the image")
@@ -36,7 +36,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Tables:
-    """Seconds an image, and how many labels the approximation changes."""
+    """Returns seconds per image, and the share of labels that the approximation changes."""
     images = sized(args.image, args.height, args.width, count=args.batch)
     probs = class_probs(args.batch, args.height, args.width, args.classes)
 
@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> Tables:
 
 
 def class_probs(batch: int, height: int, width: int, classes: int) -> jax.Array:
-    """Smooth probabilities `[batch, height, width, classes]`, high for four classes only, as those
-    of a network on an image are.
+    """Returns smooth probabilities `[batch, height, width, classes]` that are high for four classes
+    only, like those of a network on a photograph.
     """
     coarse = jax.random.normal(jax.random.key(0), (batch, height // 16, width // 16, classes))
     favour = 8.0 * (jnp.arange(classes) < 4).astype(jnp.float32)[None, None, None]

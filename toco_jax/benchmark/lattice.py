@@ -27,7 +27,7 @@ _SIGMAS: dict[str, Any] = {"sigma_rgb": 15.0, "sigma_xy": 50.0}
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     command.add_argument("--image", type=pathlib.Path, help="a photograph (default: made up)")
     command.add_argument("--size", type=int, default=224, help="side of the image")
     command.add_argument("--channels", type=int, default=21, help="maps that are filtered")
@@ -40,7 +40,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Tables:
-    """Milliseconds of building, applying and both."""
+    """Returns the milliseconds of building the lattice, of applying it, and of both."""
     image = jnp.asarray(sized(args.image, args.size, args.size)[0])
     values = jax.random.uniform(jax.random.key(0), (args.size, args.size, args.channels))
     flat = values.reshape(-1, args.channels)  # [N, K]

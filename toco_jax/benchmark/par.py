@@ -16,7 +16,7 @@ from toco_jax.method.par import refine
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     command.add_argument("--size", type=int, default=224, help="side of the image")
     command.add_argument(
         "--channels",
@@ -34,7 +34,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> Tables:
-    """Milliseconds an image for each number of maps."""
+    """Returns milliseconds per image for each number of maps."""
     photos = np.stack([photo(seed, args.size, args.size) for seed in range(args.batch)])
     images = jnp.asarray(photos, jnp.float32) / 255
     unrolled = jax.default_backend() != "cpu" if args.together is None else args.together

@@ -56,7 +56,7 @@ _OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}, "tpu": {}}
 
 
 def add_arguments(command: Parser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     workload.add_arguments(command)
     command.add_argument(
         "--target",
@@ -67,7 +67,7 @@ def add_arguments(command: Parser) -> None:
 
 
 def target_devices(target: str) -> tuple[str, Sequence[jax.Device]]:
-    """Platform and devices that `--target` names.
+    """Returns the platform and the devices that `--target` names.
 
     Raises:
         ConfigError: it names none, or the plugin that compiles for them is not installed.
@@ -93,7 +93,7 @@ def target_devices(target: str) -> tuple[str, Sequence[jax.Device]]:
 
 
 def run(args: argparse.Namespace) -> Tables:
-    """One upright table."""
+    """Returns a table with one row on the compiled step."""
     jax.config.update("jax_platforms", "cpu")
     platform, devices = target_devices(args.target)
     mesh = mesh_of(devices)

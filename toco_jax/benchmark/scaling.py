@@ -27,7 +27,7 @@ _SHAPE = re.compile(r"([a-z]+)(\d*)\[([\d,]*)\]")
 
 
 def add_arguments(command: Parser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     workload.add_arguments(command)
     command.add_argument(
         "--phase",
@@ -51,7 +51,7 @@ def add_arguments(command: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> Tables:
-    """What was counted on the meshes at hand, and the plan."""
+    """Returns what was counted on the meshes at hand, and the plan for larger ones."""
     available = jax.device_count()
     sizes = args.devices or [n for n in (2**i for i in range(10)) if n <= available]
     counted, steps, gradient_bytes = [], {}, 0
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> Tables:
 
 
 def compile_on(args: argparse.Namespace, num_devices: int) -> tuple:
-    """Configuration, abstract state and compiled step on the first devices, each with its share."""
+    """Returns configuration, abstract state and compiled step for the first devices."""
     mesh = make_mesh(num_devices)
     config = workload.configuration(args, num_devices=1)
     config.batch_size *= num_devices
@@ -91,7 +91,7 @@ def compile_on(args: argparse.Namespace, num_devices: int) -> tuple:
 
 
 def exchanged_bytes(hlo: str) -> dict[str, int]:
-    """Bytes of the results of each kind of collective in a compiled program's text.
+    """Returns the bytes of the results of each kind of collective in a compiled program's text.
 
     Raises:
         ValueError: a shape whose element type has no size in its name.
@@ -109,7 +109,7 @@ def exchanged_bytes(hlo: str) -> dict[str, int]:
 
 
 def ring_factors(num_devices: int) -> dict[str, float]:
-    """Bytes that each device sends in a ring, over the bytes of the collective's result."""
+    """Returns the bytes that each device sends in a ring per byte of the collective's result."""
     rest = num_devices - 1
     return {
         "all-reduce": 2 * rest / num_devices,
@@ -120,7 +120,7 @@ def ring_factors(num_devices: int) -> dict[str, float]:
 
 
 def ring_seconds(exchanged: dict[str, int], num_devices: int, gbytes: float) -> float:
-    """Time of all collectives in a ring of links of `gbytes` GB/s in each direction."""
+    """Returns the time of all collectives in a ring of links of `gbytes` GB/s per direction."""
     factors = ring_factors(num_devices)
     sent = sum(factors[kind] * size for kind, size in exchanged.items())
     return sent / (gbytes * 1e9)
@@ -129,7 +129,7 @@ def ring_seconds(exchanged: dict[str, int], num_devices: int, gbytes: float) -> 
 def plan_row(
     num_devices: int, exchanged: dict[str, int], step_seconds: float, links: list[float]
 ) -> Row:
-    """Milliseconds of the exchange and its share of the step, for each link."""
+    """Returns the milliseconds of the exchange and its share of the step, for each link."""
     row: Row = {"devices": num_devices}
     for gbytes in links:
         seconds = ring_seconds(exchanged, num_devices, gbytes)

@@ -38,7 +38,7 @@ _PROFILED = 3
 
 
 def add_arguments(command: Parser) -> None:
-    """The options of this sub-command."""
+    """Adds the options of this benchmark."""
     workload.add_arguments(command)
     command.add_argument("--phase", choices=workload.PHASES, default="all", help="loss terms")
     command.add_argument("--breakdown", action="store_true", help="also each part by itself")
@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> Tables:
 
 
 class Runner:
-    """Takes one step after the other: each gives away the state that it was given."""
+    """Takes one step per call, from the state that the call before returned."""
 
     def __init__(self, compiled: jax.stages.Compiled, state: Any, batch: dict):
         self._step, self.state, self.batch = compiled, state, batch
@@ -111,7 +111,7 @@ class Runner:
 def breakdown(
     args: argparse.Namespace, config: ConfigDict, model: ToCo, phase: Phase, runner: Runner
 ) -> dict[str, float]:
-    """Seconds of each part of one device's share of the step, run by itself on one device."""
+    """Returns the seconds of each part of the step, run by itself on one device's share."""
     share = {name: x.addressable_data(0) for name, x in runner.batch.items()}
     state = jax.device_put(runner.state, jax.local_devices()[0])
     options = compiler_options(platform_of(jax.local_devices()[0]))
@@ -124,7 +124,7 @@ def breakdown(
 
 
 def parts_and_whole(parts: dict[str, float], whole: float) -> list[Row]:
-    """Rows of the parts, of their sum and of the whole step, given in seconds."""
+    """Returns rows of the parts, of their sum and of the whole step, given in seconds."""
     seconds = parts | {"sum of the parts": sum(parts.values()), "whole step": whole}
     return [
         {"part": name, "ms": 1000 * value, "% of the step": 100 * value / whole}
