@@ -227,6 +227,7 @@ def test_help_is_quick_and_lists_every_verb():
     assert lines.keys() == VERBS.keys()
     assert all(lines[verb].endswith(line) for verb, line in VERBS.items())
     assert max(map(len, screen.splitlines())) <= 100 and screen.count("\n") < 24
+    assert screen in (REPOSITORY / "README.md").read_text()
 
 
 HELPS = [[verb] for verb in VERBS] + [["prepare", part] for part in prepare.PARTS]

@@ -42,7 +42,9 @@ def add_arguments(command: Parser) -> None:
     workload.add_arguments(command)
     command.add_argument("--phase", choices=workload.PHASES, default="all", help="loss terms")
     command.add_argument("--breakdown", action="store_true", help="also each part by itself")
-    command.add_argument("--profile", type=pathlib.Path, help="write a trace of 3 steps here")
+    command.add_argument(
+        "--profile", type=pathlib.Path, help="write a trace of 3 steps here (default: none)"
+    )
     command.add_argument("--flops_only", action="store_true", help="compile and count, do not run")
 
 
