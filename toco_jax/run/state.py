@@ -24,3 +24,7 @@ class TrainState:
     teacher_params: Any
     opt_state: Any
     key: jax.Array
+
+    def replace(self, **changes: Any) -> "TrainState":
+        """Returns the state with other values of some fields."""
+        return dataclasses.replace(self, **changes)
