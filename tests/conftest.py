@@ -2,7 +2,8 @@
 
 `TOCO_GOLDEN` names a folder of numbers computed by the published implementation and `TOCO_VOC` a
 folder that holds `voc_animals/` and `voc_native/`. Tests that need them are skipped when the
-variable is unset; once it is set, a missing file is a failure.
+variable is unset; once it is set, a missing file is a failure. `TOCO_CHECK_ARRAYS=1` checks the
+annotated shapes and dtypes, and refuses implicit promotions of dtypes.
 """
 
 import atexit
@@ -27,8 +28,18 @@ if "TOCO_TEST_CACHE" not in os.environ:
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+CHECKS_ARRAYS = os.environ.get("TOCO_CHECK_ARRAYS") == "1"
+if CHECKS_ARRAYS:
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    # A call whose arguments or result differ from the annotated dtypes and shapes raises an error,
+    # also while it is traced. An `int` may stand for a `float`.
+    install_import_hook(
+        ["toco_jax.method", "toco_jax.ops"],
+        "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +82,8 @@ def emulated_cudnn(monkeypatch):
         assert implementation == "cudnn"
         assert q.shape[1] % 2 == 0 == k.shape[1] % 2
         lengths.append(q.shape[1])
-        return attend(q, k, v, **kwargs, implementation="xla")
+        with jax.numpy_dtype_promotion("standard"):
+            return attend(q, k, v, **kwargs, implementation="xla")
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", on_any_device)
     return lengths

@@ -1,1 +1,1 @@
-"""Image operators that the method stands on: resizing, the lattice filter, the dense CRF."""
+"""Array functions that the method is built from: resizing, lattice filters, the dense CRF."""

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float32, Int32
 
-from toco_jax.ops.permutohedral import embed, key_code, lattice_gain, spatial_points, sum_arrays
+from toco_jax.ops.permutohedral import lattice_gain, spatial_points
+from toco_jax.ops.simplex import embed, key_code, sum_arrays
 
 # A function from marginals [N, K] to their normalised kernel sums [N, K].
 Message = Callable[[Array], Array]
