@@ -380,7 +380,9 @@ def evaluation(config):
 def loop(config, workdir):
     """A whole run, around stand-ins for the step, the evaluation and the checkpoints."""
     found = {"weights": [], "cam": [], "evaluated": [], "saved": [], "shown": []}
-    count = jax.jit(lambda state: (state.replace(step=state.step + 1), {"total": jnp.ones(())}))
+    count = jax.jit(
+        lambda state: (dataclasses.replace(state, step=state.step + 1), {"total": jnp.ones(())})
+    )
 
     def make_train_step(config, model, mesh, phase, *, num_present):
         def train_step(state, batch):
