@@ -1,5 +1,7 @@
 """The projection heads and the teacher's momentum against the published implementation."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,12 +36,12 @@ def calls(golden):
     results = []
     for _ in range(2):
         # The teacher moves first, then projects.
-        state = state.replace(teacher_params=step.momentum_update(state, 0.9))
+        state = dataclasses.replace(state, teacher_params=step.momentum_update(state, 0.9))
         student = model.apply({"params": state.params}, tokens, method="project")
         teacher_out = ProjectionHead().apply({"params": state.teacher_params}, global_tokens)
         results.append((state.teacher_params, student, teacher_out))
         scaled = jax.tree.map(lambda x: 1.25 * x, state.params["proj_head"])
-        state = state.replace(params=state.params | {"proj_head": scaled})
+        state = dataclasses.replace(state, params=state.params | {"proj_head": scaled})
     return data, params, results
 
 
