@@ -1,9 +1,8 @@
-"""Shared test set-up: four virtual CPU devices, strict ranks, and the optional reference data.
+"""Shared test set-up: virtual CPU devices, strict ranks, shapes and dtypes, and reference data.
 
 `TOCO_GOLDEN` names a folder of numbers computed by the published implementation and `TOCO_VOC` a
 folder that holds `voc_animals/` and `voc_native/`. Tests that need them are skipped when the
-variable is unset; once it is set, a missing file is a failure. `TOCO_CHECK_ARRAYS=1` checks the
-annotated shapes and dtypes, and refuses implicit promotions of dtypes.
+variable is unset; once it is set, a missing file is a failure.
 """
 
 import atexit
@@ -31,15 +30,13 @@ import pytest  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-CHECKS_ARRAYS = os.environ.get("TOCO_CHECK_ARRAYS") == "1"
-if CHECKS_ARRAYS:
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
-    # A call whose arguments or result differ from the annotated dtypes and shapes raises an error,
-    # also while it is traced. An `int` may stand for a `float`.
-    install_import_hook(
-        ["toco_jax.method", "toco_jax.ops"],
-        "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
-    )
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+# A call whose arguments or result differ from the annotated dtypes and shapes raises an error, also
+# while it is traced. An `int` may stand for a `float`.
+install_import_hook(
+    ["toco_jax.method", "toco_jax.ops"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 
 @pytest.fixture(scope="session")

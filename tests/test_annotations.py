@@ -3,13 +3,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import CHECKS_ARRAYS
 from jaxtyping import TypeCheckError
 
 from toco_jax.method import cams
 from toco_jax.ops.resize import resize
 
-pytestmark = pytest.mark.skipif(not CHECKS_ARRAYS, reason="TOCO_CHECK_ARRAYS is not 1")
 CAM, CLASS_IDS = jnp.zeros((2, 4, 4, 5)), jnp.zeros((2, 3), jnp.int32)
 
 

@@ -237,6 +237,7 @@ def losses(params, config):
     model = make_model(config, grid=4)
     loss_fn = toco.make_loss_fn(config, model, phase_at(config, 3), num_present=4)
     batch = make_batch(0, 4) | {"valid_box": np.tile(np.int32([0, 32, 4, 32]), (4, 1))}
+    batch = jax.tree.map(jnp.asarray, batch)
     keys = jax.random.split(jax.random.key(1), 4)
     aux = loss_fn(params, params["proj_head"], keys, batch)[1]
     return aux["terms"] | {"roi_mask": aux.get("roi_mask")}
