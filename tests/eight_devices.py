@@ -38,6 +38,7 @@ def make_batch(seed: int, size: int) -> dict[str, np.ndarray]:
 
 def save(config: ConfigDict, state: step.TrainState, folder: pathlib.Path) -> None:
     """Writes a checkpoint from the devices that the state is on."""
+    folder.mkdir()
     checkpoints.save_config(folder, config)
     store = checkpoints.Checkpoints(folder)
     store.save(state, meta={})

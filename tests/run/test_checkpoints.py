@@ -17,7 +17,10 @@ META = {"seconds": 1.5, "evaluation": None}
 
 
 def make_state(step, size=200):
-    params = {"encoder": {"kernel": jnp.arange(size) + jnp.float32(step)}, "bias": jnp.ones(3)}
+    params = {
+        "encoder": {"kernel": step + jnp.arange(size, dtype=jnp.float32)},
+        "bias": jnp.ones(3),
+    }
     return TrainState(
         step=jnp.int32(step),
         params=params,
