@@ -39,6 +39,31 @@ install_import_hook(
 )
 
 
+# Files that take longest, the longest first: one that comes late leaves a worker without work.
+LONGEST = (
+    "runtime/test_processes.py",
+    "training/test_loop.py",
+    "test_wiring_train.py",
+    "test_config_keys.py",
+    "test_wiring_learns.py",
+    "training/test_step.py",
+    "inference/test_native.py",
+    "test_evaluate.py",
+    "test_export.py",
+)
+
+
+def pytest_configure(config):
+    """Has `pytest-xdist` keep the order of the files."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the files that take longest first."""
+    rank = {pathlib.Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def golden():
     """Loader of golden files: `golden("par")["out"]`."""
