@@ -63,6 +63,7 @@ def test_coco_goes_in_stages():
         ("on_error", "ignore", r"data\.on_error='ignore' must be one of raise, skip"),
         ("mask_foreground", 256, r"data\.mask_foreground=256 must be a pixel's value 0\.\.255"),
         ("val_fraction", 1.5, r"data\.val_fraction=1\.5 must lie between 0 and 1"),
+        ("val_fraction", 0.0, r"data\.val_fraction=0\.0 must lie between 0 and 1"),
     ],
 )
 def test_data_keys_are_checked(key, value, message):

@@ -56,6 +56,11 @@ def _eval(source=None, **changes):
     return list(pipeline.eval_batches(source or Noise(masks=True), **arguments))
 
 
+def test_an_image_may_be_squashed_to_one_pixel():
+    (batch, *_) = _eval(size=1)
+    assert batch["image"].shape == (4, 1, 1, 3)
+
+
 def _assert_equal(batches, others):
     assert len(batches) == len(others)
     for batch, other in zip(batches, others, strict=True):
