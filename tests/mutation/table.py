@@ -254,6 +254,12 @@ BY_HAND = {
 
 # Module: function and change of a mutant that computes the same: the reason.
 EQUIVALENT = {
+    "toco_jax/weights/load.py": {
+        (
+            "_from_run",
+            "run = runs.load(path, portable=True, report=silent) -> run = runs.load(path, report=silent)",
+        ): "says how the run's network computes, of which only the parameters are taken",
+    },
     "toco_jax/weights/origin.py": {
         (
             "",
@@ -303,6 +309,14 @@ EQUIVALENT = {
         ): "the last axis is JAX's default",
     },
     "toco_jax/method/losses.py": {
+        (
+            "segmentation",
+            "log_probs = jax.nn.log_softmax(seg_logits.astype(jnp.float32), axis=-1) -> log_probs = jax.nn.log_softmax(seg_logits.astype(jnp.float32),)",
+        ): "the last axis is JAX's default",
+        (
+            "dense_energy",
+            "probs = resize(jax.nn.softmax(seg_logits.astype(jnp.float32), axis=-1), size) -> probs = resize(jax.nn.softmax(seg_logits.astype(jnp.float32),), size)",
+        ): "the last axis is JAX's default",
         (
             "dense_energy",
             "gate = jnp.maximum(jnp.where(label == IGNORE_INDEX, 1.0, gate), 0.0)[..., None] -> gate = jnp.maximum(jnp.where(label == IGNORE_INDEX, 1.0, gate), -1.0)[..., None]",

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import inspect
 import json
 
 import jax
@@ -16,7 +17,7 @@ from weight_formats import original_state, timm_state, transformers_state
 from toco_jax.models.heads import ProjectionHead
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import BACKBONES, backbone_from_name
-from toco_jax.weights import layouts, load
+from toco_jax.weights import files, layouts, load, torch_file
 
 SMALL = "width=8,depth=2,heads=2,patch=4"
 HEADS = ("classifier", "aux_classifier", "decoder", "proj_head")
@@ -502,3 +503,42 @@ def test_our_own_layout_holds_joined_tensors_whole():
     assert sources["encoder/blocks_1/attn/proj/kernel"].shape == (8, 8)
     assert sources["encoder/blocks_1/attn/qkv/bias"].names == ("encoder/blocks_1/attn/qkv/bias",)
     assert isinstance(sources["encoder/blocks_1/attn/qkv/kernel"].shape[-1], int)
+
+
+def test_the_published_decoder_is_the_default():
+    for function in (load.load, load.from_tensors, load.params_from_reference, layouts.reference):
+        assert inspect.signature(function).parameters["decoder_width"].default == 512
+
+
+def test_errors_say_what_was_asked_for_and_where_it_lies(tmp_path, monkeypatch):
+    path = tmp_path / "broken.safetensors"
+    path.write_bytes(b"broken")
+    monkeypatch.setitem(load.ASSETS, "shapes", path)
+    for init, where in ((str(path), f"init='{path}': "), ("shapes", f"init='shapes' ({path}): ")):
+        with pytest.raises(load.WeightsError) as refused:
+            load.load(init, backbone="deit_tiny", num_classes=3)
+        assert str(refused.value).startswith(where)
+
+
+def test_a_published_file_that_only_torch_reads_is_replaced_by_the_hubs(
+    small, tmp_path, monkeypatch
+):
+    legacy, hub = tmp_path / "legacy.pth", tmp_path / "hub.safetensors"
+    legacy.write_bytes(b"of an old torch")
+    save_file(timm_state(small), hub)
+    read = files.read
+
+    def read_new(path):
+        if path == legacy:
+            raise torch_file.LegacyFormatError("too old: convert it")
+        return read(path)
+
+    monkeypatch.setattr(files, "read", read_new)
+    monkeypatch.setattr(load.download, "fetch", lambda address: legacy)
+    monkeypatch.setattr(load.download, "from_hub", lambda name: hub)
+    out = load.load("vit_base", backbone=SMALL, num_classes=20)
+    equal(out["params"]["encoder"], encoder_of(small))
+    assert out["origin"]["path"] == str(hub)
+    assert any("taken from hf:timm/vit_base" in note for note in out["notes"])
+    with pytest.raises(load.WeightsError, match=rf"init='{legacy}': too old: convert it"):
+        load.load(str(legacy), backbone=SMALL, num_classes=20)
