@@ -254,6 +254,18 @@ BY_HAND = {
 
 # Module: function and change of a mutant that computes the same: the reason.
 EQUIVALENT = {
+    "toco_jax/weights/backbone_files.py": {
+        (
+            "grid_of",
+            "entries = positions.shape[1] - 1 if positions.ndim == 3 else -1 -> entries = positions.shape[1] - 1 if positions.ndim == 3 else - 0",
+        ): "both are below 1, which is refused",
+    },
+    "toco_jax/weights/recognise.py": {
+        (
+            "pretraining",
+            'only = "ImageNet-21k only" if head.shape[0] > 20_000 else "another set than ImageNet-1k" -> only = "ImageNet-21k only" if head.shape[0] > 20001 else "another set than ImageNet-1k"',
+        ): "no set has 20,001 classes",
+    },
     "toco_jax/weights/load.py": {
         (
             "_from_run",

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from weight_formats import timm_state, transformers_state
 
 from toco_jax.runtime.errors import WeightsError
-from toco_jax.weights import load, recognise
+from toco_jax.weights import backbone_files, load, recognise
 from toco_jax.weights.inspection import inspect
 
 WIDTH, DEPTH = 8, 2
@@ -77,6 +77,35 @@ ALIKE = {
         "pre_logits layer)",
     ),
 }
+
+
+def test_sine_cosine_positions_have_none_for_the_class_token():
+    state = sine_cosine(vit(patch=16, head=0))
+    learnt = state | {"pos_embed": state["pos_embed"].copy()}
+    learnt["pos_embed"][:, 0] = 1
+    assert "sine-cosine" in recognise.pretraining(state, "timm")
+    assert "sine-cosine" not in recognise.pretraining(learnt, "timm")
+    empty = state | {"pos_embed": state["pos_embed"][:, :1]}
+    assert "sine-cosine" not in recognise.pretraining(empty, "timm")
+
+
+def test_two_tensors_are_named_without_more():
+    known, _ = recognise.foreign({"fc_norm.weight": zeros(1), "fc_norm.bias": zeros(1)})
+    assert known.endswith("(fc_norm.bias, fc_norm.weight)")
+
+
+def test_scales_of_another_width_are_refused():
+    state = vit(patch=16) | scales()
+    state["blocks.0.ls1.gamma"] = zeros(5)
+    message = r"blocks\.0\.ls1\.gamma is \(5,\), but blocks\.0\.attn\.proj\.weight is \(8, 8\)"
+    with pytest.raises(WeightsError, match=message):
+        load.from_tensors(state, backbone="width=8,depth=2,heads=2,patch=16", num_classes=20)
+
+
+def test_backbones_are_named_by_their_sizes():
+    sizes = {"width": 192, "depth": 12, "patch": 16}
+    assert backbone_files.backbone_of(sizes) == "deit_tiny"
+    assert backbone_files.backbone_of(sizes | {"depth": 11}) is None
 
 
 @pytest.mark.parametrize("name", ALIKE)
