@@ -39,6 +39,16 @@ def cam():
     return np.stack([np.tile(slope, (SIZE[0], 1)), np.tile(slope[::-1], (SIZE[0], 1))], axis=-1)
 
 
+def test_the_crf_of_cams_has_the_published_settings():
+    assert refinement.SEED_CRF == {
+        "gaussian_xy": 3,
+        "gaussian_weight": 3,
+        "bilateral_xy": 36,
+        "bilateral_rgb": 3,
+        "bilateral_weight": 4,
+    }
+
+
 def test_workers_refine_padded_probabilities_like_the_plain_call(crf, probs):
     image = photo(SIZE, 0)
     refined = crf(image, probs, **refinement.SEED_CRF)

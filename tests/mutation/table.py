@@ -254,6 +254,12 @@ BY_HAND = {
 
 # Module: function and change of a mutant that computes the same: the reason.
 EQUIVALENT = {
+    "toco_jax/inference/refinement.py": {
+        (
+            "par_labels",
+            "return np.asarray(label[0, :height, :width]) -> return np.asarray(label[ 1, :height, :width])",
+        ): "JAX takes the last entry for one beyond it, and there is one entry",
+    },
     "toco_jax/weights/backbone_files.py": {
         (
             "grid_of",
