@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from toco_jax.benchmark.scaling import exchanged_bytes
 from toco_jax.method.phases import phase_at
-from toco_jax.run import checkpoints
+from toco_jax.run import checkpoints, workdir
 from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
@@ -39,7 +39,7 @@ def make_batch(seed: int, size: int) -> dict[str, np.ndarray]:
 def save(config: ConfigDict, state: step.TrainState, folder: pathlib.Path) -> None:
     """Writes a checkpoint from the devices that the state is on."""
     folder.mkdir()
-    checkpoints.save_config(folder, config)
+    workdir.save_config(folder, config)
     store = checkpoints.Checkpoints(folder)
     store.save(state, meta={})
     store.close()

@@ -7,7 +7,7 @@ from data.conftest import small_config, write_mask
 from toco_jax import data
 from toco_jax.config import ConfigError, validate
 from toco_jax.method.phases import phase_at
-from toco_jax.run import checkpoints, workdir
+from toco_jax.run import workdir
 from toco_jax.run.checkpoints import CheckpointError
 from toco_jax.runtime.errors import DataError
 from toco_jax.training.start import open_sources
@@ -15,7 +15,7 @@ from toco_jax.training.start import open_sources
 
 def forget(run, key):
     """Takes a key of the data out of a run's configuration."""
-    path = run / checkpoints.CONFIG_FILE
+    path = run / workdir.CONFIG_FILE
     values = json.loads(path.read_text())
     del values["data"][key]
     path.write_text(json.dumps(values))
@@ -150,7 +150,7 @@ def test_a_run_made_before_keeps_the_split_that_its_seed_drew(config, photos, tm
     config.seed = 3
     workdir.claim(tmp_path / "run", config, ("cat", "dog"))
     forget(tmp_path / "run", "split_seed")
-    before = checkpoints.load_config(tmp_path / "run")
+    before = workdir.load_config(tmp_path / "run")
     assert data.open_configured(before, part="val", masks=False).names == drawn
     workdir.claim(tmp_path / "run", config, ("cat", "dog"))  # goes on on the same images
     config.data.split_seed = 0

@@ -13,7 +13,8 @@ from tiny_run import make_run
 
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.run import runs
-from toco_jax.run.checkpoints import CheckpointError, run_folder
+from toco_jax.run.checkpoints import CheckpointError
+from toco_jax.run.workdir import run_folder
 
 
 @pytest.fixture(scope="module")

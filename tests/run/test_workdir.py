@@ -37,11 +37,11 @@ def test_a_run_goes_on_in_its_own_precision(tiny_config, tmp_path, capsys):
 
 
 def test_an_older_run_says_that_its_precision_is_not_known(tiny_config, tmp_path, capsys):
-    checkpoints.save_config(tmp_path, tiny_config())  # with "auto", as runs once were
+    workdir.save_config(tmp_path, tiny_config())  # with "auto", as runs once were
     here = workdir.resolve(tmp_path, tiny_config())
     assert "does not record" in capsys.readouterr().out
     workdir.claim(tmp_path, here, ("a",))
-    assert checkpoints.load_config(tmp_path).compute_dtype == "float32"
+    assert workdir.load_config(tmp_path).compute_dtype == "float32"
     workdir.resolve(tmp_path, tiny_config())
     assert capsys.readouterr().out == ""
 

@@ -6,7 +6,6 @@ import stat
 
 import pytest
 
-from toco_jax.run import checkpoints
 from toco_jax.runtime.outputs import (
     OutputError,
     check_file,
@@ -20,7 +19,7 @@ from toco_jax.runtime.outputs import (
 def test_mode_follows_the_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
-        checkpoints.write_atomically(tmp_path / "x.json", "{}")
+        write_atomically(tmp_path / "x.json", "{}")
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "x.json").stat().st_mode) == 0o666 & ~mask

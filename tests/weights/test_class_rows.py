@@ -11,7 +11,7 @@ from tiny_run import make_run
 from toco_jax import convert
 from toco_jax.config import with_values
 from toco_jax.data.classes import VOC_CLASSES
-from toco_jax.run import checkpoints
+from toco_jax.run import checkpoints, workdir
 from toco_jax.training import loop, start
 from toco_jax.weights import class_rows
 
@@ -25,7 +25,7 @@ def made(tmp_path_factory, voc_config):
 
 
 def started(run, init, names):
-    config = checkpoints.load_config(run)
+    config = workdir.load_config(run)
     config = with_values(config, init=str(init), num_classes=len(names))
     return start.start_state(config, class_names=names)[1].params
 

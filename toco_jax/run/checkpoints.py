@@ -1,10 +1,6 @@
-"""Checkpoints of a run: the last two and the best, restored to the bit. The only user of orbax.
-
-A run's folder holds `config.json`, `checkpoints/<step>/` and what training writes beside them.
-"""
+"""Saves and restores the checkpoints of a run: the last two and the best, to the bit."""
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -16,16 +12,13 @@ import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from toco_jax.config import completed
 from toco_jax.run import stored
 from toco_jax.run.state import TrainState
 from toco_jax.run.stored import CheckpointError, DamagedCheckpointError
+from toco_jax.run.workdir import CHECKPOINTS, CONFIG_FILE, load_config, run_folder, save_config
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
-from toco_jax.runtime.outputs import write_atomically
 
-CONFIG_FILE = "config.json"
-_FOLDER = "checkpoints"
 _BEST = "seg_miou"
 # An old checkpoint is moved here before its files are deleted, so that a kill leaves no half of it.
 _DELETED = "deleted"
@@ -48,7 +41,7 @@ class Checkpoints:
     """Saves and restores the training states of one run's folder."""
 
     def __init__(self, workdir: pathlib.Path):
-        self._workdir, self._folder = workdir, workdir / _FOLDER
+        self._workdir, self._folder = workdir, workdir / CHECKPOINTS
         self._saving: int | None = None  # the step of the save under way
         self._failure: str | None = None  # why the last save failed
         self._manager = self._open()
@@ -222,57 +215,6 @@ class Checkpoints:
             )
 
 
-def save_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Writes the run's configuration."""
-    write_atomically(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2) + "\n")
-
-
-def load_config(workdir: pathlib.Path) -> ConfigDict:
-    """The configuration of a run's folder; raises `CheckpointError` where there is none."""
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        if workdir.is_file():
-            raise CheckpointError(
-                f"{workdir} is a file, not a run: if it holds weights of a network, make a run "
-                f"of it with: toco convert {workdir} runs/NAME"
-            )
-        reason = f"it has no {CONFIG_FILE}" if workdir.exists() else "it does not exist"
-        raise CheckpointError(
-            f"{workdir} is not a run: {reason}; give the folder of a run, such as runs/voc, or one "
-            "checkpoint in it, such as runs/voc/checkpoints/2000"
-        )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): restore it from a copy") from error
-    if not isinstance(values, dict) or not {"backbone", "num_classes"} <= values.keys():
-        raise CheckpointError(
-            f"{path} is not the configuration of a run: give the folder of one; weights of others, "
-            "such as a model folder of Hugging Face, are for --config.init"
-        )
-    return completed(values)
-
-
-def run_folder(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
-    """Returns the folder of the run that a path names, and the step if it names one checkpoint.
-
-    Args:
-        path: the folder of a run, its folder of checkpoints, one checkpoint, or a link to any of
-            them.
-    """
-    given = pathlib.Path(path)
-    if (given / CONFIG_FILE).is_file():
-        return given, None
-    for place in (given, given.resolve()):
-        if place.parent.name == _FOLDER and place.name.isdecimal():
-            return place.parent.parent, int(place.name)
-        if place.name == _FOLDER:
-            return place.parent, None
-    return given, None
-
-
 def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     """A trained network from a run's folder or one step in it.
 
@@ -288,16 +230,16 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     """
     path, step = run_folder(path)
     config = load_config(path)
-    if not (path / _FOLDER).is_dir():
+    if not (path / CHECKPOINTS).is_dir():
         raise CheckpointError(f"{path} has no checkpoint yet: train it first")
-    steps = sorted(int(p.name) for p in (path / _FOLDER).iterdir() if p.name.isdecimal())
+    steps = sorted(int(p.name) for p in (path / CHECKPOINTS).iterdir() if p.name.isdecimal())
     if not steps:
         raise CheckpointError(f"{path} has no checkpoint yet: train it first")
     step = steps[-1] if step is None else step
     if step not in steps:
         raise CheckpointError(f"{path} has no checkpoint {step}: it holds steps {steps}")
     try:
-        state, meta = stored.read(path / _FOLDER / str(step))
+        state, meta = stored.read(path / CHECKPOINTS / str(step))
     except DamagedCheckpointError as error:
         others = ", ".join(str(other) for other in steps if other != step) or "none"
         raise DamagedCheckpointError(

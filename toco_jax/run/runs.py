@@ -122,7 +122,7 @@ def load(
         CheckpointError: there is no run or no checkpoint, or its `classes.json` is broken.
     """
     recorded, state = checkpoints.load_run(checkpoint)
-    folder, _ = checkpoints.run_folder(checkpoint)
+    folder, _ = workdir.run_folder(checkpoint)
     names = workdir.class_names(folder, recorded)
     if names is None:
         report(workdir.missing_names(folder, recorded.num_classes))
@@ -166,7 +166,7 @@ def _executed_here(
     here = resolve(with_values(config, machine=machine))
     if config.compute_dtype == "auto" and trained:
         report(
-            f"{folder / checkpoints.CONFIG_FILE} is an older one and does not record in which "
+            f"{folder / workdir.CONFIG_FILE} is an older one and does not record in which "
             f"precision the run was trained: computing in {here.compute_dtype}"
         )
     return here

@@ -1,20 +1,23 @@
 """The folder of a run: its configuration, the names of its classes, and which run it belongs to."""
 
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from toco_jax.config import flat_values, with_values
+from toco_jax.config import completed, flat_values, with_values
 from toco_jax.config import resolve as resolve_config
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
-from toco_jax.run import checkpoints
+from toco_jax.run.stored import CheckpointError
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
-from toco_jax.runtime.outputs import make_folder
+from toco_jax.runtime.outputs import make_folder, write_atomically
 
+CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 CLASSES_FILE = "classes.json"
 START_FILE = "init.json"  # which weights the run started from
 # Keys that may differ when a run goes on, as all keys of `machine` may, because they do not change
@@ -24,6 +27,57 @@ FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root
 _FIXED_CLASSES = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
 
+def save_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Writes the run's configuration."""
+    write_atomically(workdir / CONFIG_FILE, json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def load_config(workdir: pathlib.Path) -> ConfigDict:
+    """The configuration of a run's folder; raises `CheckpointError` where there is none."""
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        if workdir.is_file():
+            raise CheckpointError(
+                f"{workdir} is a file, not a run: if it holds weights of a network, make a run "
+                f"of it with: toco convert {workdir} runs/NAME"
+            )
+        reason = f"it has no {CONFIG_FILE}" if workdir.exists() else "it does not exist"
+        raise CheckpointError(
+            f"{workdir} is not a run: {reason}; give the folder of a run, such as runs/voc, or one "
+            "checkpoint in it, such as runs/voc/checkpoints/2000"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): restore it from a copy") from error
+    if not isinstance(values, dict) or not {"backbone", "num_classes"} <= values.keys():
+        raise CheckpointError(
+            f"{path} is not the configuration of a run: give the folder of one; weights of others, "
+            "such as a model folder of Hugging Face, are for --config.init"
+        )
+    return completed(values)
+
+
+def run_folder(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
+    """Returns the folder of the run that a path names, and the step if it names one checkpoint.
+
+    Args:
+        path: the folder of a run, its folder of checkpoints, one checkpoint, or a link to any of
+            them.
+    """
+    given = pathlib.Path(path)
+    if (given / CONFIG_FILE).is_file():
+        return given, None
+    for place in (given, given.resolve()):
+        if place.parent.name == CHECKPOINTS and place.name.isdecimal():
+            return place.parent.parent, int(place.name)
+        if place.name == CHECKPOINTS:
+            return place.parent, None
+    return given, None
+
+
 def resolve(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     """Resolves a configuration as `config.resolve` does, for the run that a folder may hold.
 
@@ -31,12 +85,12 @@ def resolve(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     another precision than it would be here, or if its configuration does not say in which.
     """
     here = resolve_config(config)
-    if config.compute_dtype != "auto" or not (workdir / checkpoints.CONFIG_FILE).exists():
+    if config.compute_dtype != "auto" or not (workdir / CONFIG_FILE).exists():
         return here
-    begun = checkpoints.load_config(workdir).compute_dtype
+    begun = load_config(workdir).compute_dtype
     if begun == "auto":
         say(
-            f"{workdir / checkpoints.CONFIG_FILE} is an older one and does not record in which "
+            f"{workdir / CONFIG_FILE} is an older one and does not record in which "
             f"precision the run was begun: it goes on in {here.compute_dtype}"
         )
         return here
@@ -76,8 +130,8 @@ def _listed(path: pathlib.Path, num: int) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _not_names(path: pathlib.Path, num: int) -> checkpoints.CheckpointError:
-    return checkpoints.CheckpointError(
+def _not_names(path: pathlib.Path, num: int) -> CheckpointError:
+    return CheckpointError(
         f"{path} must be a JSON list of the {num} different names of the run's classes, in label "
         "order; correct it"
     )
@@ -98,7 +152,7 @@ def missing_names(folder: pathlib.Path, num: int) -> str:
 
 def write_class_names(folder: pathlib.Path, names: Sequence[str]) -> None:
     """Writes the names of a run's classes to its folder."""
-    checkpoints.write_atomically(folder / CLASSES_FILE, json.dumps(list(names), indent=1) + "\n")
+    write_atomically(folder / CLASSES_FILE, json.dumps(list(names), indent=1) + "\n")
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict, class_names: tuple[str, ...]) -> None:
@@ -122,20 +176,20 @@ def claim(workdir: pathlib.Path, config: ConfigDict, class_names: tuple[str, ...
         _claim_classes(workdir, class_names)
     processes.barrier("workdir")
     if not (workdir / CLASSES_FILE).exists():
-        raise checkpoints.CheckpointError(
+        raise CheckpointError(
             f"{workdir} of the first process is not there for another one: --out must lie on a "
             "file system that all processes share"
         )
 
 
 def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
-    if not (workdir / checkpoints.CONFIG_FILE).exists():
-        checkpoints.save_config(workdir, config)
+    if not (workdir / CONFIG_FILE).exists():
+        save_config(workdir, config)
         return
-    begun = checkpoints.load_config(workdir)
+    begun = load_config(workdir)
     if begun.compute_dtype == "auto":  # as older runs recorded it
         begun = with_values(begun, compute_dtype=config.compute_dtype)
-        checkpoints.save_config(workdir, begun)
+        save_config(workdir, begun)
     old, new = flat_values(begun.to_dict()), flat_values(config.to_dict())
     changed = [
         f"{key} ({old.get(key)} there, {new.get(key)} now)"
@@ -143,7 +197,7 @@ def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
         if key not in FREE_KEYS and not key.startswith("machine.") and old.get(key) != new.get(key)
     ]
     if changed:
-        raise checkpoints.CheckpointError(
+        raise CheckpointError(
             f"{workdir} holds a run with other values: {', '.join(changed)}; use another --out "
             "or the same values"
         )
@@ -156,7 +210,7 @@ def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
         return
     listed = _listed(path, len(class_names))
     if listed != tuple(class_names):
-        raise checkpoints.CheckpointError(
+        raise CheckpointError(
             f"{path} lists other classes than the data has now; use another --out or the same "
             f"data: {', '.join(listed)} there, {', '.join(class_names)} now"
         )
@@ -177,7 +231,7 @@ def note_start(workdir: pathlib.Path, origin: dict[str, Any], *, goes_on: bool) 
     if not processes.is_first():
         return
     if not goes_on or not path.exists():
-        checkpoints.write_atomically(path, json.dumps(origin, indent=1) + "\n")
+        write_atomically(path, json.dumps(origin, indent=1) + "\n")
         return
     noted = json.loads(path.read_text())
     if noted.get("sha256") != origin["sha256"]:

@@ -25,6 +25,7 @@ from toco_jax.run.lock import locked
 from toco_jax.run.state import TrainState
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
+from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training.start import begin, open_sources
@@ -178,6 +179,6 @@ def finish(
         f"{workdir / RESULTS_FILE}, {workdir / SAMPLES_FILE}"
     )
     if processes.is_first():
-        checkpoints.write_atomically(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
+        write_atomically(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     processes.barrier("finished")
     return results

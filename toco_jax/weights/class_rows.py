@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from toco_jax.run import checkpoints, workdir
+from toco_jax.run import workdir
 from toco_jax.weights import load
 
 # Parts with one output per class, and the part that has one for the background before them.
@@ -26,11 +26,11 @@ def names_of(init: str) -> tuple[str, ...] | None:
     """
     path = load.resolve(init)
     if path.is_dir():
-        folder, _ = checkpoints.run_folder(path)
+        folder, _ = workdir.run_folder(path)
         # A model folder of Hugging Face has a config.json too; `load.load` reads or refuses it.
         if not (folder / "checkpoints").is_dir():
             return None
-        return workdir.class_names(folder, checkpoints.load_config(folder))
+        return workdir.class_names(folder, workdir.load_config(folder))
     return _names_in(path)
 
 
