@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from reference_weights import reference_state_dict
 
-from toco_jax.inference.native import SEG_SCALES, Buckets, NativeNetwork, resize_map
+from toco_jax.inference.buckets import Buckets
+from toco_jax.inference.native import SEG_SCALES, NativeNetwork, resize_map
 from toco_jax.inference.stream import stream
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import BACKBONES, Backbone

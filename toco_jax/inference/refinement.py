@@ -17,7 +17,8 @@ import numpy as np
 from jax import lax
 
 from toco_jax.data.mask_files import write_mask
-from toco_jax.inference.native import Size, softmax
+from toco_jax.inference.buckets import Size
+from toco_jax.inference.native import softmax
 from toco_jax.method.par import refine_pseudo_label
 from toco_jax.ops.crf import dense_crf
 from toco_jax.ops.gaussian import GaussianKernel, gaussian_kernel

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from toco_jax.inference.native import Maps, NativeNetwork, Prepared, Size
+from toco_jax.inference.buckets import Size
+from toco_jax.inference.native import Maps, NativeNetwork, Prepared
 from toco_jax.runtime.stopwatch import Stopwatch
 
 # Number of frames whose images may wait for a batch to fill; prepared images take much memory.
