@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from weight_formats import original_state, timm_state, transformers_state
 
 from toco_jax import convert
+from toco_jax.cli import commands
 from toco_jax.run import checkpoints
 from toco_jax.weights import inspection, load
 
@@ -32,8 +33,10 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     state = reference_state_dict(8, 4, patch=4)
     save_released(state, folder / "released.pth", "module.")
-    convert.main([str(folder / "released.pth"), str(folder / "run"), f"--backbone={SMALL}"])
-    convert.main([str(folder / "run"), str(folder / "out.safetensors")])
+    commands.run(
+        "convert", [str(folder / "released.pth"), str(folder / "run"), f"--backbone={SMALL}"]
+    )
+    commands.run("convert", [str(folder / "run"), str(folder / "out.safetensors")])
     return folder, state
 
 
@@ -77,9 +80,9 @@ def test_pytorch_loads_what_we_write(small):
 def test_what_we_write_is_a_source(small, tmp_path):
     folder, state = small
     source = folder / "out.safetensors"
-    convert.main([str(source), str(tmp_path / "again.safetensors")])
+    commands.run("convert", [str(source), str(tmp_path / "again.safetensors")])
     same_tensors(load_file(tmp_path / "again.safetensors"), state)
-    convert.main([str(source), str(tmp_path / "run")])
+    commands.run("convert", [str(source), str(tmp_path / "run")])
     config, run = checkpoints.load_run(tmp_path / "run")
     assert config.backbone == SMALL
     params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
@@ -114,7 +117,7 @@ def test_training_starts_from_each(small, name):
 def test_sizes_are_read_off_the_shapes(tmp_path):
     state = reference_state_dict(192, 12, num_classes=80, grid=24)
     save_released(state, tmp_path / "released.pth")
-    convert.main([str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")])
+    commands.run("convert", [str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")])
     lines = inspection.inspect(str(tmp_path / "out.safetensors"))
     text = "\n".join(lines)
     assert "deit_tiny: width 192, depth 12, patch 16, positions 24 x 24" in text
@@ -138,9 +141,9 @@ def test_names_of_classes_are_taken_along(small, tmp_path, capsys):
     run = shutil.copytree(small[0] / "run", tmp_path / "run")
     (run / "classes.json").write_text(json.dumps(names))
     (run / convert.DROPPED_FILE).write_bytes((small[0] / "run" / convert.DROPPED_FILE).read_bytes())
-    convert.main([str(run / "checkpoints" / "0"), str(tmp_path / "copy")])
-    convert.main([str(run), str(tmp_path / "x.safetensors")])
-    convert.main([str(tmp_path / "x.safetensors"), str(tmp_path / "back")])
+    commands.run("convert", [str(run / "checkpoints" / "0"), str(tmp_path / "copy")])
+    commands.run("convert", [str(run), str(tmp_path / "x.safetensors")])
+    commands.run("convert", [str(tmp_path / "x.safetensors"), str(tmp_path / "back")])
     for folder in ("copy", "back"):
         assert json.loads((tmp_path / folder / "classes.json").read_text()) == names
         assert (tmp_path / folder / convert.DROPPED_FILE).exists()
@@ -148,17 +151,21 @@ def test_names_of_classes_are_taken_along(small, tmp_path, capsys):
 
 
 def test_names_of_a_published_network_are_said_to_be_assumed(small, tmp_path, capsys):
-    convert.main([str(small[0] / "released.pth"), str(tmp_path / "run"), f"--backbone={SMALL}"])
+    commands.run(
+        "convert", [str(small[0] / "released.pth"), str(tmp_path / "run"), f"--backbone={SMALL}"]
+    )
     assert "classes are taken to be those of PASCAL VOC" in capsys.readouterr().out
     assert json.loads((tmp_path / "run" / "classes.json").read_text())[0] == "aeroplane"
 
 
 def test_names_that_nothing_tells_are_not_invented(tmp_path, capsys):
     save_released(reference_state_dict(8, 4, patch=4, num_classes=3), tmp_path / "three.pth")
-    convert.main([str(tmp_path / "three.pth"), str(tmp_path / "run"), f"--backbone={SMALL}"])
+    commands.run(
+        "convert", [str(tmp_path / "three.pth"), str(tmp_path / "run"), f"--backbone={SMALL}"]
+    )
     assert "classes.json is missing" in capsys.readouterr().out
     assert not (tmp_path / "run" / "classes.json").exists()
-    convert.main([str(tmp_path / "run"), str(tmp_path / "x.safetensors")])
+    commands.run("convert", [str(tmp_path / "run"), str(tmp_path / "x.safetensors")])
     assert "does not name its classes" in capsys.readouterr().out
 
 
@@ -180,7 +187,7 @@ def test_a_converted_run_notes_its_source(small):
 
 def failure(capsys, *arguments):
     with pytest.raises(SystemExit) as caught:
-        convert.main([str(argument) for argument in arguments])
+        commands.run("convert", [str(argument) for argument in arguments])
     capsys.readouterr()
     return str(caught.value)
 
@@ -192,7 +199,7 @@ def test_a_full_disk_leaves_no_half_run(small, tmp_path, monkeypatch, capsys):
         message = failure(capsys, small[0] / "run", tmp_path / "copy")
     assert message.startswith(f"error: the disk of {tmp_path} is too full for the run: it takes")
     assert list(tmp_path.iterdir()) == []
-    convert.main([str(small[0] / "run"), str(tmp_path / "copy")])
+    commands.run("convert", [str(small[0] / "run"), str(tmp_path / "copy")])
     assert [path.name for path in tmp_path.iterdir()] == ["copy"]
 
 
@@ -286,7 +293,7 @@ def test_command_without_torch(small):
     path = small[0] / "released.pth"
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        f"from toco_jax import convert; convert.main(['--inspect', {str(path)!r}])"
+        f"from toco_jax.cli import commands; commands.run('convert', ['--inspect', {str(path)!r}])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "format     torch zip" in run.stdout

@@ -14,6 +14,7 @@ from PIL import Image
 from tiny_run import PHOTOS, compilation_cache, make_devkit, make_run
 
 from toco_jax import evaluate, evaluation
+from toco_jax.cli import commands
 from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.evaluation import evaluator, metrics, scoring, shares
 from toco_jax.inference.segmenter import Segmenter
@@ -28,7 +29,7 @@ def run(tmp_path_factory, voc_config):
 
 
 def evaluated(run, *arguments):
-    options = evaluate.parse_arguments([f"--checkpoint={run}", *arguments])
+    options = commands.read("evaluate", [f"--checkpoint={run}", *arguments])
     return evaluate.score(options)
 
 
@@ -221,18 +222,18 @@ def test_classes_that_the_run_does_not_know_are_refused_by_name(folder_run):
     text = (root / "labels.csv").read_text().replace("dog", "yak")
     (root / "labels.csv").write_text(text)
     with pytest.raises(SystemExit, match=r"not trained on \(yak; it knows aeroplane"):
-        evaluate.main([f"--checkpoint={copy}", "--protocol=32"])
+        commands.run("evaluate", [f"--checkpoint={copy}", "--protocol=32"])
     names = [f"part {k}" for k in range(20)]
     (copy / "classes.json").write_text(json.dumps(names))
     with pytest.raises(SystemExit, match=r"--submission is for VOC's classes.*part 0"):
-        evaluate.main([f"--checkpoint={copy}", "--submission"])
+        commands.run("evaluate", [f"--checkpoint={copy}", "--submission"])
 
 
 @pytest.mark.parametrize("option", ["--out", "--pseudo_labels"])
 def test_a_folder_that_takes_no_file_is_refused_before_any_image(run, monkeypatch, option, capsys):
     monkeypatch.setattr(shares, "count_split", None)
     with pytest.raises(SystemExit, match=f"error: cannot write to the folder /proc .*{option}"):
-        evaluate.main([f"--checkpoint={run}", "--protocol=native", f"{option}=/proc"])
+        commands.run("evaluate", [f"--checkpoint={run}", "--protocol=native", f"{option}=/proc"])
 
 
 def test_results_outlast_what_goes_wrong_afterwards(run, results, tmp_path, monkeypatch, capsys):
@@ -256,7 +257,7 @@ def test_an_interruption_is_one_line(run, monkeypatch, capsys):
 
     monkeypatch.setattr(shares, "count_split", stop)
     with pytest.raises(SystemExit) as stopped:
-        evaluate.main([f"--checkpoint={run}", "--protocol=32"])
+        commands.run("evaluate", [f"--checkpoint={run}", "--protocol=32"])
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "stopped; the same command goes on where it was\n"
 
@@ -365,5 +366,5 @@ def test_crf_is_a_row_of_its_own(run, tmp_path, capsys):
 )
 def test_mistakes_are_one_sentence(run, arguments, message):
     with pytest.raises(SystemExit, match="error: ") as stopped:
-        evaluate.main([f"--checkpoint={run}", *arguments])
+        commands.run("evaluate", [f"--checkpoint={run}", *arguments])
     assert message in str(stopped.value)

@@ -13,6 +13,7 @@ from reference_weights import reference_state_dict
 from safetensors.numpy import save_file
 
 from toco_jax import convert, export
+from toco_jax.cli import commands
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.method.cams import multi_scale_cams
 from toco_jax.models.network import ToCo, normalize
@@ -92,7 +93,7 @@ def test_same_numbers_with_nothing_of_ours(network, tmp_path, multiscale):
     folder, model, params = network
     out = tmp_path / "model.stablehlo"
     arguments = [str(folder / "run"), str(out), f"--size={SIZE}"]
-    export.main([*arguments, "--multiscale"] if multiscale else arguments)
+    commands.run("export", [*arguments, "--multiscale"] if multiscale else arguments)
     # The batch is symbolic, which one mode is enough to show: each size costs a compilation.
     batches = {"three": images(3)} if multiscale else {"one": images(1), "three": images(3)}
     for name, batch in batches.items():
@@ -139,7 +140,7 @@ def test_names_and_size_are_the_runs(network, tmp_path, quick, capsys):
     (run / "classes.json").write_text(json.dumps(names))
     config = json.loads((run / "config.json").read_text()) | {"crop_size": 32}
     (run / "config.json").write_text(json.dumps(config))
-    export.main([str(run / "checkpoints" / "0"), str(tmp_path / "model.stablehlo")])
+    commands.run("export", [str(run / "checkpoints" / "0"), str(tmp_path / "model.stablehlo")])
     about = json.loads((tmp_path / "model.json").read_text())
     assert about["classes"] == ["background", *names] and about["names_known"]
     assert about["input"]["shape"] == ["b", 32, 32, 3]
@@ -152,7 +153,7 @@ def test_unknown_names_are_said_to_be_unknown(network, tmp_path, quick, capsys):
     config = json.loads((run / "config.json").read_text())
     config["data"]["source"] = "folder"
     (run / "config.json").write_text(json.dumps(config))
-    export.main([str(run), str(tmp_path / "model.stablehlo")])
+    commands.run("export", [str(run), str(tmp_path / "model.stablehlo")])
     assert "classes.json is missing" in capsys.readouterr().out
     about = json.loads((tmp_path / "model.json").read_text())
     assert about["classes"][1] == "class 1" and not about["names_known"]
@@ -166,10 +167,10 @@ def test_files_of_others_are_not_overwritten(network, tmp_path, quick):
         with pytest.raises(
             SystemExit, match=r"(config|model)\.json .* use (another name|one like)"
         ):
-            export.main([str(network[0] / "run"), str(tmp_path / out)])
+            commands.run("export", [str(network[0] / "run"), str(tmp_path / out)])
         assert (tmp_path / "run" / "config.json").read_text() == before
     for _ in range(2):
-        export.main([str(network[0] / "run"), str(tmp_path / "model.stablehlo")])
+        commands.run("export", [str(network[0] / "run"), str(tmp_path / "model.stablehlo")])
 
 
 def test_a_program_bug_is_not_a_users_mistake(network, tmp_path, monkeypatch):
@@ -178,14 +179,14 @@ def test_a_program_bug_is_not_a_users_mistake(network, tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "serialize", broken)
     with pytest.raises(ValueError, match="bug"):
-        export.main([str(network[0] / "run"), str(tmp_path / "x")])
+        commands.run("export", [str(network[0] / "run"), str(tmp_path / "x")])
 
 
 def test_errors(network, tmp_path):
     folder = network[0]
     with pytest.raises(SystemExit, match="--size=30 must be a positive multiple of the patch"):
-        export.main([str(folder / "run"), str(tmp_path / "x"), "--size=30"])
+        commands.run("export", [str(folder / "run"), str(tmp_path / "x"), "--size=30"])
     with pytest.raises(SystemExit, match="not a run"):
-        export.main([str(tmp_path), str(tmp_path / "x")])
+        commands.run("export", [str(tmp_path), str(tmp_path / "x")])
     with pytest.raises(SystemExit, match=r"cannot write to the folder /proc .*another OUT"):
-        export.main([str(folder / "run"), "/proc/x.stablehlo"])
+        commands.run("export", [str(folder / "run"), "/proc/x.stablehlo"])

@@ -15,6 +15,7 @@ from tiny_run import compilation_cache, make_run, photo
 
 import toco_jax
 from toco_jax import predict
+from toco_jax.cli import commands
 from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.inference.native import network_of
 from toco_jax.inference.segmenter import Segmentation, Segmenter, best_label
@@ -101,7 +102,7 @@ def predicted(run, tmp_path_factory):
     out = folder / "out"
     arguments = [str(folder), f"--checkpoint={run}", f"--out={out}", "--every=2"]
     with pytest.raises(SystemExit) as stopped:
-        predict.main([*arguments, "--threshold=0.5", "--single_scale"])
+        commands.run("predict", [*arguments, "--threshold=0.5", "--single_scale"])
     return stopped.value.code, out, json.loads((out / "predictions.json").read_text())
 
 
@@ -194,7 +195,7 @@ def test_shrunk_images_are_averages(segmenter, monkeypatch):
 def test_mistakes_are_one_sentence(run, tmp_path, arguments, message):
     arguments = [argument.format(run=run) for argument in arguments]
     with pytest.raises(SystemExit, match="error: ") as stopped:
-        predict.main([*arguments, f"--out={tmp_path}"])
+        commands.run("predict", [*arguments, f"--out={tmp_path}"])
     assert message in str(stopped.value)
 
 
@@ -226,7 +227,7 @@ def quickly(monkeypatch, arguments, names=("cat", "dog"), stop=None):
     out = next(a for a in arguments if a.startswith("--out=")).removeprefix("--out=")
     code = 0
     try:
-        predict.main([*map(str, arguments), "--checkpoint=run"])
+        commands.run("predict", [*map(str, arguments), "--checkpoint=run"])
     except SystemExit as stopped:
         code = stopped.code
     path = pathlib.Path(out) / "predictions.json"

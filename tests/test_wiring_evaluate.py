@@ -9,7 +9,7 @@ from slow_evaluator import SlowEvaluator, confusions
 from slow_step import plain_network
 from tiny_run import make_devkit, make_run
 
-from toco_jax import evaluate
+from toco_jax.cli import commands
 from toco_jax.data import open_source
 from toco_jax.run import checkpoints
 
@@ -25,7 +25,7 @@ def run(tmp_path_factory, voc_config):
 @pytest.fixture(scope="module")
 def rows(run):
     """Confusion matrices by predictor and protocol, as the command writes them."""
-    evaluate.main([f"--checkpoint={run}", "--protocol=32,native", "--batch_size=4"])
+    commands.run("evaluate", [f"--checkpoint={run}", "--protocol=32,native", "--batch_size=4"])
     written = json.loads((run / "evaluation.json").read_text())["rows"]
     return {(row["predictor"], row["protocol"]): np.array(row["confusion"]) for row in written}
 

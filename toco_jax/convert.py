@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -23,11 +22,6 @@ _NO_TARGETS = (".pth", ".pt", ".pt2", ".bin", ".npz", ".npy", ".ckpt", ".pkl", "
 _NO_TARGETS += (".msgpack", ".gguf", ".zip", ".tar", ".gz", ".json", ".stablehlo")
 # Files of the published code do not name their classes, but it was only trained on these.
 _PUBLISHED_CLASSES = {20: ("PASCAL VOC", VOC_CLASSES), 80: ("COCO", COCO_CLASSES)}
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs `toco convert` with these words; this process's arguments by default."""
-    commands.run("convert", words)
 
 
 def convert(

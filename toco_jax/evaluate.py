@@ -3,7 +3,6 @@
 import argparse
 import os
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 from toco_jax.cli import commands
@@ -17,18 +16,8 @@ from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import make_folder
 
 
-def parse_arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Returns the options of `toco evaluate` that these words give."""
-    return commands.read("evaluate", words)
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs `toco evaluate` with these words; this process's arguments by default."""
-    commands.run("evaluate", words)
-
-
 def score(options: argparse.Namespace) -> scoring.Scores:
-    """Scores a run as `parse_arguments` says, prints the tables and returns the scores.
+    """Scores a run as the options of `toco evaluate` say, prints the tables and returns the scores.
 
     Raises:
         EvaluationError: an option that cannot work.

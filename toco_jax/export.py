@@ -3,7 +3,7 @@
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,11 +24,6 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 class ExportError(UserError):
     """An option has a value that cannot work; the message names it and the remedy."""
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs `toco export` with these words; this process's arguments by default."""
-    commands.run("export", words)
 
 
 def export_run(

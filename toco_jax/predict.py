@@ -25,16 +25,11 @@ _JPEG_QUALITY = 92
 _LEGEND_WIDTH = 240
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs `toco predict` with these words; this process's arguments by default."""
-    commands.run("predict", words)
-
-
 def predict(options: argparse.Namespace) -> list[dict[str, str]]:
     """Segments the pictures, writes the results, and returns the files that failed.
 
     Args:
-        options: of `parse_arguments`.
+        options: of `toco predict`.
 
     Returns:
         `{"file": path, "error": message}` for each file that could not be segmented.

@@ -18,7 +18,6 @@ import argparse
 import json
 import pathlib
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -191,11 +190,6 @@ def save_encoder(path: pathlib.Path, params: dict, metadata: dict) -> None:
     arrays: dict[str, Any] = {name: np.asarray(x, np.float16) for name, x in flat.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, metadata=np.array(json.dumps(metadata)), **arrays)
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs `toco pretrain` with these words; this process's arguments by default."""
-    commands.run("pretrain", words)
 
 
 def run(args: argparse.Namespace) -> None:

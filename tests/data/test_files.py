@@ -5,7 +5,8 @@ import PIL.Image
 import pytest
 from data.conftest import small_config, write_mask
 
-from toco_jax.data import check, files, open_source, prepare
+from toco_jax.cli import commands
+from toco_jax.data import check, files, open_source
 from toco_jax.data.photos import turned
 from toco_jax.runtime.errors import DataError
 
@@ -101,7 +102,9 @@ def test_records_built_before_masks_were_turned(shot, tmp_path, capsys, monkeypa
     root = shot(6, [corner(16, 24)] * 2)
     # Earlier versions built masks as they were stored, beside images as they are stored.
     monkeypatch.setattr(files, "fitted", lambda mask, *_: (mask, []))
-    prepare.main(["tfds", "--source", "folder", "--root", str(root), "--out", f"{tmp_path}/built"])
+    commands.run(
+        "prepare", ["tfds", "--source", "folder", "--root", str(root), "--out", f"{tmp_path}/built"]
+    )
     monkeypatch.undo()
     built = capsys.readouterr().out.rpartition("data.root=")[2].strip()
     record = open_source("tfds", root=built, split="val", masks=True)[0]

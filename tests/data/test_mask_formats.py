@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 from data.conftest import small_config
 
-from toco_jax.data import check, labels, mask_formats, open_source, prepare
+from toco_jax.cli import commands
+from toco_jax.data import check, labels, mask_formats, open_source
 from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.runtime.errors import DataError
 
@@ -138,7 +139,7 @@ def test_records_can_be_built_of_such_masks(folder, tmp_path, capsys):
     pytest.importorskip("tensorflow_datasets")
     root = folder(two_valued(), classes=("cat",))
     command = ["tfds", "--source", "folder", "--root", str(root), "--out", str(tmp_path / "r")]
-    prepare.main([*command, "--mask-foreground", "255"])
+    commands.run("prepare", [*command, "--mask-foreground", "255"])
     built = capsys.readouterr().out.rpartition("data.root=")[2].strip()
     source = open_source("tfds", root=built, split="val", masks=True)
     np.testing.assert_array_equal(source[0]["mask"], squares(CAT))

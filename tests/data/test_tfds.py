@@ -9,7 +9,8 @@ import pytest
 from data.conftest import small_config
 
 from toco_jax import data
-from toco_jax.data import check, open_configured, pipeline, prepare
+from toco_jax.cli import commands
+from toco_jax.data import check, open_configured, pipeline
 from toco_jax.runtime.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -20,7 +21,7 @@ def devkit_records(devkit, tmp_path, capsys):
     """(devkit, the data set built from it)."""
     out = tmp_path / "records"
     command = ["tfds", "--source", "voc", "--root", str(devkit), "--out", str(out)]
-    prepare.main([*command, "--splits", "train_aug", "val"])
+    commands.run("prepare", [*command, "--splits", "train_aug", "val"])
     said = capsys.readouterr().out.splitlines()[-1]
     root = said.rpartition("data.root=")[2]
     assert said.startswith("train_aug 2, val 1; use data.source=tfds and data.root=")
@@ -75,7 +76,7 @@ def test_a_folder_without_masks_and_of_mixed_formats(tmp_path, capsys):
     rows = "".join(f"{p.name},{'xy'[ord(p.stem) % 2]}\n" for p in sorted(images.iterdir()))
     (images / "labels.csv").write_text(rows)
     command = ["tfds", "--source", "folder", "--root", str(images), "--out", str(tmp_path / "r")]
-    prepare.main([*command, "--no-masks", "--val-fraction", "0.25"])
+    commands.run("prepare", [*command, "--no-masks", "--val-fraction", "0.25"])
     root = capsys.readouterr().out.rpartition("data.root=")[2].strip()
     for split in ("train", "val"):
         files = data.open_source(
@@ -113,14 +114,14 @@ def test_another_data_set_is_not_taken_for_the_built_one(devkit_records):
     out = pathlib.Path(root).parents[2]
     command = ["tfds", "--source", "voc", "--root", str(devkit), "--out", str(out)]
     with pytest.raises(SystemExit, match=rf"error: {root} holds other splits or images; remove it"):
-        prepare.main([*command, "--splits", "val"])
+        commands.run("prepare", [*command, "--splits", "val"])
 
 
 def test_broken_files_do_not_get_in(devkit, tmp_path):
     (devkit / "JPEGImages" / "2007_000002.jpg").write_bytes(b"")
     command = ["tfds", "--source", "voc", "--root", str(devkit), "--out", str(tmp_path / "r")]
     with pytest.raises(SystemExit, match=r"error: image .*2\.jpg \(0 bytes\) cannot be decoded"):
-        prepare.main([*command, "--splits", "val"])
+        commands.run("prepare", [*command, "--splits", "val"])
 
 
 def test_tensorflow_is_not_imported(devkit_records):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tiny_run import PHOTOS, make_devkit, make_run
 
-from toco_jax import evaluate
+from toco_jax.cli import commands
 from toco_jax.data.classes import palette
 from toco_jax.data.mask_files import write_mask
 from toco_jax.evaluation import submission
@@ -26,7 +26,9 @@ def test_submission_needs_no_labels(tmp_path, voc_config, capsys):
     (lists / "val.txt").rename(lists / "test.txt")
     run = make_run(tmp_path / "run", voc_config, root)
     out = tmp_path / "out"
-    evaluate.main([f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"])
+    commands.run(
+        "evaluate", [f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"]
+    )
     names = [name for name, _, _ in PHOTOS]
     with tarfile.open(out / "submission.tar") as archive:
         assert archive.getnames() == [f"{FOLDER}/{name}.png" for name in names]
@@ -35,13 +37,17 @@ def test_submission_needs_no_labels(tmp_path, voc_config, capsys):
         assert picture.mode == "P" and picture.size == size[::-1]
         assert picture.getpalette() == palette().reshape(-1).tolist()
     before = (out / FOLDER / f"{names[0]}.png").stat().st_mtime_ns
-    evaluate.main([f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"])
+    commands.run(
+        "evaluate", [f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"]
+    )
     assert (out / FOLDER / f"{names[0]}.png").stat().st_mtime_ns == before
     assert "6 of 6 masks are there" in capsys.readouterr().out
     # Masks of other weights do not count as done.
     config = json.loads((run / "config.json").read_text()) | {"bkg_thre": 0.45}
     (run / "config.json").write_text(json.dumps(config))
-    evaluate.main([f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"])
+    commands.run(
+        "evaluate", [f"--checkpoint={run}", "--submission", "--protocol=native", f"--out={out}"]
+    )
     assert (out / FOLDER / f"{names[0]}.png").stat().st_mtime_ns != before
     assert (
         "6 masks of another network or of other settings are written anew"

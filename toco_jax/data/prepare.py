@@ -1,7 +1,6 @@
 """Brings a data set into the form that training reads; see `toco prepare --help`."""
 
 import argparse
-from collections.abc import Sequence
 
 from toco_jax.cli import commands
 from toco_jax.data import remarks
@@ -57,11 +56,6 @@ def tfds(args: argparse.Namespace) -> None:
     folder = build(sources, args.out, kind=args.source)
     counts = ", ".join(f"{split} {len(source)}" for split, source in sources.items())
     print(f"{counts}; use data.source=tfds and data.root={folder}")
-
-
-def main(words: Sequence[str] | None = None) -> None:
-    """Runs `toco prepare` with these words; this process's arguments by default."""
-    commands.run("prepare", words)
 
 
 if __name__ == "__main__":

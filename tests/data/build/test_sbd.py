@@ -6,7 +6,8 @@ import pytest
 import scipy.io
 
 from toco_jax import data
-from toco_jax.data import labels, prepare
+from toco_jax.cli import commands
+from toco_jax.data import labels
 from toco_jax.data.mask_files import write_mask
 
 
@@ -29,7 +30,7 @@ def sbd(devkit, tmp_path):
 
 
 def run(devkit, sbd):
-    prepare.main(["voc", "--root", str(devkit), "--sbd", str(sbd)])
+    commands.run("prepare", ["voc", "--root", str(devkit), "--sbd", str(sbd)])
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -7,7 +7,8 @@ import PIL.Image
 import pytest
 
 from toco_jax import data
-from toco_jax.data import labels, prepare
+from toco_jax.cli import commands
+from toco_jax.data import labels
 from toco_jax.data.build import coco_instances, coco_masks, coco_regions
 from toco_jax.data.classes import COCO_CLASSES, palette
 from toco_jax.data.sources import coco
@@ -82,7 +83,7 @@ def fake_coco(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared(fake_coco):
-    prepare.main(["coco", "--root", str(fake_coco), "--workers", "0"])
+    commands.run("prepare", ["coco", "--root", str(fake_coco), "--workers", "0"])
     return fake_coco
 
 
@@ -322,12 +323,12 @@ def test_damaged_annotations_are_named(fake_coco, tmp_path, change, message, cap
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "instances_val2014.json").write_text(json.dumps(content))
     with pytest.raises(SystemExit, match=rf"error: .*{message}"):
-        prepare.main(["coco", "--root", str(tmp_path), "--workers", "0"])
+        commands.run("prepare", ["coco", "--root", str(tmp_path), "--workers", "0"])
 
 
 def test_missing_annotations_are_named(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"error: .*holds neither instances_train2014\.json nor"):
-        prepare.main(["coco", "--root", str(tmp_path)])
+        commands.run("prepare", ["coco", "--root", str(tmp_path)])
 
 
 def test_masks_are_palette_pictures_in_vocs_colours(prepared):
