@@ -100,8 +100,8 @@ def place(plain: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:
     Raises:
         CheckpointError: the arrays have other names, shapes or types.
     """
-    values = _by_path(plain)
-    wanted = _by_path(like)
+    values = by_path(plain)
+    wanted = by_path(like)
     for name in sorted(values.keys() | wanted):
         there, here = (_shape(tree.get(name)) for tree in (values, wanted))
         if there != here:
@@ -116,8 +116,11 @@ def place(plain: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:
     return jax.tree.unflatten(jax.tree.structure(like), placed)
 
 
-def _by_path(tree: Any) -> dict[str, Any]:
-    """The arrays of a tree by their paths; a path is the same for a tuple, a list and a dict."""
+def by_path(tree: Any) -> dict[str, Any]:
+    """Returns the arrays of a tree by their paths, such as `encoder/norm/scale`.
+
+    A path is the same whether its containers are dictionaries, lists or tuples.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 

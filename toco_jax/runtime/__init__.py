@@ -1,1 +1,1 @@
-"""Devices, processes, checkpoints and files."""
+"""Devices, processes, progress and files."""

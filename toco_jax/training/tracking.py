@@ -13,6 +13,7 @@ from tensorboardX import SummaryWriter
 
 from toco_jax.config import LOSS_TERMS
 from toco_jax.run.state import TrainState
+from toco_jax.run.stored import by_path
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
@@ -89,9 +90,8 @@ class Tracker:
 
 def broken_weights(params: Any) -> list[str]:
     """Returns the names of the arrays in a tree of parameters that hold a NaN or an infinity."""
-    flags = jax.tree_util.tree_leaves_with_path(jax.device_get(_jitted_is_broken(params)))
-    return [jax.tree_util.keystr(path, simple=True, separator="/") for path, is_broken in flags
-            if is_broken]  # fmt: skip
+    flags = by_path(jax.device_get(_jitted_is_broken(params)))
+    return [name for name, is_broken in flags.items() if is_broken]
 
 
 @jax.jit
