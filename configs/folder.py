@@ -1,8 +1,8 @@
 """ToCo on a folder of your own images, with VOC's values, which suit a few classes an image.
 
-    python -m toco_jax.data.check --config=configs/folder.py --config.data.root=DIR
-    python -m toco_jax.data.show --config=configs/folder.py --config.data.root=DIR --out sheet.png
-    python -m toco_jax.main --config=configs/folder.py --config.data.root=DIR
+    toco check folder data.root=DIR
+    toco show folder data.root=DIR --out sheet.png
+    toco train folder data.root=DIR
 
 Labels: labels.csv (`file,label;label`), labels.json, a text file beside each image, or a folder a
 class, where copies of a file in several folders are one image of all these classes. Masks, for

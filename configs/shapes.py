@@ -1,10 +1,10 @@
 """ToCo on procedural scenes: all of the method in about 2 minutes on 2 CPU cores, no download.
 
-    python -m toco_jax.main --config=configs/shapes.py
+    toco train shapes
 
 A scene of 80 x 80 pixels holds one to three objects of four classes, each class a texture on a
 shape in random colours. Only the classes in an image are labelled. The encoder was pre-trained on
-single objects by `python -m toco_jax.pretrain_shapes`. Thresholds and loss weights are those of
+single objects by `toco pretrain`. Thresholds and loss weights are those of
 VOC, except for the class token contrast (0.1 instead of 0.5).
 
 The mIoU of segmentation / CAM on 200 scenes, as the mean of three seeds, is 72.5 % / 75.2 %.

@@ -1,6 +1,6 @@
 """ToCo on PASCAL VOC 2012 with the published values.
 
-    python -m toco_jax.main --config=configs/voc.py --config.data.root=VOCdevkit/VOC2012
+    toco train voc data.root=VOCdevkit/VOC2012
 
 Variants choose the encoder: `configs/voc.py:deit_base` (the default), `:vit_base`, `:deit_small`,
 `:deit_tiny`. The published runs took 20,000 steps of 4 images on one A100, at 3.5 images/s in 6.3

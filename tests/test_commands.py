@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from toco_jax.cli import commands, parser, process, verbs
-from toco_jax.cli.verbs import VERBS, prepare
+from toco_jax.cli.verbs import VERBS, benchmark, prepare
 from toco_jax.runtime.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -151,6 +151,12 @@ def test_an_option_without_dashes_is_no_path(verb, words, monkeypatch, tmp_path,
     assert f"'{words[1]}' is no option: write --{words[1]}" in said
 
 
+def test_a_target_is_given_once(capsys):
+    for verb in ("export", "convert"):
+        assert "'b' is no option" in refused(capsys, verb, "r", "b", "--out=a")
+    assert "required: --out" in refused(capsys, "export", "r")
+
+
 @pytest.mark.parametrize("option", ["--limit", "--batch_size", "--threads", "--crf_classes"])
 def test_numbers_that_count_are_not_negative(option, capsys):
     with pytest.raises(SystemExit) as stopped:
@@ -230,7 +236,8 @@ def test_help_is_quick_and_lists_every_verb():
     assert screen in (REPOSITORY / "README.md").read_text()
 
 
-HELPS = [[verb] for verb in VERBS] + [["prepare", part] for part in prepare.PARTS]
+PARTED = {"prepare": prepare.PARTS, "benchmark": benchmark.PARTS}
+HELPS = [[verb] for verb in VERBS] + [[verb, part] for verb in PARTED for part in PARTED[verb]]
 
 
 @pytest.mark.parametrize("words", HELPS, ids=" ".join)
@@ -240,16 +247,17 @@ def test_help_of_a_verb_says_every_option_in_a_line(words, capsys):
     assert stopped.value.code == 0
     screen = capsys.readouterr().out
     assert f"toco {words[0]}" in screen
-    for line in screen.partition("\noptions:\n")[2].splitlines():
+    for line in screen.partition("\noptions:\n")[2].partition("\n\n")[0].splitlines():
         option, _, text = line.strip().partition("  ")
         assert option.startswith("-") and text
         takes_value = option.split()[0] != "-h," and " " in option
         assert takes_value == ("default" in text), line
 
 
-def test_help_of_a_verb_is_quick():
-    _, seconds, imported = help_of("train")
-    assert seconds < 0.5 and imported == ["train"]
+@pytest.mark.parametrize("words", [["train"], ["benchmark", "step"]], ids=" ".join)
+def test_help_of_a_verb_is_quick(words):
+    _, seconds, imported = help_of(*words)
+    assert seconds < 0.5 and imported == words[:1]
 
 
 @pytest.mark.parametrize(
@@ -276,6 +284,8 @@ def test_help_of_a_verb_is_quick():
             ["r", "a.jpg", "b.jpg", "--out=o"],
         ),
         ("check", ["--config=c", "--report=r.json"], ["c", "--json=r.json"]),
+        ("export", ["r", "m.stablehlo", "--size=8"], ["r", "--size=8", "--out", "m.stablehlo"]),
+        ("convert", ["a.pth", "runs/r"], ["--out=runs/r", "a.pth"]),
         (
             "prepare",
             ["coco", "--root", "r", "--workers", "0"],

@@ -165,7 +165,7 @@ def test_files_of_others_are_not_overwritten(network, tmp_path, quick):
         (tmp_path / "run").mkdir(exist_ok=True)
         (tmp_path / "run" / "config.json").write_text(before)
         with pytest.raises(
-            SystemExit, match=r"(config|model)\.json .* use (another name|one like)"
+            SystemExit, match=r"(config|model)\.json .* use (another --out|one like)"
         ):
             commands.run("export", [str(network[0] / "run"), str(tmp_path / out)])
         assert (tmp_path / "run" / "config.json").read_text() == before
@@ -188,5 +188,5 @@ def test_errors(network, tmp_path):
         commands.run("export", [str(folder / "run"), str(tmp_path / "x"), "--size=30"])
     with pytest.raises(SystemExit, match="not a run"):
         commands.run("export", [str(tmp_path), str(tmp_path / "x")])
-    with pytest.raises(SystemExit, match=r"cannot write to the folder /proc .*another OUT"):
+    with pytest.raises(SystemExit, match=r"cannot write to the folder /proc .*another --out"):
         commands.run("export", [str(folder / "run"), "/proc/x.stablehlo"])

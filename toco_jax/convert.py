@@ -51,13 +51,13 @@ def convert(
     ending = target.suffix.lower()
     if ending in _NO_TARGETS:
         raise outputs.OutputError(
-            f"{target}: the target is a .safetensors file or the folder of a new run"
+            f"{target}: --out is a .safetensors file or the folder of a new run"
         )
     if target.exists():
-        raise outputs.OutputError(f"{target} exists already: choose another target or remove it")
+        raise outputs.OutputError(f"{target} exists already: use another --out or remove it")
     if ending == ".safetensors" and config_file:
         raise UserError(f"--config={config_file} is for a new run, and {target} is a file: omit it")
-    outputs.make_folder(target.parent, "TARGET")
+    outputs.make_folder(target.parent, "--out")
     path = load.resolve(source)
     if path.is_dir():
         for option, value in (("backbone", backbone), ("config", config_file)):
@@ -97,7 +97,7 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
     if layout != "toco":
         raise WeightsError(
             f"{path} is a {backbone_files.LAYOUT_NAMES[layout]}, not a whole network: give it to "
-            f"training, --config.init={source}"
+            f"training, init={source}"
         )
     sizes = _sizes_of_network(tensors)
     backbone = backbone or file.metadata.get("backbone") or _backbone(tensors, path)
@@ -206,7 +206,7 @@ def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[
         if network["dropped"]:
             _save(network["dropped"], folder / DROPPED_FILE, {"format": "pt"})
     kept = f" ({DROPPED_FILE} keeps what was dropped)" if network["dropped"] else ""
-    notes += [f"{target}: a run at step 0, for evaluate, predict and --config.init={target}{kept}"]
+    notes += [f"{target}: a run at step 0, for evaluate, predict and init={target}{kept}"]
     return notes
 
 
@@ -215,7 +215,7 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
         network["params"], network["teacher_params"], backbone=network["backbone"]
     )
     tensors |= network["dropped"]
-    outputs.make_folder(target.parent, "TARGET")
+    outputs.make_folder(target.parent, "--out")
     metadata = {"format": "pt", "backbone": network["backbone"]}
     notes = []
     if network["class_names"] is None:

@@ -82,12 +82,12 @@ def check_outputs(out: pathlib.Path) -> pathlib.Path:
         OutputError: the folder of `out` cannot be written to.
         ExportError: `out` ends in `.json`, or a JSON file of another kind is where ours would go.
     """
-    check_file(out, "OUT")
+    check_file(out, "--out")
     sidecar = out.with_suffix(".json")
     if out == sidecar:
         raise ExportError(f"{out} is the name of the description; use one like model.stablehlo")
     if sidecar.exists() and '"palette"' not in sidecar.read_text(errors="replace"):
-        raise ExportError(f"{sidecar} exists and is not of this command: use another name as OUT")
+        raise ExportError(f"{sidecar} exists and is not of this command: use another --out")
     return sidecar
 
 

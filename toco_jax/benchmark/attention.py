@@ -17,21 +17,6 @@ from toco_jax.models.layers import Attention
 from toco_jax.runtime.compute import Compute
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds the options of this benchmark."""
-    command.add_argument(
-        "--tokens",
-        type=int,
-        nargs="+",
-        default=[197, 785, 1765],
-        help="numbers of tokens to try",
-    )
-    command.add_argument("--width", type=int, default=768, help="token width")
-    command.add_argument("--heads", type=int, default=12, help="attention heads")
-    command.add_argument("--batch", type=int, help="images (default: 1 on a CPU, elsewhere 16)")
-    command.add_argument("--dtype", help="(default: float32 on a CPU, elsewhere bfloat16)")
-
-
 def layer_flops(batch: int, tokens: int, width: int) -> int:
     """Returns the FLOPs of a forward pass: four projections, the attention map, its product."""
     return batch * (8 * tokens * width**2 + 4 * tokens**2 * width)

@@ -18,7 +18,6 @@ from jax.experimental.compilation_cache import compilation_cache
 from toco_jax.benchmark import workload
 from toco_jax.benchmark.flop_count import product_flops
 from toco_jax.benchmark.measure import Row, Tables
-from toco_jax.cli.parser import Parser
 from toco_jax.runtime.sharding import make_mesh
 from toco_jax.training.step import make_train_step
 
@@ -26,18 +25,6 @@ _ENTRY_LIMITS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
 }
-
-
-def add_arguments(command: Parser) -> None:
-    """Adds the options of this benchmark."""
-    workload.add_arguments(command)
-    command.add_argument(
-        "--phase",
-        choices=workload.PHASES,
-        nargs="+",
-        default=["first", "all"],
-        help="loss terms",
-    )
 
 
 def run(args: argparse.Namespace) -> Tables:

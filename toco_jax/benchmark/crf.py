@@ -6,7 +6,6 @@ one call, one after the other (`jax.lax.map`).
 
 import argparse
 import functools
-import pathlib
 from collections.abc import Callable
 
 import jax
@@ -17,22 +16,6 @@ from toco_jax.benchmark.measure import Tables, medians, wall_and_cpu_seconds
 from toco_jax.benchmark.photos import sized
 from toco_jax.ops.crf import dense_crf
 from toco_jax.ops.resize import resize
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds the options of this benchmark."""
-    command.add_argument("--image", type=pathlib.Path, help="a photograph (default: made up)")
-    command.add_argument("--height", type=int, default=375, help="rows of the image")
-    command.add_argument("--width", type=int, default=500, help="columns of the image")
-    command.add_argument(
-        "--classes",
-        type=int,
-        default=21,
-        help="classes, background included",
-    )
-    command.add_argument("--iterations", type=int, default=10, help="mean-field updates")
-    command.add_argument("--top_k", type=int, default=8, help="classes of the approximation")
-    command.add_argument("--batch", type=int, default=1, help="images in one call")
 
 
 def run(args: argparse.Namespace) -> Tables:

@@ -6,7 +6,6 @@ PJRT_NPROC=1 to see the same on the clock.
 
 import argparse
 import functools
-import pathlib
 from typing import Any
 
 import jax
@@ -24,19 +23,6 @@ from toco_jax.ops.permutohedral import (
 )
 
 _SIGMAS: dict[str, Any] = {"sigma_rgb": 15.0, "sigma_xy": 50.0}
-
-
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds the options of this benchmark."""
-    command.add_argument("--image", type=pathlib.Path, help="a photograph (default: made up)")
-    command.add_argument("--size", type=int, default=224, help="side of the image")
-    command.add_argument("--channels", type=int, default=21, help="maps that are filtered")
-    command.add_argument("--batch", type=int, default=1, help="images in one call of both")
-    command.add_argument(
-        "--together",
-        action=argparse.BooleanOptionalAction,
-        help="the images of a call in one program or one after the other (default: by device)",
-    )
 
 
 def run(args: argparse.Namespace) -> Tables:

@@ -15,24 +15,6 @@ from toco_jax.benchmark.photos import photo
 from toco_jax.method.par import refine
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds the options of this benchmark."""
-    command.add_argument("--size", type=int, default=224, help="side of the image")
-    command.add_argument(
-        "--channels",
-        type=int,
-        nargs="+",
-        default=[4, 8, 21],
-        help="numbers of maps to try",
-    )
-    command.add_argument("--batch", type=int, default=1, help="images in one call")
-    command.add_argument(
-        "--together",
-        action=argparse.BooleanOptionalAction,
-        help="all neighbours in one program (default: by device)",
-    )
-
-
 def run(args: argparse.Namespace) -> Tables:
     """Returns milliseconds per image for each number of maps."""
     photos = np.stack([photo(seed, args.size, args.size) for seed in range(args.batch)])

@@ -11,12 +11,6 @@ from toco_jax.data import augment, pillow_views
 from toco_jax.data.labels import decode_image
 
 
-def add_arguments(command: argparse.ArgumentParser) -> None:
-    """Adds the options of this benchmark."""
-    command.add_argument("--images", type=int, default=24, help="files a round")
-    command.add_argument("--size", type=int, default=448, help="side of the views in pixels")
-
-
 def run(args: argparse.Namespace) -> Tables:
     """Returns the images per CPU-second of each chain."""
     files = jpegs(args.images)

@@ -17,7 +17,6 @@ from toco_jax.benchmark import workload
 from toco_jax.benchmark.flop_count import product_flops
 from toco_jax.benchmark.measure import Row, Tables, planned_bytes
 from toco_jax.benchmark.scaling import exchanged_bytes
-from toco_jax.cli.parser import Parser
 from toco_jax.config import ConfigError
 from toco_jax.runtime.sharding import mesh_of
 from toco_jax.training.step import make_train_step
@@ -53,17 +52,6 @@ _GPUS = {
 }
 # Without a device there is nothing to tune other kernels for products on.
 _OPTIONS = {"gpu": {"xla_gpu_enable_triton_gemm": False}, "tpu": {}}
-
-
-def add_arguments(command: Parser) -> None:
-    """Adds the options of this benchmark."""
-    workload.add_arguments(command)
-    command.add_argument(
-        "--target",
-        required=True,
-        help="gpu:h100, gpu:h100:8 for eight in one machine, or tpu:TOPOLOGY as in tpu:v5e:2x4",
-    )
-    command.add_argument("--phase", choices=workload.PHASES, default="all", help="loss terms")
 
 
 def target_devices(target: str) -> tuple[str, Sequence[jax.Device]]:

@@ -14,7 +14,6 @@ import jax
 from toco_jax.benchmark import workload
 from toco_jax.benchmark.measure import Row, Tables, medians
 from toco_jax.benchmark.step import Runner
-from toco_jax.cli.parser import Parser
 from toco_jax.runtime.sharding import make_mesh
 from toco_jax.training.step import make_train_step
 
@@ -24,30 +23,6 @@ _COLLECTIVE = re.compile(
     r" = (?P<shapes>\S.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all)(?:-done)?\("
 )
 _SHAPE = re.compile(r"([a-z]+)(\d*)\[([\d,]*)\]")
-
-
-def add_arguments(command: Parser) -> None:
-    """Adds the options of this benchmark."""
-    workload.add_arguments(command)
-    command.add_argument(
-        "--phase",
-        choices=workload.PHASES,
-        default="first",
-        help="loss terms",
-    )
-    command.add_argument("--virtual_devices", type=int, default=0, help="CPU devices to pretend")
-    command.add_argument(
-        "--devices", type=int, nargs="+", help="sizes of meshes (default: 1, 2, 4 ... all)"
-    )
-    command.add_argument(
-        "--link_gbytes",
-        type=lambda text: [float(part) for part in text.split(",")],
-        default="25,100,450",
-        help="speeds of a device's link in GB/s, with commas between",
-    )
-    command.add_argument(
-        "--step_seconds", type=float, help="of a device's share (default: measured on one device)"
-    )
 
 
 def run(args: argparse.Namespace) -> Tables:

@@ -7,7 +7,6 @@ of a loop once, and `low_memory`, `accumulate`, PAR and the lattice are loops.
 
 import argparse
 import functools
-import pathlib
 import time
 from typing import Any
 
@@ -26,7 +25,6 @@ from toco_jax.benchmark.measure import (
     wall_seconds,
 )
 from toco_jax.benchmark.parts import make_parts
-from toco_jax.cli.parser import Parser
 from toco_jax.method.phases import Phase
 from toco_jax.models.network import ToCo
 from toco_jax.runtime.compute import compiler_options, platform_of
@@ -35,17 +33,6 @@ from toco_jax.training.step import make_train_step
 
 # Steps under `--profile`.
 _PROFILED = 3
-
-
-def add_arguments(command: Parser) -> None:
-    """Adds the options of this benchmark."""
-    workload.add_arguments(command)
-    command.add_argument("--phase", choices=workload.PHASES, default="all", help="loss terms")
-    command.add_argument("--breakdown", action="store_true", help="also each part by itself")
-    command.add_argument(
-        "--profile", type=pathlib.Path, help="write a trace of 3 steps here (default: none)"
-    )
-    command.add_argument("--flops_only", action="store_true", help="compile and count, do not run")
 
 
 def run(args: argparse.Namespace) -> Tables:

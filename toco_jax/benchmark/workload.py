@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from toco_jax.benchmark.photos import photo
-from toco_jax.cli.parser import Parser
 from toco_jax.config import validate
 from toco_jax.method.phases import Phase, phase_at
 from toco_jax.models.network import ToCo
@@ -21,25 +20,6 @@ from toco_jax.training import step
 
 # Foreground classes in an image, as many as training on VOC allows for.
 NUM_PRESENT = 6
-PHASES = ("all", "first")
-
-
-# Options of earlier versions, and the keys that they set.
-_KEY_OPTIONS = {
-    "--backbone": "backbone",
-    "--size": "crop_size",
-    "--batch_size": "batch_size",
-    "--dtype": "compute_dtype",
-}
-
-
-def add_arguments(parser: Parser) -> None:
-    """Adds the words that choose the workload."""
-    parser.add_config(default="voc", key_options=_KEY_OPTIONS)
-    parser.epilog = (
-        "Unless keys say otherwise: deit_tiny at 224 pixels on a CPU, elsewhere CONFIG's encoder "
-        "at 448 pixels; group_size images per device."
-    )
 
 
 def configuration(

@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import pathlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +61,7 @@ class Parser(argparse.ArgumentParser):
         self._positionals.title = "words"
         self._first_word = ""
         self._takes_keys = False
+        self._needs_target = False
         self._key_options: Mapping[str, str] = {}
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -96,6 +98,15 @@ class Parser(argparse.ArgumentParser):
         )
         self._first_word = "--checkpoint"
 
+    def add_target(self, about: str, *, required: bool) -> None:
+        """Adds `--out PATH`, which may also be the last word, as `options.out`."""
+        path = pathlib.Path
+        self.add_argument("--out", metavar="PATH", type=path, help=f"{about} (no default)")
+        self.add_argument(
+            "out_word", metavar="PATH", type=path, nargs="?", help="another way to write --out PATH"
+        )
+        self._needs_target = required
+
     def read(self, words: Sequence[str]) -> argparse.Namespace:
         """Returns the options of a command line."""
         words = self._translated(words)
@@ -109,8 +120,13 @@ class Parser(argparse.ArgumentParser):
         rest += [word for word in self._words_of(options) if self._lacks_dashes(word)]
         if self._takes_keys:
             rest += self._part_words(options)
+        if word := vars(options).pop("out_word", None):
+            rest += [str(word)] if options.out else []
+            options.out = options.out or word
         if rest:
             self.error(unknown_option(rest[0], known, takes_keys=self._takes_keys))
+        if self._needs_target and not options.out:
+            self.error("the following arguments are required: --out")
         return options
 
     def error(self, message: str):

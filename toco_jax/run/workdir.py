@@ -55,7 +55,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     if not isinstance(values, dict) or not {"backbone", "num_classes"} <= values.keys():
         raise CheckpointError(
             f"{path} is not the configuration of a run: give the folder of one; weights of others, "
-            "such as a model folder of Hugging Face, are for --config.init"
+            "such as a model folder of Hugging Face, are for init=FOLDER"
         )
     return completed(values)
 

@@ -81,13 +81,13 @@ def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
 
 
 def _backbone_name(sizes: dict[str, int]) -> str:
-    """Returns the name that `--config.backbone` takes for these sizes, followed by the sizes."""
+    """Returns the name that `backbone=` takes for these sizes, followed by the sizes."""
     name = backbone_files.backbone_of(sizes)
     if name == "deit_base":
         name = "deit_base or vit_base (the same network)"
     if name is None:
         given = ",".join(f"{key}={value}" for key, value in sizes.items())
-        name = f"none of the known ones (--config.backbone={given},heads=N)"
+        name = f"none of the known ones (backbone={given},heads=N)"
     return f"{name}: {', '.join(f'{key} {value}' for key, value in sizes.items())}"
 
 

@@ -257,7 +257,7 @@ def _check_heads(folder: pathlib.Path, backbone: str) -> None:
     if isinstance(heads, int) and heads != expected:
         raise WeightsError(
             f"{folder / 'config.json'} says {heads} attention heads, {backbone!r} has {expected}: "
-            "set --config.backbone to one with as many"
+            "set backbone=NAME of one with as many"
         )
 
 
@@ -268,8 +268,7 @@ def _check_backbone(stated: str | None, backbone: str) -> None:
     """
     if stated is not None and backbone_from_name(stated) != backbone_from_name(backbone):
         raise WeightsError(
-            f"these weights are of the backbone {stated!r}, not {backbone!r}: set "
-            f"--config.backbone={stated}"
+            f"these weights are of the backbone {stated!r}, not {backbone!r}: set backbone={stated}"
         )
 
 

@@ -9,7 +9,9 @@ machine falls on all alike; a time on a device ends when the device has finished
 """
 
 import argparse
+import ast
 import importlib
+import importlib.resources
 import pathlib
 
 from toco_jax.cli import process
@@ -18,7 +20,6 @@ from toco_jax.cli.parser import Parser, whole_number
 # As training does.
 SET_UP = (process.keep_memory,)
 
-# Commands and the module of `toco_jax.benchmark` that does each, where it has another name.
 PARTS = {
     "step": "the training step: seconds, images/s, FLOP/s, memory",
     "lattice": "the bilateral filter of the dense energy",
@@ -30,23 +31,100 @@ PARTS = {
     "plan": "the step compiled for devices that are not here",
     "pipeline": "decoding and augmenting images",
 }
+# The module of `toco_jax.benchmark` that does a part, where it has another name.
 _MODULES = {"compile": "compilation"}
+# Options of earlier versions, and the keys that they set.
+_KEY_OPTIONS = {
+    "--backbone": "backbone",
+    "--size": "crop_size",
+    "--batch_size": "batch_size",
+    "--dtype": "compute_dtype",
+}
 
 
 def add_arguments(parser: Parser, part: str) -> None:
     """Adds the words and options of one of `PARTS`."""
-    module = _module_of(part)
-    parser.description = module.__doc__
-    parser.add_argument(
-        "--repeats", type=whole_number(1), default=5, help="rounds after the warm-up"
+    # Read, not imported: the module imports JAX.
+    source = importlib.resources.files("toco_jax.benchmark") / f"{_MODULES.get(part, part)}.py"
+    parser.description = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8")))
+    add = parser.add_argument
+    add("--repeats", type=whole_number(1), default=5, help="rounds after the warm-up")
+    path = pathlib.Path
+    add("--json", metavar="FILE", type=path, help="write the tables to this file (default: none)")
+    if part in ("step", "compile", "scaling", "plan"):
+        _add_step_arguments(parser, part)
+    elif part == "attention":
+        add("--tokens", type=int, nargs="+", default=[197, 785, 1765], help="numbers to try")
+        add("--width", type=int, default=768, help="token width")
+        add("--heads", type=int, default=12, help="attention heads")
+        add("--batch", type=int, help="images (default: 1 on a CPU, elsewhere 16)")
+        add("--dtype", help="(default: float32 on a CPU, elsewhere bfloat16)")
+    elif part == "pipeline":
+        add("--images", type=int, default=24, help="files a round")
+        add("--size", type=int, default=448, help="side of the views in pixels")
+    else:
+        _add_image_arguments(parser, part)
+
+
+def _add_step_arguments(parser: Parser, part: str) -> None:
+    parser.add_config(default="voc", key_options=_KEY_OPTIONS)
+    parser.epilog = (
+        "Unless keys say otherwise: deit_tiny at 224 pixels on a CPU, elsewhere CONFIG's encoder "
+        "at 448 pixels; group_size images per device."
     )
-    parser.add_argument(
-        "--json",
-        metavar="FILE",
-        type=pathlib.Path,
-        help="write the tables to this file (default: none)",
-    )
-    module.add_arguments(parser)
+    add = parser.add_argument
+    phases = ("all", "first")
+    if part == "compile":
+        both, about = ["first", "all"], "loss terms: all, first"
+        add("--phase", metavar="NAME", nargs="+", choices=phases, default=both, help=about)
+    else:
+        phase = "first" if part == "scaling" else "all"
+        add("--phase", choices=phases, default=phase, help="loss terms")
+    if part == "step":
+        add("--breakdown", action="store_true", help="also each part by itself")
+        add("--profile", type=pathlib.Path, help="write a trace of 3 steps here (default: none)")
+        add("--flops_only", action="store_true", help="compile and count, do not run")
+    elif part == "plan":
+        kinds = "gpu:h100, gpu:h100:8 for eight in one machine, or tpu:TOPOLOGY as in tpu:v5e:2x4"
+        add("--target", required=True, help=f"{kinds} (no default)")
+    elif part == "scaling":
+        add("--virtual_devices", type=int, default=0, help="CPU devices to pretend")
+        sizes = "sizes of meshes (default: 1, 2, 4 ... all)"
+        add("--devices", type=int, nargs="+", help=sizes)
+        add(
+            "--link_gbytes",
+            type=lambda text: [float(part) for part in text.split(",")],
+            default="25,100,450",
+            help="speeds of a device's link in GB/s, with commas between",
+        )
+        add(
+            "--step_seconds",
+            type=float,
+            help="of a device's share (default: measured on one device)",
+        )
+
+
+def _add_image_arguments(parser: Parser, part: str) -> None:
+    add = parser.add_argument
+    add("--batch", type=int, default=1, help="images in one call")
+    if part != "par":
+        add("--image", type=pathlib.Path, help="a photograph (default: made up)")
+    if part == "crf":
+        add("--height", type=int, default=375, help="rows of the image")
+        add("--width", type=int, default=500, help="columns of the image")
+        add("--classes", type=int, default=21, help="classes, background included")
+        add("--iterations", type=int, default=10, help="mean-field updates")
+        add("--top_k", type=int, default=8, help="classes of the approximation")
+        return
+    add("--size", type=int, default=224, help="side of the image")
+    if part == "par":
+        numbers = [4, 8, 21]
+        add("--channels", type=int, nargs="+", default=numbers, help="numbers of maps to try")
+        what = "all neighbours in one program (default: by device)"
+    else:
+        add("--channels", type=int, default=21, help="maps that are filtered")
+        what = "the images of a call in one program or one after the other (default: by device)"
+    add("--together", action=argparse.BooleanOptionalAction, help=what)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -60,13 +138,10 @@ def run(options: argparse.Namespace) -> None:
         jax.config.update("jax_num_cpu_devices", options.virtual_devices)
     if options.json:
         check_file(options.json, "--json")
-    tables = _module_of(options.part).run(options)
+    module = _MODULES.get(options.part, options.part)
+    tables = importlib.import_module(f"toco_jax.benchmark.{module}").run(options)
     measure.show("hardware", [measure.hardware()])
     for title, rows in tables.items():
         measure.show(title, rows)
     if options.json:
         measure.save(options.json, options.part, tables)
-
-
-def _module_of(part: str):
-    return importlib.import_module(f"toco_jax.benchmark.{_MODULES.get(part, part)}")

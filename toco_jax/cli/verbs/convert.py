@@ -1,14 +1,13 @@
 """Converts weights from and to PyTorch, and says what a file is.
 
-toco convert model_iter_20000.pth runs/released     a run that every verb takes
-toco convert runs/x out.safetensors                 the published network's names
-toco convert --inspect FILE                         format, backbone, classes, tensors
+    toco convert model_iter_20000.pth --out runs/released    a run that every verb takes
+    toco convert runs/x --out out.safetensors                the published network's names
+    toco convert --inspect FILE                              format, backbone, classes, tensors
 
 No torch is needed, and nothing in a `.pth` is run.
 """
 
 import argparse
-import pathlib
 
 from toco_jax.cli import process
 from toco_jax.cli.parser import Parser
@@ -21,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco convert`."""
     add = parser.add_argument
     add("source", metavar="SOURCE", help="a .pth or .safetensors of ToCo, or a run")
-    add("target", metavar="TARGET", nargs="?", help="a new run's folder, or a .safetensors file")
+    parser.add_target("a new run's folder, or a .safetensors file", required=False)
     add("--inspect", action="store_true", help="only print what SOURCE is")
     add("--backbone", metavar="NAME", help="name or sizes (default: as read off SOURCE)")
     add("--config", help="configuration of the new run (default: voc, or coco for 80 classes)")
@@ -33,8 +32,8 @@ def run(options: argparse.Namespace) -> None:
     from toco_jax.runtime.console import say
     from toco_jax.weights import inspection
 
-    if options.inspect == (options.target is not None):
-        raise UserError("give SOURCE TARGET, or --inspect SOURCE")
+    if options.inspect == (options.out is not None):
+        raise UserError("give SOURCE --out PATH, or --inspect SOURCE")
     if options.inspect and (options.backbone or options.config):
         raise UserError("--inspect takes neither --backbone nor --config")
     if options.inspect:
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     else:
         lines = convert.convert(
             options.source,
-            pathlib.Path(options.target),
+            options.out,
             backbone=options.backbone,
             config_file=options.config,
         )

@@ -1,6 +1,6 @@
 """Writes the network of a run as one serialised function, which runs without this package.
 
-    toco export runs/x model.stablehlo [--size 448] [--multiscale]
+    toco export runs/x --out model.stablehlo [--size 448] [--multiscale]
 
 The function takes uint8 RGB images `[b, size, size, 3]` of any batch size b, on cpu, cuda or tpu.
 `jax.export.deserialize` reads the file. A JSON file beside it, of the same name, holds the classes,
@@ -20,7 +20,7 @@ def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco export`."""
     add = parser.add_argument
     parser.add_run()
-    add("out", metavar="FILE", type=pathlib.Path, help="the file to write, as model.stablehlo")
+    parser.add_target("the file to write, such as model.stablehlo", required=True)
     add("--size", metavar="PIXELS", type=int, help="side of the images (default: the training's)")
     add("--multiscale", action="store_true", help="several scales and mirror images, as published")
 
