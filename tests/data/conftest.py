@@ -81,3 +81,11 @@ def small_config(name: str):
     config = load_config(name)()
     config.crop_size, config.local_crop_size, config.machine.num_threads = 32, 16, 2
     return config
+
+
+@pytest.fixture
+def config(photos):
+    """The configuration of a run on `photos`."""
+    config = small_config("folder")
+    config.data.root = str(photos)
+    return config

@@ -256,27 +256,9 @@ def configured(name, root):
     return config
 
 
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(("what", "where", "harm", "message"), VOC, ids=[c[0] for c in VOC])
-def test_broken_devkits(devkit, what, where, harm, message):
-    config = configured("voc", devkit)
-    read_all(config)
-    harm(where(devkit))
-    assert_named(config, message)
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(("what", "where", "harm", "message"), FOLDER, ids=[c[0] for c in FOLDER])
-def test_broken_folders(photos, what, where, harm, message):
-    config = configured("folder", photos)
-    read_all(config)
-    harm(where(photos))
-    assert_named(config, message)
-
-
-@pytest.mark.timeout(60)
-@pytest.mark.parametrize(("what", "where", "harm", "message"), COCO, ids=[c[0] for c in COCO])
-def test_broken_coco(tmp_path, what, where, harm, message):
+@pytest.fixture
+def coco(tmp_path):
+    """A prepared COCO of one image in train and one in val."""
     (tmp_path / "prepared" / "masks" / "val2014").mkdir(parents=True)
     for part in ("train2014", "val2014"):
         (tmp_path / part).mkdir()
@@ -284,14 +266,28 @@ def test_broken_coco(tmp_path, what, where, harm, message):
         labels = np.zeros((1, 80), np.uint8)
         np.savez_compressed(tmp_path / "prepared" / f"{part}.npz", names=["x"], labels=labels)
     write_mask(tmp_path / "prepared" / "masks" / "val2014" / "x.png", np.zeros((8, 9), np.uint8))
-    config = configured("coco", tmp_path)
+    return tmp_path
+
+
+CASES = [
+    pytest.param(source, maker, *harm, id=f"{source}: {what}")
+    for source, maker, cases in (
+        ("voc", "devkit", VOC),
+        ("folder", "photos", FOLDER),
+        ("coco", "coco", COCO),
+    )
+    for what, *harm in cases
+]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("source", "maker", "where", "harm", "message"), CASES)
+def test_broken_data_is_named(request, source, maker, where, harm, message):
+    root = request.getfixturevalue(maker)
+    config = configured(source, root)
     read_all(config)
-    harm(where(tmp_path))
+    harm(where(root))
     assert_named(config, message)
-
-
-def test_there_are_thirty_and_more():
-    assert len(VOC) + len(FOLDER) + len(COCO) >= 30
 
 
 def test_a_label_that_lists_vectors_without_class_names(photos):

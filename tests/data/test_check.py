@@ -8,7 +8,6 @@ import sys
 import cv2
 import numpy as np
 import PIL.Image
-import pytest
 from data import faulty_folder
 from data.conftest import small_config, write_mask
 
@@ -17,13 +16,6 @@ from toco_jax.data import check, check_report, open_configured
 
 def run(config):
     return check.check(config, threads=2, show=lambda _, states: list(states))
-
-
-@pytest.fixture
-def config(photos):
-    config = small_config("folder")
-    config.data.root = str(photos)
-    return config
 
 
 def test_a_sound_folder_has_no_problem(config):

@@ -73,13 +73,6 @@ def test_data_keys_are_checked(key, value, message):
         validate(config, 1)
 
 
-@pytest.fixture
-def config(photos):
-    config = small_config("folder")
-    config.data.root = str(photos)
-    return config
-
-
 def test_the_number_of_classes_is_found_out(config):
     source, val_source = open_sources(config)
     assert config.num_classes == 2

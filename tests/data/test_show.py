@@ -34,11 +34,9 @@ class Halves:
         }
 
 
-def test_records_are_those_of_training(photos):
+def test_records_are_those_of_training(config):
     from toco_jax.data.pipeline import train_batches
 
-    config = small_config("folder")
-    config.data.root = str(photos)
     source = open_configured(config, part="train", masks=False)
     shown = show.first_records(source, config, count=3, start_step=2)
     batches = train_batches(

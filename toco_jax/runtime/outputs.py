@@ -34,11 +34,16 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
         raise
 
 
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    """Returns a hidden path that nothing has, in the same folder."""
+    # Not by `tempfile`, whose files only their owner may read. The whole name could be too long.
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+
+
 @contextlib.contextmanager
 def open_atomically(path: pathlib.Path) -> Iterator[BinaryIO]:
     """Opens a file whose content replaces that of `path` if the `with` block raises nothing."""
-    # Not `tempfile`, whose files only their owner may read. The whole name could be too long.
-    temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}")
+    temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
             yield file
@@ -56,7 +61,7 @@ def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     Args:
         folder: a path at which nothing exists, or an empty folder.
     """
-    temporary = folder.with_name(f".{folder.name[:40]}.{secrets.token_hex(4)}")
+    temporary = _beside(folder)
     temporary.mkdir(parents=True)
     try:
         yield temporary
