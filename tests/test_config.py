@@ -1,5 +1,8 @@
 """Configurations: impossible values are one sentence that names key, value and remedy."""
 
+import itertools
+import math
+
 import pytest
 from ml_collections import ConfigDict
 
@@ -115,15 +118,92 @@ def test_unknown_variant(voc_config):
         ("machine.accumulate", 2, "group_size=2 x machine.accumulate=2: use 8 or 16"),
         ("aux_layer", -13, "aux_layer=-13 is not a block"),
         ("crop_size", 0, "crop_size=0 must be a positive multiple"),
+        ("seed", -1, "seed=-1 must lie between 0 and 4294967295"),
+        ("seed", 2**32, "seed=4294967296 must lie between 0 and"),
+        ("total_steps", 2**31, "total_steps=2147483648 must lie between"),
+        ("total_steps", 10.5, "total_steps=10.5 must be of type int, such as total_steps=20000"),
+        ("group_size", True, "group_size=True must be of type int"),
+        ("as_published", "no", "as_published='no' must be of type bool"),
+        ("learning_rate", float("nan"), "learning_rate=nan must be finite"),
+        ("learning_rate", float("inf"), "learning_rate=inf must be finite"),
+        ("max_grad_norm", 1e39, r"max_grad_norm=1e\+39 must be finite in float32"),
+        ("temperature", 1e-60, "temperature=1e-60 must be above 0"),  # 0 in float32
+        ("learning_rate", "fast", "learning_rate='fast' must be of type float"),
+        ("cam_scales", (1.0, float("inf")), "cam_scales=.* must be finite"),
+        ("cam_scales", (1.0, 1e4), "cam_scales=.* between 16 and 32767 px"),
+        ("cam_scales", ("1",), r"cam_scales=\('1',\) must be of type tuple of float"),
+        ("cam_scales", 1.0, "cam_scales=1.0 must be of type tuple"),
+        ("loss_weights.ptc", ((0, 1.0), (0.5, 1.0)), r"ptc=.* of type tuple of \(int, float\)"),
+        ("loss_weights.ptc", ((0, "0.1"),), "loss_weights.ptc=.* must be of type tuple"),
+        ("loss_weights.ptc", ((0, float("inf")),), "loss_weights.ptc=.* must be finite"),
+        ("loss_weights.ptc", ((0, 1.0), (9, 1.0), (5, 2.0)), "loss_weights.ptc=.* and ascend"),
+        ("loss_weights.new", ((0, 1.0),), r"loss_weights must name exactly .* \['new'\]"),
+        ("data.scale_range", (1.0,), "data.scale_range=.* must be an ascending pair"),
+        ("data.blur_sigma", (0.1, 1e9), "data.blur_sigma=.* up to 1000"),
+        ("data.root", "a\0b", "data.root=.* null character"),
+        ("data.root", None, "data.root=None must be of type str"),
+        ("data.root", range(10**3), "data.root=range.0, 1000. must be of type str"),
+        ("machine.num_threads", 10**6, "machine.num_threads=1000000 must lie between 0 and 1024"),
+        ("backbone", "width=96,width=96,depth=6,heads=3,patch=8", "unknown backbone"),
+        ("backbone", f"width={'9' * 5000},depth=6,heads=3,patch=8", "unknown backbone"),
+        ("machine", 3, "has an unknown key 'machine'"),
+        ("more", 3, "has an unknown key 'more': remove it"),
     ],
 )
 def test_impossible_values(voc_config, key, value, message):
     config = voc_config()
-    with config.ignore_type():
+    with config.ignore_type(), config.unlocked():
         config.update_from_flattened_dict({key: value})
     with pytest.raises(ConfigError, match=message) as caught:
         validate(config, num_devices=2)
     assert "\n" not in str(caught.value)
+
+
+# One of each type, what it may be read as, and what a typing error leaves.
+HOSTILE = (
+    None,
+    True,
+    -1,
+    10**30,
+    1.5,
+    math.nan,
+    1e300,
+    "",
+    "x",
+    "\0",
+    (),
+    ("a",),
+    ((0, None),),
+    {},
+)
+
+
+def test_no_value_of_any_key_is_a_traceback(voc_config):
+    config, refused = voc_config().unlock(), 0
+    usual = flat_values(config.to_dict())
+    for key, value in itertools.product(usual, HOSTILE):
+        *parents, name = key.split(".")
+        group = config[parents[0]] if parents else config
+        with config.ignore_type():
+            group[name] = value
+        try:
+            validate(config, num_devices=1)
+        except ConfigError as error:
+            refused += 1
+            assert key.partition(".")[0] in str(error) and "\n" not in str(error)
+        else:
+            assert type(group[name]) is type(usual[key])
+        with config.ignore_type():
+            group[name] = usual[key]
+    assert refused > 10 * len(usual)
+
+
+def test_a_missing_key_is_named(voc_config):
+    config = voc_config()
+    with config.unlocked():
+        del config.machine.accumulate
+    with pytest.raises(ConfigError, match=r"lacks 'machine.accumulate': begin with .*defaults"):
+        validate(config, num_devices=1)
 
 
 def test_float32_has_no_attention_by_cudnn(voc_config):

@@ -47,6 +47,29 @@ def test_a_file_precedes_a_packaged_configuration(monkeypatch, tmp_path):
         load_config("configs/voc.py")
 
 
+USES_DEFAULTS = "from toco_jax.config import defaults\ndef get_config():\n  c = defaults()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", "own.py, line 1: SyntaxError"),
+        ("\nimport nothing_like_it", "own.py, line 2: ModuleNotFoundError: No module"),
+        ("get_config = 3", "own.py: TypeError: 3 is not"),
+        ("def get_config():\n  return {}", "own.py must return a ConfigDict, and returns a dict"),
+        (f"{USES_DEFAULTS}  c.learning_rat = 1", 'own.py, line 4: AttributeError: .*learning_rat"'),
+        (f"{USES_DEFAULTS}  c.seed = 'x'", "own.py, line 4: TypeError: .*field 'seed'"),
+        (f"{USES_DEFAULTS}  c.unlock()\n  c.more = 1\n  return c", "unknown key 'more'"),
+        (f"{USES_DEFAULTS}  c.unlock()\n  del c.seed\n  return c", "lacks 'seed'"),
+    ],
+)
+def test_a_file_that_fails_is_named_with_its_line(text, message, tmp_path):
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(ConfigError, match=message) as refused:
+        load_config(str(tmp_path / "own.py"))
+    assert "\n" not in str(refused.value)
+
+
 def test_an_installation_has_the_configurations_inside_the_package(monkeypatch, tmp_path):
     package = tmp_path / "toco_jax"
     (package / "configs").mkdir(parents=True)
@@ -103,6 +126,10 @@ def test_keys_of_earlier_versions_go_on_working():
         ("learning_rate=fast", "learning_rate=fast: the value must be of type float"),
         ("as_published=2", "as_published=2: the value must be of type bool"),
         ("cam_scales=(1", "cam_scales=(1: the value must be of type tuple"),
+        ("cam_scales=" + "-" * 10**5 + "1", "the value must be of type tuple"),
+        ("seed=" + "9" * 5000, "the value must be of type int"),
+        ("cam_scales=('1',)", "cam_scales=('1',) must be of type tuple of float"),
+        ("learning_rate=nan", "learning_rate=nan must be finite"),
     ],
 )
 def test_keys_and_values_that_do_not_fit(assignment, message):

@@ -16,8 +16,9 @@ from toco_jax.runtime.errors import UserError
 
 # Exit code of a command that was interrupted by Ctrl-C, as shells have it.
 INTERRUPTED = 130
-# What the system says of a disk without room, a read-only one, and a lack of permissions.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# What the system says of a disk without room, a read-only one, a lack of permissions, and a name
+# that no file can have.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 # What JAX raises where there is no device of the kind it is told to use.
 _NO_BACKEND = (RuntimeError, AssertionError)
 

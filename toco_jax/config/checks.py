@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from toco_jax.config.keys import LOSS_TERMS, ConfigError
+from toco_jax.config.types import check_types
 from toco_jax.data import ON_ERROR
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime.errors import UserError
@@ -13,6 +15,8 @@ from toco_jax.runtime.errors import UserError
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("auto", "xla", "cudnn")
 LOW_MEMORY = ("auto", "on", "off", "parts")
+LARGEST_SIDE = 32_767  # of an image in pixels, in OpenCV
+MOST_THREADS = 1024
 
 
 def validate(config: ConfigDict, num_devices: int) -> None:
@@ -25,16 +29,12 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     Raises:
         ConfigError: a value cannot work; the message is one sentence on the first such value.
     """
+    check_types(config)
     _check_sizes(config)
     _check_values(config)
     _check_batch(config, num_devices)
-    unknown = set(config.loss_weights) ^ set(LOSS_TERMS)
-    _require(
-        not unknown,
-        f"loss_weights must name exactly {', '.join(LOSS_TERMS)}; differs in {sorted(unknown)}",
-    )
     for term in LOSS_TERMS:
-        _check_changes(f"loss_weights.{term}", config.loss_weights[term], lambda v: float(v) >= 0)
+        _check_changes(f"loss_weights.{term}", config.loss_weights[term], lambda v: v >= 0)
     _check_changes("pseudo_label_cam", config.pseudo_label_cam, lambda v: v in ("cam", "aux_cam"))
 
 
@@ -44,14 +44,11 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check_changes(name: str, changes: Any, allowed: Callable[[Any], bool]) -> None:
-    try:
-        starts = [int(start) for start, _ in changes]
-        valid = starts[0] == 0 and starts == sorted(set(starts))
-        valid = valid and all(allowed(value) for _, value in changes)
-    except (TypeError, ValueError, IndexError):
-        valid = False
+    starts = [start for start, _ in changes]
     _require(
-        valid,
+        starts[:1] == [0]
+        and starts == sorted(set(starts))
+        and all(allowed(value) for _, value in changes),
         f"{name}={changes} must list (first step, value) pairs that start at step 0 and ascend, "
         "such as ((0, 0.0), (2001, 0.1))",
     )
@@ -69,8 +66,9 @@ def _check_sizes(config: ConfigDict) -> None:
     )
     for key in ("crop_size", "local_crop_size"):
         _require(
-            config[key] >= spec.patch and config[key] % spec.patch == 0,
-            f"{key}={config[key]} must be a positive multiple of the patch side {spec.patch}",
+            spec.patch <= config[key] <= LARGEST_SIDE and config[key] % spec.patch == 0,
+            f"{key}={config[key]} must be a positive multiple of the patch side {spec.patch} up to "
+            f"{LARGEST_SIDE}",
         )
     room = config.crop_size - config.local_crop_size
     _require(
@@ -79,11 +77,11 @@ def _check_sizes(config: ConfigDict) -> None:
         f"{config.crop_size} and leave room for num_local_crops={config.num_local_crops} (at least "
         "1) distinct positions",
     )
-    smallest = min(config.cam_scales, default=0) * config.crop_size
+    sides = [scale * config.crop_size for scale in config.cam_scales] or [0]
     _require(
-        smallest >= spec.patch,
+        spec.patch <= min(sides) and max(sides) <= LARGEST_SIDE,
         f"cam_scales={tuple(config.cam_scales)} must be positive and keep crop_size="
-        f"{config.crop_size} at {spec.patch} px or more",
+        f"{config.crop_size} between {spec.patch} and {LARGEST_SIDE} px",
     )
 
 
@@ -110,7 +108,8 @@ def _check_values(config: ConfigDict) -> None:
     positive += ("total_steps", "learning_rate", "head_lr_multiplier", "projection_lr_multiplier")
     positive += ("eval_every", "save_every", "log_every")
     for key in positive:
-        _require(config[key] > 0, f"{key}={config[key]} must be above 0")
+        # Below float32's smallest number it would be 0 on the devices.
+        _require(bool(np.float32(config[key]) > 0), f"{key}={config[key]} must be above 0")
     # 0 classes means as many as the data has.
     for key in ("num_classes", "warmup_steps", "weight_decay", "eval_batches", "max_grad_norm"):
         _require(config[key] >= 0, f"{key}={config[key]} must not be negative")
@@ -132,15 +131,16 @@ def _check_values(config: ConfigDict) -> None:
         machine.attention != "cudnn" or config.compute_dtype != "float32",
         "machine.attention='cudnn' needs compute_dtype='bfloat16'",
     )
-    for key in ("scale_range", "blur_sigma"):
-        low, high = config.data[key]
+    for key, most in (("scale_range", 100), ("blur_sigma", 1000)):
+        pair = config.data[key]
         _require(
-            0 < low <= high, f"data.{key}={config.data[key]} must be an ascending pair above 0"
+            len(pair) == 2 and 0 < pair[0] <= pair[1] <= most,
+            f"data.{key}={tuple(pair)} must be an ascending pair above 0 and up to {most}",
         )
     _require(bool(config.init), "init='' must be 'random', a weight name or a path")
     _require(
-        machine.num_threads >= 0,
-        f"machine.num_threads={machine.num_threads} must not be negative",
+        0 <= machine.num_threads <= MOST_THREADS,
+        f"machine.num_threads={machine.num_threads} must lie between 0 and {MOST_THREADS}",
     )
     foreground = config.data.mask_foreground
     _require(

@@ -40,6 +40,7 @@ class Backbone:
     norm_eps: float = 1e-6
 
 
+_MOST_DIGITS = 5  # of a size that is spelt out
 BACKBONES = {
     "deit_tiny": Backbone(192, 12, 3),
     "deit_small": Backbone(384, 12, 6),
@@ -58,10 +59,11 @@ def backbone_from_name(name: str) -> Backbone:
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    sizes = {}
+    sizes: dict[str, int] = {}
     for part in name.split(","):
         key, _, value = part.partition("=")
-        if key not in ("width", "depth", "heads", "patch") or not value.isdecimal():
+        known = key in ("width", "depth", "heads", "patch") and key not in sizes
+        if not known or not value.isdecimal() or len(value) > _MOST_DIGITS:
             raise UserError(
                 f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)} or spell the sizes "
                 "out as 'width=96,depth=6,heads=3,patch=8'"

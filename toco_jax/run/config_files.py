@@ -1,16 +1,18 @@
 """Configurations by name (`voc`, `voc:vit_base`, a file), with keys that `key=value` words set."""
 
 import ast
+import contextlib
 import difflib
 import importlib.util
 import inspect
 import pathlib
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Iterator
 from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from toco_jax.config import ConfigError, flat_values, renamed
+from toco_jax.config import ConfigError, check_types, flat_values, renamed
 from toco_jax.runtime.errors import UserError
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -26,20 +28,49 @@ def load_config(name: str, assignments: Iterable[str] = ()) -> ConfigDict:
         assignments: `key=value` words, see `assign`.
 
     Raises:
-        ConfigError: there is no such file, variant or key, or a value does not fit its key.
+        ConfigError: there is no such file, variant or key, the file fails or returns something
+            else, or a value does not fit its key.
     """
     file_name, _, variant = name.partition(":")
     path = find_file(file_name)
-    module = _imported(path)
-    if variant and not inspect.signature(module.get_config).parameters:
+    with _failing_in(path):
+        module = _imported(path)
+        takes_variant = bool(inspect.signature(module.get_config).parameters)
+    if variant and not takes_variant:
         raise ConfigError(f"{name}: {path} has no variants; use {file_name}")
-    try:
-        config = module.get_config(variant) if variant else module.get_config()
-    except UserError as error:
-        raise ConfigError(f"{name}: {error}") from error
+    with _failing_in(path):
+        try:
+            config = module.get_config(variant) if variant else module.get_config()
+        except UserError as error:
+            raise ConfigError(f"{name}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"get_config() of {path} must return a ConfigDict, and returns a "
+            f"{type(config).__name__}: write it as in configs/voc.py"
+        )
     for assignment in assignments:
         assign(config, assignment)
+    check_types(config)
     return config
+
+
+@contextlib.contextmanager
+def _failing_in(path: pathlib.Path) -> Iterator[None]:
+    """Within, what the code of a configuration raises is a `ConfigError` that names its line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        number = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+        where = f"{path}, line {number}" if number else str(path)
+        reason = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"{where}: {type(error).__name__}: {reason}; correct it, or use --debug to see the "
+            "traceback"
+        ) from error
 
 
 def find_file(name: str) -> pathlib.Path:
@@ -102,10 +133,11 @@ def assign(config: ConfigDict, assignment: str) -> None:
         raise ConfigError(f"{key} has no value: write {key}=value")
     try:
         group[name] = _read(text, like=group[name])
-    except (ValueError, SyntaxError, TypeError) as error:
+    # The last two for text that nests too deep.
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
         kind = type(group[name]).__name__
         raise ConfigError(
-            f"{assignment}: the value must be of type {kind}, such as {key}={group[name]}"
+            f"{assignment[:100]}: the value must be of type {kind}, such as {key}={group[name]}"
         ) from error
 
 

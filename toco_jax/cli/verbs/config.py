@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> None:
     from toco_jax.config import flat_values, resolve, validate
     from toco_jax.run.config_files import load_config
 
-    config = resolve(load_config(options.config, options.keys), options.platform)
+    config = load_config(options.config, options.keys)
     validate(config, num_devices=1)
+    config = resolve(config, options.platform)
     for key, value in flat_values(config.to_dict()).items():
         print(f"{key} = {value!r}")
