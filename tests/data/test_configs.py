@@ -44,14 +44,8 @@ def test_coco_goes_in_stages():
         phase = phase_at(config, step)
         assert {term for term, weight in phase.weights if weight} == terms
         assert phase.pseudo_label_cam == cam
-    assert dict(phase.weights) == {
-        "cls": 1,
-        "cls_aux": 1,
-        "ptc": 0.2,
-        "ctc": 0.5,
-        "seg": 0.1,
-        "reg": 0.05,
-    }
+    weights = {"cls": 1, "cls_aux": 1, "ptc": 0.2, "ctc": 0.5, "seg": 0.1, "reg": 0.05}
+    assert {term: weight for term, weight in phase.weights if weight} == weights
     assert (config.low_thre, config.bkg_thre, config.high_thre) == (0.25, 0.45, 0.65)
     assert (config.temperature, config.batch_size, config.total_steps) == (1.0, 8, 80_000)
     assert (config.num_classes, config.data.val_split) == (80, "val_part")

@@ -305,3 +305,10 @@ def test_dense_energy_is_zero_outside_the_box(energy, energy_inputs):
     value, grad = energy(image, logits, label, np.zeros((2, 4), np.int32))
     assert float(value) == 0
     assert not np.asarray(grad).any()
+
+
+def test_a_loss_by_group_is_the_mean_over_the_groups():
+    values = jnp.arange(1.0, 5.0)
+    for group_size, expected in ((1, 7.5), (2, 29), (4, 100)):
+        found = losses.by_group(lambda x: x.sum() ** 2, values, group_size=group_size)
+        np.testing.assert_allclose(found, expected)

@@ -8,7 +8,17 @@ from ml_collections import ConfigDict
 from toco_jax.runtime.errors import UserError
 
 VARIANTS = ("deit_base", "vit_base", "deit_small", "deit_tiny")
-LOSS_TERMS = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg")
+# Every loss term, and its weight as (first step, value) pairs. A term is not computed while its
+# weight is 0.
+_LOSS_WEIGHTS = {
+    "cls": ((0, 1.0),),
+    "cls_aux": ((0, 1.0),),
+    "ptc": ((0, 0.2),),
+    "ctc": ((0, 0.5),),
+    "seg": ((0, 0.0), (2001, 0.1)),
+    "reg": ((0, 0.0), (2001, 0.05)),
+}
+LOSS_TERMS = tuple(_LOSS_WEIGHTS)
 
 # Keys that have moved: the name in earlier versions, and the present one.
 _MOVED_KEYS = {
@@ -60,15 +70,7 @@ def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
     config.high_thre = 0.7
     config.temperature = 0.5
     config.ema_momentum = 0.9
-    # (first step, value) pairs. A loss is not computed while its weight is 0.
-    config.loss_weights = {
-        "cls": ((0, 1.0),),
-        "cls_aux": ((0, 1.0),),
-        "ptc": ((0, 0.2),),
-        "ctc": ((0, 0.5),),
-        "seg": ((0, 0.0), (2001, 0.1)),
-        "reg": ((0, 0.0), (2001, 0.05)),
-    }
+    config.loss_weights = _LOSS_WEIGHTS
     config.pseudo_label_cam = ((0, "cam"),)
     # True restores two defects of the released code: independent flips of the global view and the
     # local source, and a valid box that is not scaled to the token grid.

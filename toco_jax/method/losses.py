@@ -5,6 +5,8 @@ released code and the paper's formula differ, the released code is followed, bec
 numbers come from it.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -15,6 +17,14 @@ from toco_jax.ops.permutohedral import bilateral_filter_images
 from toco_jax.ops.resize import resize
 
 _HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def by_group(loss: Callable, *arrays: Array, group_size: int) -> Array:
+    """Mean of a `loss` that pools over images, taken over groups of `group_size` images."""
+    if len(arrays[0]) == group_size:  # without a `vmap`, so that losses can share a softmax
+        return loss(*arrays)
+    groups = [x.reshape(-1, group_size, *x.shape[1:]) for x in arrays]  # [G, g, ...]
+    return jax.vmap(loss)(*groups).mean()
 
 
 def multilabel_soft_margin(

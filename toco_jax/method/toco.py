@@ -107,7 +107,7 @@ def patch_contrast(
     aux_cam = resize(seen["full_aux_cam"], grid)
     label = cams.cam_to_pseudo_label(aux_cam, seen["present"], token_box, **thresholds)
     pairs = (seen["patch_tokens"], cams.label_to_affinity(label))
-    ptc = by_group(losses.patch_token_contrast, *pairs, group_size=group_size)
+    ptc = losses.by_group(losses.patch_token_contrast, *pairs, group_size=group_size)
     return {"ptc": ptc, "pseudo_label_aux": cams.to_class_labels(label, seen["class_ids"])}
 
 
@@ -197,17 +197,9 @@ def segmentation(
     label = cams.to_class_labels(refined, seen["class_ids"])
     seg_logits = net("decode", seen, net("token_grid", image))
     logits = resize(seg_logits, image.shape[1:3])
-    seg = by_group(losses.segmentation, logits, label, group_size=group_size)
+    seg = losses.by_group(losses.segmentation, logits, label, group_size=group_size)
     reg = losses.dense_energy(image, logits, label, box, unrolled=unrolled)
     return {"seg": seg, "reg": reg, "seg_logits": seg_logits, "pseudo_label": label}
-
-
-def by_group(loss: Callable, *arrays: Array, group_size: int) -> Array:
-    """Mean of a `loss` that pools over images, taken over groups of `group_size` images."""
-    if len(arrays[0]) == group_size:  # without a `vmap`, so that losses can share a softmax
-        return loss(*arrays)
-    groups = [x.reshape(-1, group_size, *x.shape[1:]) for x in arrays]  # [G, g, ...]
-    return jax.vmap(loss)(*groups).mean()
 
 
 def figure(
