@@ -1,13 +1,13 @@
-"""ToCo on a folder of your own images, with VOC's values, which suit a few classes an image.
+"""ToCo on a folder of your own images, with VOC's values, which suit a few classes per image.
 
     toco check folder data.root=DIR
     toco show folder data.root=DIR --out sheet.png
     toco train folder data.root=DIR
 
-Labels: labels.csv (`file,label;label`), labels.json, a text file beside each image, or a folder a
-class, where copies of a file in several folders are one image of all these classes. Masks, for
-scores alone, in DIR/masks. Memory and runtime are those of `configs/voc.py`, and so are the
-variants; what to expect depends on the images.
+Labels are read from labels.csv (`file,label;label`), from labels.json, from a text file beside each
+image, or from one folder per class; copies of a file in several folders are one image of all these
+classes. Masks are used for scores only, and are read from DIR/masks. Variants, memory and runtime
+are those of `configs/voc.py`. Scores depend on the images.
 """
 
 from toco_jax.config import ConfigDict, defaults

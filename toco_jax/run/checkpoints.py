@@ -1,4 +1,4 @@
-"""Saves and restores the checkpoints of a run: the last two and the best, to the bit."""
+"""Saves and restores the checkpoints of a run exactly; keeps the last two and the best."""
 
 import contextlib
 import os
@@ -20,14 +20,15 @@ from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 
 _BEST = "seg_miou"
-# An old checkpoint is moved here before its files are deleted, so that a kill leaves no half of it.
+# An old checkpoint is moved here before its files are deleted, so that a process that is killed
+# leaves no partly deleted checkpoint.
 _DELETED = "deleted"
 # Orbax writes a checkpoint under this name and renames it when it is whole.
 _UNFINISHED = ".orbax-checkpoint-tmp*"
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
-    """The state as nested containers of arrays; the key as its data."""
+    """Returns the state as nested containers of arrays, with the raw data of its PRNG key."""
     return {
         "step": state.step,
         "params": state.params,
@@ -38,7 +39,7 @@ def _plain(state: TrainState) -> dict[str, Any]:
 
 
 class Checkpoints:
-    """Saves and restores the training states of one run's folder."""
+    """Saves training states to a run's folder, and restores them."""
 
     def __init__(self, workdir: pathlib.Path):
         self._workdir, self._folder = workdir, workdir / CHECKPOINTS
@@ -47,7 +48,7 @@ class Checkpoints:
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        """Orbax's manager of the folder, without what a save that did not end has left there."""
+        """Deletes what an unfinished save left in the folder, and returns orbax's manager of it."""
         self._delete(_DELETED, f"*{_UNFINISHED}")
         policies = [
             preservation_policy.LatestN(2),
@@ -67,28 +68,31 @@ class Checkpoints:
         return ocp.CheckpointManager(folder, options=options, item_names=stored.ITEMS)
 
     def _write_checksums(self) -> None:
-        """In the first process, when all is written and the folder does not yet have its name."""
+        # Orbax calls this in the first process, after it wrote all files and before it renames the
+        # folder.
         (folder,) = self._folder.glob(f"{self._saving}{_UNFINISHED}")
         stored.write_checksums(folder)
 
     @property
     def latest_step(self) -> int | None:
-        """Step of the newest checkpoint, None where there is none."""
+        """The step of the newest checkpoint, or None if there is none."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, *, meta: dict, seg_miou: float | None = None) -> None:
-        """Saves in the background; a step that is there already is left alone.
+        """Saves a state in the background, unless its step is saved already.
 
-        A save that fails, as on a full disk, is reported; the earlier checkpoints stay, and the
-        next call tries again. One of several processes that cannot save ends with the error.
+        If a save fails, for example because the disk is full, a line says so, the earlier
+        checkpoints stay, and the next call tries again. With several processes the error is raised
+        instead.
 
         Args:
             state: the training state.
-            meta: JSON values kept beside it.
-            seg_miou: the score by which the best checkpoint is chosen, where it is known.
+            meta: JSON values that are saved with it.
+            seg_miou: mIoU in %, which decides which checkpoint is the best; None if this state was
+                not scored.
 
         Raises:
-            CheckpointError: a newer checkpoint is there, or the run's folder is gone.
+            CheckpointError: there is a newer checkpoint, or the run's folder has been removed.
         """
         step, plain = int(state.step), _plain(state)
         if not (self._workdir / CONFIG_FILE).exists():
@@ -116,14 +120,15 @@ class Checkpoints:
                 )
 
     def check_room(self, state: TrainState) -> None:
-        """Raises `OSError` if the disk is too full; orbax would print pages of tracebacks."""
+        """Raises `OSError` if the disk has no room for a state."""
+        # Orbax would print pages of tracebacks.
         need = sum(array.nbytes for array in jax.tree.leaves(_plain(state)))
         free = shutil.disk_usage(self._folder).free
         if free < 0.9 * need:  # files are compressed, by about a tenth
             raise OSError(f"it takes {need / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free")
 
     def _finish(self) -> None:
-        """Waits for the save under way, and reports it if it failed."""
+        """Waits for the current save, and reports it if it failed."""
         if self._saving is None:
             return
         with self._reporting():
@@ -133,10 +138,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
-        """Within, a save that fails is a line, and what it left is removed."""
+        """Turns the error of a failed save into a line, and deletes what the save left behind."""
         try:
             yield
-        except (OSError, ValueError) as error:  # the latter of the library that writes arrays
+        except (OSError, ValueError) as error:  # tensorstore raises ValueError
             if isinstance(error, CheckpointError) or jax.process_count() > 1:
                 raise
             reason = " ".join(str(error).split())[:200]
@@ -148,25 +153,26 @@ class Checkpoints:
             self._manager = self._open()
 
     def _delete(self, *patterns: str) -> None:
-        """Deletes what is no longer of use in the folder; what fails is tried again next time."""
+        """Deletes what matches the patterns in the folder, as far as that is possible."""
         if processes.is_first():
             for pattern in patterns:
                 for path in self._folder.glob(pattern):
                     shutil.rmtree(path, ignore_errors=True)
 
     def restore(self, state: TrainState) -> tuple[TrainState, dict]:
-        """Restores the newest checkpoint that is whole.
+        """Restores the newest checkpoint that is not damaged.
 
-        Damaged ones that are newer are renamed to `<step>.damaged`, with a line each.
+        Renames newer, damaged ones to `<step>.damaged` and prints a line about each.
 
         Args:
-            state: gives the tree, the shapes, and the place of each array on the devices.
+            state: a state of the same structure, shapes and dtypes, placed on the devices as the
+                restored one should be.
 
         Returns:
             The restored state and its `meta`.
 
         Raises:
-            CheckpointError: no checkpoint is whole, or it is of another network.
+            CheckpointError: all checkpoints are damaged, or they are of another network.
         """
         damaged: dict[int, str] = {}
         for step in sorted(self._manager.all_steps(), reverse=True):
@@ -176,7 +182,7 @@ class Checkpoints:
                 found = stored.read(self._folder / str(step))
             except DamagedCheckpointError as damage:
                 error = str(damage)
-            # One process that cannot read it makes it damaged for all.
+            # A checkpoint that one process cannot read is damaged for all of them.
             if errors := [text.decode() for text in processes.gather(error.encode()) if text]:
                 damaged[step] = errors[0]
                 continue
@@ -194,14 +200,14 @@ class Checkpoints:
             path = self._folder / f"{step}.damaged"
             say(f"{error}: renamed to {path.name}, and training goes on from an older one")
             if processes.is_first():
-                shutil.rmtree(path, ignore_errors=True)  # of an earlier time
+                shutil.rmtree(path, ignore_errors=True)  # an earlier damaged one
                 (self._folder / str(step)).rename(path)
         if damaged:
             processes.barrier("damaged")
             self._manager = self._open()
 
     def close(self) -> None:
-        """Waits for the save under way.
+        """Waits for the current save, and releases the folder.
 
         Raises:
             CheckpointError: the last save failed.
@@ -216,14 +222,14 @@ class Checkpoints:
 
 
 def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
-    """A trained network from a run's folder or one step in it.
+    """Reads a trained network from a run's folder.
 
     Args:
-        path: the folder of a run (its newest checkpoint), or `<run>/checkpoints/<step>`.
+        path: the folder of a run, for its newest checkpoint, or `<run>/checkpoints/<step>`.
 
     Returns:
-        The run's configuration, and `params`, `teacher_params` as nested dicts of numpy arrays,
-        `step` as an int and `meta`, the values kept beside them.
+        The run's configuration, and a dictionary: `params` and `teacher_params`, nested
+        dictionaries of numpy arrays; the int `step`; and `meta`, the values saved with them.
 
     Raises:
         CheckpointError: there is no run or no checkpoint, or it is damaged.
@@ -254,14 +260,14 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
 
 
 def save_run(workdir: str | os.PathLike, config: ConfigDict, state: TrainState) -> None:
-    """Writes a network that was not trained here as a run's folder that every command takes.
+    """Writes a network, such as one converted from PyTorch, as the folder of a new run.
 
     Raises:
-        CheckpointError: the folder holds a run already, or the disk is too full.
+        CheckpointError: the folder already holds a run, or the disk is too full.
     """
     workdir = pathlib.Path(workdir)
     if (workdir / CONFIG_FILE).exists():
-        raise CheckpointError(f"{workdir} holds a run already: choose another target")
+        raise CheckpointError(f"{workdir} holds a run already: use another --out")
     workdir.mkdir(parents=True, exist_ok=True)
     save_config(workdir, config)
     checkpoints = Checkpoints(workdir)
@@ -269,8 +275,8 @@ def save_run(workdir: str | os.PathLike, config: ConfigDict, state: TrainState) 
         checkpoints.check_room(state)
     except OSError as error:
         raise CheckpointError(
-            f"the disk of {workdir.parent} is too full for the run: {error}; make room, or choose "
-            "another target"
+            f"the disk of {workdir.parent} is too full for the run: {error}; make room, or use "
+            "another --out"
         ) from error
     checkpoints.save(state, meta={"seconds": 0.0})
     checkpoints.close()

@@ -17,30 +17,31 @@ from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
 
 LOCK_FILE = "lock.json"
-# Seconds between two signs of life in the file, and for which another host waits for one.
+# Seconds between two changes that the owner makes to the file, and seconds for which another host
+# waits for such a change.
 BEAT, WATCH = 10.0, 35.0
 
 
 class LockError(UserError):
-    """Another process trains in the same folder; the message names it."""
+    """Another process trains in the same folder; the message names that process."""
 
 
 @contextlib.contextmanager
 def locked(workdir: pathlib.Path, *, beat: float = BEAT, watch: float = WATCH) -> Iterator[None]:
-    """Holds the lock of a run's folder within the context, in the first process for all of a job.
+    """Holds the lock of a run's folder within the context; the first process does so for its job.
 
-    The lock is a file that names its owner by host, process and the time when the process started.
-    The owner's own host recognises a dead owner at once. Another host, on a shared file system,
-    takes the owner for dead if the file does not change for `watch` seconds; it compares contents
-    alone, because the clocks of two hosts may differ.
+    The lock is a file that states the host, the number and the start time of its owner's process.
+    On the same host, a dead owner is recognised at once. On another host that shares the file
+    system, the owner counts as dead if the file does not change for `watch` seconds. Only contents
+    are compared, because the clocks of two hosts may differ.
 
     Args:
         workdir: the run's folder.
-        beat: seconds between two changes that a living owner makes to the file.
+        beat: seconds between two changes that the owner makes to the file.
         watch: seconds for which another host waits for a change, several times `beat`.
 
     Raises:
-        LockError: a living process holds the lock.
+        LockError: a running process holds the lock.
     """
     if not processes.is_first():
         yield
@@ -63,7 +64,7 @@ def locked(workdir: pathlib.Path, *, beat: float = BEAT, watch: float = WATCH) -
 
 
 def _create(path: pathlib.Path, owner: dict[str, Any]) -> bool:
-    """Creates the lock's file and returns True, or returns False if it is there."""
+    """Creates the lock's file; returns False if it exists already."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(json.dumps(owner | {"beat": 0}))
@@ -73,22 +74,22 @@ def _create(path: pathlib.Path, owner: dict[str, Any]) -> bool:
 
 
 def _beat(path: pathlib.Path, owner: dict[str, Any], beat: float, stop: threading.Event) -> None:
-    """Changes the file every `beat` seconds, for as long as it is this owner's."""
+    """Changes the file every `beat` seconds until `stop` is set or another owner has the file."""
     count = 0
     while not stop.wait(beat):
         count += 1
         if not _is(owner, _read(path)):
             return
-        # A full or vanished disk does not stop the heart: the next beat tries again.
+        # If the disk is full or not there, the next beat tries again.
         with contextlib.suppress(OSError):
             write_atomically(path, json.dumps(owner | {"beat": count}))
 
 
 def _remove_if_dead(path: pathlib.Path, watch: float) -> None:
-    """Removes the file of a dead owner.
+    """Removes the lock's file if its owner is dead.
 
     Raises:
-        LockError: the owner lives.
+        LockError: the owner runs.
     """
     held = _read(path)
     is_here = held.get("host") == socket.gethostname()
@@ -102,7 +103,8 @@ def _remove_if_dead(path: pathlib.Path, watch: float) -> None:
 
 
 def _runs(held: dict[str, Any]) -> bool:
-    """Whether the process that a lock names runs on this host; a number may have been reused."""
+    """Whether the process that a lock names runs on this host."""
+    # The start time is compared because another process may have got the same number since.
     try:
         return abs(psutil.Process(held["process"]).create_time() - held["started"]) < 1
     except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
@@ -110,8 +112,8 @@ def _runs(held: dict[str, Any]) -> bool:
 
 
 def _changes(path: pathlib.Path, held: dict[str, Any], watch: float) -> bool:
-    """Whether another host's lock changes within `watch` seconds; False if it goes away."""
-    say(f"{path} was left by host {held.get('host', '?')}: watching for {watch:.0f} s if it lives")
+    """Whether another host's lock changes within `watch` seconds; False if it is removed."""
+    say(f"{path} was left by host {held.get('host', '?')}: watching it for {watch:.0f} s")
     end = time.monotonic() + watch
     while time.monotonic() < end:
         time.sleep(min(1.0, watch / 10))
@@ -122,7 +124,7 @@ def _changes(path: pathlib.Path, held: dict[str, Any], watch: float) -> bool:
 
 
 def _read(path: pathlib.Path) -> dict[str, Any]:
-    """What the lock's file says; nothing if it is missing or cut."""
+    """Returns the content of the lock's file; empty if the file is missing or truncated."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -131,4 +133,5 @@ def _read(path: pathlib.Path) -> dict[str, Any]:
 
 
 def _is(owner: dict[str, Any], held: dict[str, Any]) -> bool:
+    """Whether the content `held` of a lock's file names this owner."""
     return {key: held.get(key) for key in owner} == owner

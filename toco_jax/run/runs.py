@@ -30,11 +30,11 @@ class Run:
     Attributes:
         folder: the run's folder.
         recorded: its configuration as `config.json` has it.
-        config: the same, executed as suits the devices at hand.
+        config: the same, with `machine` and `compute_dtype` set for the devices at hand.
         model: the network.
         params: the network's parameters.
-        teacher_params: those of the teacher's projection head.
-        step: the training step that they belong to.
+        teacher_params: the parameters of the teacher's projection head.
+        step: the number of training steps taken.
         class_names: the foreground classes; "class 1", ... if their names are not known.
         names_known: whether the names are known.
     """
@@ -111,12 +111,13 @@ def load(
 ) -> Run:
     """Loads a network from a run's folder or from `<run>/checkpoints/<step>`.
 
-    The network computes in the precision it was trained in, executed as suits the devices at hand.
+    The network computes in the precision that it was trained in.
 
     Args:
-        checkpoint: the folder of a run (its newest checkpoint), or one checkpoint in it.
-        portable: whether the network is to be the same program on every machine instead.
-        report: receives a line for each thing that is not known of the run.
+        checkpoint: the folder of a run, for its newest checkpoint, or one checkpoint in it.
+        portable: makes the network the same program on every machine, instead of one for the
+            devices at hand.
+        report: receives a line about each thing that the run does not record.
 
     Raises:
         CheckpointError: there is no run or no checkpoint, or its `classes.json` is broken.
@@ -146,7 +147,7 @@ def load(
 
 
 def _executed_anywhere(config: ConfigDict) -> ConfigDict:
-    """Returns a run's configuration as any machine can execute it."""
+    """Returns a run's configuration, changed so that any machine can execute it."""
     dtype = "float32" if config.compute_dtype == "auto" else config.compute_dtype
     machine = {"attention": "xla", "low_memory": "off"}
     return with_values(config, machine=machine, compute_dtype=dtype)
@@ -155,7 +156,7 @@ def _executed_anywhere(config: ConfigDict) -> ConfigDict:
 def _executed_here(
     config: ConfigDict, folder: pathlib.Path, *, trained: bool, report: Callable[[str], None]
 ) -> ConfigDict:
-    """Returns a run's configuration as it is executed on the devices at hand."""
+    """Returns a run's configuration, changed for the devices at hand."""
     machine = {"low_memory": "auto"}
     if config.machine.attention == "cudnn" and jax.default_backend() != "gpu":
         machine["attention"] = "xla"

@@ -1,4 +1,4 @@
-"""One stored checkpoint: read whole into memory, its checksums verified."""
+"""Reads one checkpoint into memory and verifies its checksums."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ class CheckpointError(UserError):
 
 
 class DamagedCheckpointError(CheckpointError):
-    """Files of a checkpoint are missing, cut, or hold other values than were saved."""
+    """Files of a checkpoint are missing, truncated, or hold other bytes than were saved."""
 
 
 def write_checksums(folder: pathlib.Path) -> None:
@@ -31,7 +31,7 @@ def write_checksums(folder: pathlib.Path) -> None:
 
 
 def _checksum(path: pathlib.Path) -> list[int]:
-    """Size in bytes, and CRC-32."""
+    """Returns the size in bytes and the CRC-32."""
     size = value = 0
     with path.open("rb") as file:
         while block := file.read(2**24):
@@ -40,7 +40,7 @@ def _checksum(path: pathlib.Path) -> list[int]:
 
 
 def _verify(folder: pathlib.Path) -> None:
-    """Raises `DamagedCheckpointError` if a file is not what its checksum says."""
+    """Raises `DamagedCheckpointError` if a file does not match its checksum."""
     try:
         saved = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
         for path, checksum in saved.items():
@@ -48,26 +48,26 @@ def _verify(folder: pathlib.Path) -> None:
                 raise ValueError(f"{path} holds other bytes than were saved")
     except FileNotFoundError as error:
         name = pathlib.Path(error.filename).relative_to(folder).as_posix()
-        if name != CHECKSUMS_FILE:  # checkpoints of before there were checksums have none
+        if name != CHECKSUMS_FILE:  # older checkpoints have no checksums
             raise DamagedCheckpointError(f"{folder} is damaged: {name} is missing") from error
-    except PermissionError:  # which says nothing about the content
+    except PermissionError:  # the content may be fine
         raise
     except (OSError, ValueError, AttributeError) as error:
         raise DamagedCheckpointError(f"{folder} is damaged: {error}") from error
 
 
 def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Reads a checkpoint, on whatever devices it was written.
+    """Reads a checkpoint, whatever devices wrote it.
 
     Args:
         folder: `<run>/checkpoints/<step>`.
 
     Returns:
-        The state as nested containers of numpy arrays, and the `meta` that was saved beside it.
+        The state as nested containers of numpy arrays, and the `meta` that was saved with it.
 
     Raises:
-        DamagedCheckpointError: a file is missing or cut, or holds other bytes than were saved. Of
-            older checkpoints, which have no checksums, only what cannot be read is noticed.
+        DamagedCheckpointError: a file is missing or truncated, or holds other bytes than were
+            saved. Older checkpoints have no checksums; of them this finds what cannot be read.
         PermissionError: the user may not read a file.
     """
     folder = folder.resolve()  # orbax wants absolute paths
@@ -81,24 +81,24 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         return handler.restore(folder / "state", args=args), meta
     except PermissionError:
         raise
-    # What orbax and its libraries raise where files are missing, cut or not what they were.
+    # Orbax and its libraries raise any of these for files that are missing or damaged.
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DamagedCheckpointError(f"{folder} is damaged ({reason})") from error
 
 
 def place(plain: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:
-    """Puts arrays on the devices.
+    """Places the arrays of a checkpoint on the devices.
 
     Args:
-        plain: nested containers of numpy arrays, as `read` gives them.
-        like: a tree of JAX arrays with the shapes and types wanted, placed where the others go.
+        plain: nested containers of numpy arrays, as `read` returns them.
+        like: a tree of JAX arrays of the expected shapes, dtypes and placement.
 
     Returns:
         A tree like `like` with the values of `plain`.
 
     Raises:
-        CheckpointError: the arrays have other names, shapes or types.
+        CheckpointError: the arrays have other paths, shapes or dtypes.
     """
     values = by_path(plain)
     wanted = by_path(like)

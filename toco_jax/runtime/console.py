@@ -1,7 +1,7 @@
-"""What commands print: any text, on any terminal, whether or not somebody still reads it.
+"""Prints lines and tables on any terminal.
 
-Names of classes and files come from users. They may hold letters that the terminal's encoding
-lacks, which are printed as escapes (`\\u732b`), and square brackets, which mean styles to rich.
+Names of classes and files come from users. Characters that the terminal's encoding lacks are
+printed as escapes (`\\u732b`), and square brackets, which rich reads as styles, as they are.
 """
 
 import os
@@ -16,7 +16,7 @@ from rich.text import Text
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
-    """`text` with escapes for what `stream` (stdout by default) cannot encode."""
+    """Replaces characters that `stream` (stdout by default) cannot encode by escapes."""
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
@@ -24,21 +24,20 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 def say(text: object = "", *, error: bool = False) -> None:
     """Prints a line on stdout, or on stderr with `error`, and flushes it.
 
-    A reader that has gone away (`| head`) does not end the program: from then on what is printed
-    there is lost, and the work goes on.
+    If the reader of the stream has gone (`| head`), this and all later lines are dropped.
     """
     stream = sys.stderr if error else sys.stdout
     try:
         print(printable(str(text), stream), file=stream, flush=True)
     except BrokenPipeError:
-        # What is still buffered goes there too, which Python would complain about at its end.
+        # Python would report at exit that it cannot write what is still buffered.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
 def silent(text: object) -> None:
-    """Prints nothing: the `report` of a function that is to run without printing."""
+    """Prints nothing; a `report` for functions that should not print."""
 
 
 def say_table(
@@ -51,11 +50,12 @@ def say_table(
     """Prints a table.
 
     Args:
-        title: above the table.
-        headings: one a column.
-        *sections: rows of cells, with a line between one section and the next.
+        title: printed above the table.
+        headings: one for each column.
+        *sections: rows of cells; a line separates two sections.
         caption: below the table.
-        num_names: the first columns, which hold names; numbers follow, aligned on the right.
+        num_names: the number of first columns that hold names. The others hold numbers and are
+            aligned on the right.
     """
     table = Table(title=_text(title), caption=None if caption is None else _text(caption))
     for i, heading in enumerate(headings):
@@ -72,6 +72,6 @@ def say_table(
 
 
 def _text(text: str) -> Text:
-    """Text that rich lays out as it is; a control character in it is printed as its escape."""
+    """Returns text without styles for rich; control characters are replaced by escapes."""
     visible = (repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in text)
     return Text(printable("".join(visible)))

@@ -1,4 +1,4 @@
-"""Writes files whole or not at all, and checks before the work that its results can be written."""
+"""Writes files atomically, and checks in advance that results can be written."""
 
 import contextlib
 import os
@@ -17,10 +17,9 @@ class OutputError(UserError):
 
 
 def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
-    """Writes a file such that a process that is killed leaves either the old file or the new one.
+    """Writes a file; a process that is killed meanwhile leaves the old file as it was.
 
-    Text is encoded as UTF-8. The file's permissions follow the umask, as those of any new file do,
-    so that whoever may read the folder may read the file.
+    Text is encoded as UTF-8. The file's permissions follow the umask, as those of any new file do.
 
     Raises:
         OSError: the file cannot be written; `filename` is its path.
@@ -29,7 +28,7 @@ def write_atomically(path: pathlib.Path, content: str | bytes) -> None:
         with open_atomically(path) as file:
             file.write(content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        # A full disk has no name, and that of the temporary file tells the user nothing.
+        # The error of a full disk names no file, and others name the temporary file.
         error.filename, error.filename2 = str(path), None
         raise
 
@@ -42,7 +41,7 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
 
 @contextlib.contextmanager
 def open_atomically(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """Opens a file whose content replaces that of `path` if the `with` block raises nothing."""
+    """Opens a file that replaces `path` when the context ends without an exception."""
     temporary = _beside(path)
     try:
         with temporary.open("xb") as file:
@@ -54,9 +53,9 @@ def open_atomically(path: pathlib.Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def whole_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a new folder to write to, which becomes `folder` if all goes well.
+    """Yields a new folder that becomes `folder` when the context ends without an exception.
 
-    If an exception leaves the context, nothing stays behind.
+    After an exception, the new folder is removed.
 
     Args:
         folder: a path at which nothing exists, or an empty folder.
