@@ -79,7 +79,7 @@ def test_a_silent_lock_of_another_host_is_taken_over(tmp_path, capsys):
     write(tmp_path, host="elsewhere")
     with lock.locked(tmp_path, watch=0.2):
         pass
-    assert "was left by host elsewhere: watching for 0 s" in capsys.readouterr().out
+    assert "was left by host elsewhere: watching it for 0 s" in capsys.readouterr().out
 
 
 def test_a_lock_that_another_host_keeps_alive_is_refused(tmp_path):
