@@ -224,19 +224,14 @@ print("left")
     ],
 )
 def test_sizes_that_do_not_fit(changes, message):
-    for read in (lambda **c: _train(1, **c), _eval):
-        with pytest.raises(ValueError, match=message):
-            read(**changes)
+    with pytest.raises(ValueError, match=message):
+        _train(1, **changes)
 
 
 def test_values_out_of_range():
     for name, value in (("seed", -1), ("start_step", -1), ("crop_size", 0)):
         with pytest.raises(ValueError, match=f"{name}={value}"):
             _train(1, **{name: value})
-    with pytest.raises(ValueError, match="limit=-1 must be 0 or more"):
-        _eval(limit=-1)
-    with pytest.raises(ValueError, match="size=0 1 or more"):
-        _eval(size=0)
 
 
 @pytest.fixture(scope="module")
@@ -276,20 +271,6 @@ def test_eval_squashes_like_a_half_pixel_bilinear_resize(evaluated):
 @pytest.mark.parametrize("num_threads", [2, 8])
 def test_eval_does_not_depend_on_threads(evaluated, num_threads):
     _assert_equal(evaluated, _eval(Noise(masks=True, slow=True), num_threads=num_threads))
-
-
-@pytest.mark.parametrize("process_count", [2, 4])
-def test_eval_processes_see_the_same_number_of_batches(evaluated, process_count):
-    parts = [_eval(process_index=i, process_count=process_count) for i in range(process_count)]
-    assert [len(part) for part in parts] == [3] * process_count
-    _assert_equal(evaluated, _concatenate(parts))
-
-
-@pytest.mark.parametrize(("limit", "sizes"), [(1, [1]), (4, [4]), (5, [4, 1]), (99, [4, 4, 2])])
-def test_eval_limit(limit, sizes):
-    batches = _eval(limit=limit)
-    assert [int(batch["valid"].sum()) for batch in batches] == sizes
-    assert [name for b in batches for name in b["name"]] == list(Noise.names[: sum(sizes)])
 
 
 def test_eval_without_masks():

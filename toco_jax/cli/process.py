@@ -77,16 +77,6 @@ def keep_programs() -> None:
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 
 
-def keep_memory() -> None:
-    """Keeps freed memory for the next allocations, which makes steps on a CPU faster.
-
-    See `toco_jax.runtime.host_memory`.
-    """
-    from toco_jax.runtime import host_memory
-
-    host_memory.keep_memory()
-
-
 def log_errors_only() -> None:
     """Silences warnings of libraries; orbax has one for opening a checkpoint to read it."""
     from absl import logging

@@ -11,6 +11,11 @@ import math
 import cv2
 import numpy as np
 
+# Share of the area and width / height of `random_resized_crop`; strengths of `colour_jitter` in the
+# order brightness, contrast, saturation, and the largest turn of the hue.
+_AREAS, _RATIOS = (0.4, 1.0), (3 / 4, 4 / 3)
+_STRENGTHS, _TURN = (0.4, 0.4, 0.2), 0.1
+
 # Images are already processed in parallel; OpenCV's own threads would only fight over the cores.
 cv2.setNumThreads(0)
 
@@ -88,44 +93,28 @@ def _random_interval(side: int, rng: np.random.Generator, size: int) -> tuple[in
     return (offset, 0, size) if side >= size else (0, offset, side)
 
 
-def random_resized_crop(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    size: int,
-    area_range: tuple[float, float] = (0.4, 1.0),
-    ratio_range: tuple[float, float] = (3 / 4, 4 / 3),
-) -> np.ndarray:
+def random_resized_crop(image: np.ndarray, rng: np.random.Generator, *, size: int) -> np.ndarray:
     """Cuts a random rectangle by area and aspect ratio and resizes it (bicubic) to [S, S, 3]."""
-    rows, columns = image.shape[:2]
-    top, left, height, width = random_rectangle(
-        rows, columns, rng, area_range=area_range, ratio_range=ratio_range
-    )
+    top, left, height, width = random_rectangle(image.shape[0], image.shape[1], rng)
     part = image[top : top + height, left : left + width]
     return resize(part, size, size, enlarge=cv2.INTER_CUBIC)
 
 
 def random_rectangle(
-    height: int,
-    width: int,
-    rng: np.random.Generator,
-    *,
-    area_range: tuple[float, float],
-    ratio_range: tuple[float, float],
+    height: int, width: int, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
     """Draws (top, left, height, width) of a rectangle within an image.
 
-    Its share of the area is uniform in `area_range`, its width / height log-uniform in
-    `ratio_range`. After ten draws that do not fit, it is the largest central rectangle of an
-    allowed ratio."""
-    least, greatest = (math.log(ratio) for ratio in ratio_range)
+    Its share of the area is uniform in 0.4..1, its width / height log-uniform in 3/4..4/3. After
+    ten draws that do not fit, it is the largest central rectangle of an allowed ratio."""
+    least, greatest = (math.log(ratio) for ratio in _RATIOS)
     for _ in range(10):
-        area = height * width * rng.uniform(*area_range)
+        area = height * width * rng.uniform(*_AREAS)
         ratio = math.exp(rng.uniform(least, greatest))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-    low, high = ratio_range
+    low, high = _RATIOS
     w = min(width, max(1, round(height * high)))
     h = min(height, max(1, round(width / low)))
     return (height - h) // 2, (width - w) // 2, h, w
@@ -151,31 +140,14 @@ def photometric(
     return image
 
 
-def colour_jitter(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    brightness: float = 0.4,
-    contrast: float = 0.4,
-    saturation: float = 0.2,
-    hue: float = 0.1,
-) -> np.ndarray:
-    """Applies the four adjustments in random order: factors uniform within 1 +- strength (not below
-    0), the hue shift uniform within +- `hue` of a turn."""
-    factors = [
-        rng.uniform(max(0.0, 1 - strength), 1 + strength)
-        for strength in (brightness, contrast, saturation)
-    ]
-    shift = rng.uniform(-hue, hue)
+def colour_jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Applies the four adjustments in random order: factors uniform within 1 +- 0.4, 0.4 and 0.2,
+    the hue shift uniform within +- 0.1 turns."""
+    values = [rng.uniform(1 - strength, 1 + strength) for strength in _STRENGTHS]
+    values.append(rng.uniform(-_TURN, _TURN))
+    adjustments = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
     for which in rng.permutation(4):
-        if which == 0:
-            image = adjust_brightness(image, factors[0])
-        elif which == 1:
-            image = adjust_contrast(image, factors[1])
-        elif which == 2:
-            image = adjust_saturation(image, factors[2])
-        else:
-            image = adjust_hue(image, shift)
+        image = adjustments[which](image, values[which])
     return image
 
 
@@ -230,7 +202,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(image, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
 
 
-def solarise(image: np.ndarray, threshold: int = 128) -> np.ndarray:
-    """Inverts the values from `threshold` on."""
+def solarise(image: np.ndarray) -> np.ndarray:
+    """Inverts the values from 128 on."""
     values = np.arange(256, dtype=np.uint8)
-    return cv2.LUT(image, np.where(values >= threshold, 255 - values, values))
+    return cv2.LUT(image, np.where(values >= 128, 255 - values, values))

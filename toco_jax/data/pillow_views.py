@@ -65,9 +65,7 @@ def _random_crop(
 
 
 def _random_resized_crop(image: Image.Image, rng: np.random.Generator, size: int) -> Image.Image:
-    top, left, height, width = random_rectangle(
-        image.height, image.width, rng, area_range=(0.4, 1.0), ratio_range=(3 / 4, 4 / 3)
-    )
+    top, left, height, width = random_rectangle(image.height, image.width, rng)
     part = image.crop((left, top, left + width, top + height))
     return part.resize((size, size), Image.Resampling.BICUBIC)
 

@@ -136,36 +136,21 @@ def eval_batches(
     batch_size: int,
     size: int,
     num_threads: int,
-    limit: int = 0,
-    process_index: int = 0,
-    process_count: int = 1,
 ) -> Iterator[Batch]:
     """Yields a split once, in order, with each image squashed to a square.
 
     Args:
         source: record source, usually opened with masks.
-        batch_size: size of the global batch; B below is the process's share of it. The last one
-            is padded, so that every process sees the same number of batches.
+        batch_size: B; the last batch is padded to it.
         size: side of the squashed images (bilinear, half-pixel centres, no antialiasing).
         num_threads: 0 reads in the caller's thread.
-        limit: take only the first `limit` records; 0 takes all.
-        process_index: which contiguous block of each global batch this process gets.
-        process_count: must divide `batch_size`.
 
     Returns:
         Iterator of {"image": uint8 [B, size, size, 3], "cls_label": float32 [B, C], "valid": bool
         [B], "name": list of str, "mask": list of uint8 [H, W] at native size}. Valid records come
         first; the lists hold those only, and "mask" is empty if the source has no masks.
 
-    Raises:
-        ValueError: numbers out of range or that do not fit each other.
     """
-    share = _share(batch_size, process_index, process_count)
-    if limit < 0 or size < 1:
-        raise ValueError(f"limit={limit} must be 0 or more and size={size} 1 or more")
-    count = min(limit, len(source)) if limit else len(source)
-    num_batches = -(-count // batch_size)
-
     padding = {
         "image": np.zeros((size, size, 3), np.uint8),
         "cls_label": np.zeros(len(source.class_names), np.float32),
@@ -173,15 +158,15 @@ def eval_batches(
     }
 
     def record_at(i: int) -> dict:
-        place = _global_place(i, batch_size, share, process_index)
-        if place >= count:
+        if i >= len(source):
             return padding
-        record = source[place]
+        record = source[i]
         image = cv2.resize(record["image"], (size, size), interpolation=cv2.INTER_LINEAR)
         return {**record, "image": image, "valid": True}
 
-    records = grain.MapDataset.range(num_batches * share).map(record_at)
-    return _iterate(records, share, num_threads, _stack_eval)
+    num_batches = -(-len(source) // batch_size)
+    records = grain.MapDataset.range(num_batches * batch_size).map(record_at)
+    return _iterate(records, batch_size, num_threads, _stack_eval)
 
 
 class _Unbroken:

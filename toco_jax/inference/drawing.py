@@ -11,6 +11,7 @@ from toco_jax.data.classes import palette
 _MARGIN = 6
 _TEXT_SIZE = 13
 _INK = (20, 20, 20)
+_OPACITY = 0.6  # share of the colours that are drawn over an image
 
 
 def colorize(label: np.ndarray) -> np.ndarray:
@@ -18,35 +19,20 @@ def colorize(label: np.ndarray) -> np.ndarray:
     return palette()[np.asarray(label, np.int32) % 256]
 
 
-def overlay(image: np.ndarray, label: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
-    """Blends label colours into an image; background pixels keep the image's colour.
+def overlay(image: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """Blends the colours of labels `[H, W]` into an image, both uint8 `[H, W, 3]`.
 
-    Args:
-        image: uint8 `[H, W, 3]`.
-        label: integers `[H, W]`.
-        opacity: share of the label's colour, in [0, 1].
-
-    Returns:
-        uint8 `[H, W, 3]`.
+    Background pixels keep the image's colour.
     """
-    mixed = (1 - opacity) * image + opacity * colorize(label)
+    mixed = (1 - _OPACITY) * image + _OPACITY * colorize(label)
     return np.where(label[..., None] == 0, image, mixed.round().astype(np.uint8))
 
 
-def heat_map(image: np.ndarray, heat: np.ndarray, *, opacity: float = 0.6) -> np.ndarray:
-    """Blends a heat map into an image, blue for 0 and red for 1.
-
-    Args:
-        image: uint8 `[H, W, 3]`.
-        heat: values in [0, 1], `[H, W]` or `[H, W, 1]`.
-        opacity: share of the heat map's colour, in [0, 1].
-
-    Returns:
-        uint8 `[H, W, 3]`.
-    """
+def heat_map(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Blends a heat map `[H, W]`, blue for 0 and red for 1, into an image uint8 `[H, W, 3]`."""
     level = np.clip(heat * 255, 0, 255).round().astype(np.uint8)
     colour = cv2.applyColorMap(level, cv2.COLORMAP_JET)[..., ::-1]
-    return ((1 - opacity) * image + opacity * colour).round().astype(np.uint8)
+    return ((1 - _OPACITY) * image + _OPACITY * colour).round().astype(np.uint8)
 
 
 def legend(

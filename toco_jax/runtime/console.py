@@ -44,7 +44,6 @@ def say_table(
     title: str,
     headings: Sequence[str],
     *sections: Iterable[Sequence[str]],
-    caption: str | None = None,
     num_names: int = 1,
 ) -> None:
     """Prints a table.
@@ -53,11 +52,10 @@ def say_table(
         title: printed above the table.
         headings: one for each column.
         *sections: rows of cells; a line separates two sections.
-        caption: below the table.
         num_names: the number of first columns that hold names. The others hold numbers and are
             aligned on the right.
     """
-    table = Table(title=_text(title), caption=None if caption is None else _text(caption))
+    table = Table(title=_text(title))
     for i, heading in enumerate(headings):
         table.add_column(_text(heading), justify="left" if i < num_names else "right")
     for i, rows in enumerate(sections):

@@ -20,8 +20,6 @@ import os
 import pathlib
 import sys
 
-import jax
-
 # A user's settings of glibc's allocator, which win over these.
 VARIABLE = "GLIBC_TUNABLES"
 # Parameters of `mallopt` in glibc: large blocks come from the heap, not from a mapping
@@ -40,6 +38,8 @@ def keep_memory() -> None:
     afterwards. Nothing changes where `GLIBC_TUNABLES` is set or the C library is not glibc, except
     that JAX runs programs in the thread that calls them.
     """
+    import jax  # late, because commands import this module before they know their options
+
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     if sys.platform != "linux" or VARIABLE in os.environ:
         return

@@ -17,9 +17,9 @@ NUM_SAMPLES = 8
 COLUMNS = ("image", "truth", "CAM", "pseudo label", "segmentation")
 
 
-def spread(count: int, num: int = NUM_SAMPLES) -> list[int]:
-    """Returns `num` indices evenly spread over `count`, or all `count` if there are fewer."""
-    return [int(place) for place in np.linspace(0, count - 1, min(num, count))]
+def spread(count: int) -> list[int]:
+    """Returns `NUM_SAMPLES` indices evenly spread over `count`, or all if there are fewer."""
+    return [int(place) for place in np.linspace(0, count - 1, min(NUM_SAMPLES, count))]
 
 
 def draw(
@@ -37,8 +37,8 @@ def draw(
     Args:
         predictions: predictions of the images, with their records.
         class_names: foreground classes in label order.
-        high_thre: threshold of `par.refine_pseudo_label`.
-        low_thre: threshold of `par.refine_pseudo_label`.
+        high_thre: see `par.refine_pseudo_label`, as for `low_thre`.
+        low_thre: see there.
         num_present: no image holds more foreground classes than this.
     """
     records = [prediction.record for prediction in predictions]

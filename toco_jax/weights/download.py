@@ -1,6 +1,5 @@
 """Downloads published weights into a cache, once, and verifies their SHA-256."""
 
-import hashlib
 import http.client
 import os
 import pathlib
@@ -16,6 +15,7 @@ import filelock
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.runtime.outputs import make_folder, open_atomically
 from toco_jax.runtime.progress import Progress, say_aside
+from toco_jax.weights.files import sha256
 
 _DEIT = "https://dl.fbaipublicfiles.com/deit"
 _TIMM = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx"
@@ -194,8 +194,7 @@ def _verify(path: pathlib.Path, promised: str | None, what: str) -> None:
     """Raises `WeightsError` when the file's SHA-256 does not start with `promised`."""
     if promised is None:
         return
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(path)
     if not found.startswith(promised):
         raise WeightsError(
             f"{what} has the SHA-256 {found}, but {promised} was promised: it is damaged or was "

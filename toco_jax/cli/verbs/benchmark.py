@@ -14,11 +14,11 @@ import importlib
 import importlib.resources
 import pathlib
 
-from toco_jax.cli import process
 from toco_jax.cli.parser import Parser, whole_number
+from toco_jax.runtime.host_memory import keep_memory
 
 # As training does.
-SET_UP = (process.keep_memory,)
+SET_UP = (keep_memory,)
 
 PARTS = {
     "step": "the training step: seconds, images/s, FLOP/s, memory",

@@ -17,8 +17,9 @@ import sys
 
 from toco_jax.cli import commands, process
 from toco_jax.cli.parser import Parser, whole_number
+from toco_jax.runtime.host_memory import keep_memory
 
-SET_UP = (process.keep_memory, process.keep_programs)
+SET_UP = (keep_memory, process.keep_programs)
 
 
 def add_arguments(parser: Parser) -> None:

@@ -54,12 +54,9 @@ class TocoRecords(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         del dl_manager
-        return {split: self._examples(source) for split, source in self._sources.items()}
+        return {split: self._generate_examples(s) for split, s in self._sources.items()}
 
-    def _generate_examples(self, source: FileSource) -> Iterator:
-        return self._examples(source)
-
-    def _examples(self, source: FileSource) -> Iterator[tuple[int, dict]]:
+    def _generate_examples(self, source: FileSource) -> Iterator[tuple[int, dict]]:
         with tempfile.TemporaryDirectory() as folder:
             # TFDS takes the content of files as it is, but pixels it would encode its own way.
             mask_path = pathlib.Path(folder) / "mask.png"
