@@ -201,12 +201,7 @@ FOLDER = [
     ("empty list", lambda r: r / "train.txt", write(b""), "split 'train' is empty"),
 ]
 COCO = [
-    (
-        "not prepared",
-        lambda r: r / "prepared",
-        shutil.rmtree,
-        r"run toco prepare coco --root",
-    ),
+    ("not prepared", lambda r: r / "prepared", shutil.rmtree, r"run toco prepare coco --root"),
     (
         "index cut off",
         lambda r: r / "prepared" / "train2014.npz",
@@ -227,13 +222,7 @@ def read_all(config):
     train = open_configured(config, part="train", masks=False)
     val = open_configured(config, part="val", masks=True)
     batches = pipeline.train_batches(
-        train,
-        seed=0,
-        start_step=0,
-        batch_size=4,
-        crop_size=16,
-        as_published=False,
-        num_threads=2,
+        train, seed=0, start_step=0, batch_size=4, crop_size=16, as_published=False, num_threads=2
     )
     for _ in itertools.islice(batches, -(-2 * len(train) // 4)):
         pass

@@ -45,9 +45,7 @@ def record():
 
 def make_count(**changes):
     options = {"num_labels": 5, "bkg_thre": 0.5, "protocols": (NATIVE,), "sweep": False}
-    return native.NativeCounts(
-        **options | {"watch": Stopwatch(), "crf": None} | changes,
-    )
+    return native.NativeCounts(**options | {"watch": Stopwatch(), "crf": None} | changes)
 
 
 def slow_confusion(mask, label_at):

@@ -258,31 +258,31 @@ EQUIVALENT = {
         (
             "par_labels",
             "return np.asarray(label[0, :height, :width]) -> return np.asarray(label[ 1, :height, :width])",
-        ): "JAX takes the last entry for one beyond it, and there is one entry",
+        ): "JAX takes the last entry for one beyond it, and there is one entry"
     },
     "toco_jax/weights/backbone_files.py": {
         (
             "grid_of",
             "entries = positions.shape[1] - 1 if positions.ndim == 3 else -1 -> entries = positions.shape[1] - 1 if positions.ndim == 3 else - 0",
-        ): "both are below 1, which is refused",
+        ): "both are below 1, which is refused"
     },
     "toco_jax/weights/recognise.py": {
         (
             "pretraining",
             'only = "ImageNet-21k only" if head.shape[0] > 20_000 else "another set than ImageNet-1k" -> only = "ImageNet-21k only" if head.shape[0] > 20001 else "another set than ImageNet-1k"',
-        ): "no set has 20,001 classes",
+        ): "no set has 20,001 classes"
     },
     "toco_jax/weights/load.py": {
         (
             "_from_run",
             "run = runs.load(path, portable=True, report=silent) -> run = runs.load(path, report=silent)",
-        ): "says how the run's network computes, of which only the parameters are taken",
+        ): "says how the run's network computes, of which only the parameters are taken"
     },
     "toco_jax/weights/origin.py": {
         (
             "",
             "if TYPE_CHECKING:  # orbax is slow to import, and only runs need it -> if not TYPE_CHECKING:  # orbax is slow to import, and only runs need it",
-        ): "imports a name for annotations",
+        ): "imports a name for annotations"
     },
     "toco_jax/inference/segmenter.py": {
         (
@@ -352,13 +352,7 @@ EQUIVALENT = {
         (
             "own",
             "zero = np.broadcast_to(np.float32(0), source.shape) -> zero = np.broadcast_to(np.float32( -1), source.shape)",
-        ): "only its shape is looked at",
-    },
-    "toco_jax/evaluation/native.py": {
-        (
-            "_counted",
-            "for record, counts in finished(results, count, finishers, ahead=2 * num_finishers): -> for record, counts in finished(results, count, finishers, ahead=2 / num_finishers):",
-        ): "how many images are finished ahead changes no count",
+        ): "only its shape is looked at"
     },
     "toco_jax/evaluation/squashed.py": {
         (
@@ -374,25 +368,25 @@ EQUIVALENT = {
         (
             "make_train_step",
             "out_shardings=(placement, copies), -> ",
-        ): "the constraint on the state says the same, and the terms are copies already",
+        ): "the constraint on the state says the same, and the terms are copies already"
     },
     "toco_jax/evaluation/metrics.py": {
         (
             "multilabel_f1",
             "return np.where(total > 0, 2 * hits / np.maximum(total, 1), 0.0) -> return np.where(total >= 0, 2 * hits / np.maximum(total, 1), 0.0)",
-        ): "where the total is 0 so are the hits, and 0 / 1 is 0",
+        ): "where the total is 0 so are the hits, and 0 / 1 is 0"
     },
     "toco_jax/evaluation/scoring.py": {
         (
             "sweep_counts",
             'exceeded = np.searchsorted(np.array(THRESHOLDS, np.float32), value[counted], side="left") -> exceeded = np.searchsorted(np.array(THRESHOLDS, np.float32), value[counted],)',
-        ): "left is numpy's default",
+        ): "left is numpy's default"
     },
     "toco_jax/training/optim.py": {
         (
             "poly_warmup_factor",
             "progress = step.astype(jnp.float32) / max(warmup_steps, 1) -> progress = step.astype(jnp.float32) / max(warmup_steps, 0)",
-        ): "without warm-up the other branch is taken at every step",
+        ): "without warm-up the other branch is taken at every step"
     },
     "toco_jax/method/crops.py": {
         (

@@ -53,10 +53,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, program: str, description: str | None):
         super().__init__(
-            prog=program,
-            description=description,
-            formatter_class=_Help,
-            allow_abbrev=False,
+            prog=program, description=description, formatter_class=_Help, allow_abbrev=False
         )
         self._positionals.title = "words"
         self._first_word = ""

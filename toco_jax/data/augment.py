@@ -60,11 +60,7 @@ def make_views(
 
 
 def base_crop(
-    image: np.ndarray,
-    rng: np.random.Generator,
-    *,
-    crop_size: int,
-    scale_range: tuple[float, float],
+    image: np.ndarray, rng: np.random.Generator, *, crop_size: int, scale_range: tuple[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rescales, flips and crops at random; returns ([S, S, 3], valid box int32 [4])."""
     scale = rng.uniform(*scale_range)

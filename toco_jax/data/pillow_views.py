@@ -71,11 +71,7 @@ def _random_resized_crop(image: Image.Image, rng: np.random.Generator, size: int
 
 
 def _photometric(
-    image: Image.Image,
-    rng: np.random.Generator,
-    *,
-    blur_rate: float,
-    solarise_rate: float = 0.0,
+    image: Image.Image, rng: np.random.Generator, *, blur_rate: float, solarise_rate: float = 0.0
 ) -> np.ndarray:
     if rng.random() < 0.8:
         image = _colour_jitter(image, rng)

@@ -130,13 +130,7 @@ def configured_batches(
     return train_batches(source, start_step=start_step, **(chosen | options))
 
 
-def eval_batches(
-    source: Any,
-    *,
-    batch_size: int,
-    size: int,
-    num_threads: int,
-) -> Iterator[Batch]:
+def eval_batches(source: Any, *, batch_size: int, size: int, num_threads: int) -> Iterator[Batch]:
     """Yields a split once, in order, with each image squashed to a square.
 
     Args:

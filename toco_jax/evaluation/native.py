@@ -6,7 +6,6 @@ The last stages of an image run in threads beside the network.
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from toco_jax.evaluation.counting import Counts, Results
 from toco_jax.evaluation.protocols import CRF, NATIVE
 from toco_jax.inference import refinement
 from toco_jax.inference.native import Maps, NativeNetwork, network_of, softmax
-from toco_jax.inference.stream import finished, stream
+from toco_jax.inference.stream import finished
 from toco_jax.run.runs import Run
 from toco_jax.runtime.stopwatch import Stopwatch
 
@@ -150,6 +149,10 @@ def native_pass(
         report: receives a line that says for which shapes the network was compiled.
     """
     network = network_of(run, batch_size=batch_size)
+
+    def read(place: int) -> dict[str, Any]:
+        return source[place] | {"place": place}
+
     with refinement.crf_workers(num_threads, network.buckets.frame) as crf:
         count = NativeCounts(
             num_labels=run.config.num_classes + 1,
@@ -162,9 +165,9 @@ def native_pass(
             write_pseudo_label=_pseudo_label_writer(run, source, network, crf, extras),
             probs_dir=extras.probs,
         )
-        yield from _counted(
-            network, source, places, count, num_threads=num_threads, num_finishers=num_threads + 1
-        )
+        results = finished(network, places, read, count, num_threads=num_threads, watch=watch)
+        for record, counts in results:
+            yield record["place"], counts
     shapes = ", ".join(f"{height}x{width}" for height, width in sorted(network.shapes))
     report(f"network compiled for {len(network.shapes)} shapes (in patches): {shapes}")
 
@@ -184,26 +187,3 @@ def _pseudo_label_writer(
         # Numbered as the data set is, because the second network is trained on the data set.
         labels=source.own_labels() if isinstance(source, Renumbered) else None,
     )
-
-
-def _counted(
-    network: NativeNetwork,
-    source: Any,
-    places: Sequence[int],
-    count: NativeCounts,
-    *,
-    num_threads: int,
-    num_finishers: int,
-) -> Results:
-    """Yields the counts of the images; images of like shape go through the network together."""
-
-    def read(place: int) -> dict[str, Any]:
-        return source[place] | {"place": place}
-
-    with (
-        ThreadPoolExecutor(num_threads) as readers,
-        ThreadPoolExecutor(num_finishers) as finishers,
-    ):
-        results = stream(network, places, read, readers, count.watch)
-        for record, counts in finished(results, count, finishers, ahead=2 * num_finishers):
-            yield record["place"], counts

@@ -7,7 +7,6 @@ import collections
 import json
 import pathlib
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from toco_jax.data.labels import read_image
 from toco_jax.data.mask_files import write_mask
 from toco_jax.inference import refinement
 from toco_jax.inference.native import Maps, network_of, softmax
-from toco_jax.inference.stream import finished, stream
+from toco_jax.inference.stream import finished
 from toco_jax.run.runs import Run
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
@@ -110,12 +109,9 @@ def submit(
 
     with (
         refinement.crf_workers(num_threads, network.buckets.frame) as crf,
-        ThreadPoolExecutor(num_threads) as readers,
-        ThreadPoolExecutor(num_threads + 1) as writers,
         Progress("submission", len(left)) as progress,
     ):
-        results = stream(network, left, images.__getitem__, readers)
-        for _ in finished(results, write, writers, ahead=2 * num_threads):
+        for _ in finished(network, left, images.__getitem__, write, num_threads=num_threads):
             progress()
     check(folder, images, run.config.num_classes + 1)
     path = pack(out, images.names)

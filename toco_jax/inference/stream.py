@@ -93,25 +93,25 @@ def _lookahead(work: Callable, jobs: Iterable, pool: ThreadPoolExecutor, num: in
 
 
 def finished(
-    results: Iterable[tuple[dict[str, Any], Maps]],
+    network: NativeNetwork,
+    jobs: Iterable[Job],
+    read: Callable[[Job], dict[str, Any]],
     finish: Callable[[dict[str, Any], Maps], Any],
-    pool: ThreadPoolExecutor,
     *,
-    ahead: int,
+    num_threads: int,
+    watch: Stopwatch | None = None,
 ) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yields each record with `finish(record, maps)`, computed in threads beside the network.
 
-    Args:
-        results: records and maps, as `stream` yields them.
-        finish: a function of a record and its maps.
-        pool: threads that call `finish`.
-        ahead: maximum number of images whose `finish` is pending.
+    See `stream` for the other arguments. Of the threads, `num_threads` read and one more finish.
     """
+    num_finishers = num_threads + 1
     waiting: deque[tuple[dict, Future]] = deque()
-    for record, maps in results:
-        waiting.append((record, pool.submit(finish, record, maps)))
-        while waiting and (len(waiting) > ahead or waiting[0][1].done()):
-            earlier, future = waiting.popleft()
-            yield earlier, future.result()
-    for record, future in waiting:
-        yield record, future.result()
+    with ThreadPoolExecutor(num_threads) as readers, ThreadPoolExecutor(num_finishers) as finishers:
+        for record, maps in stream(network, jobs, read, readers, watch):
+            waiting.append((record, finishers.submit(finish, record, maps)))
+            while waiting and (len(waiting) > 2 * num_finishers or waiting[0][1].done()):
+                earlier, future = waiting.popleft()
+                yield earlier, future.result()
+        for record, future in waiting:
+            yield record, future.result()

@@ -77,11 +77,7 @@ def _backward(eps: float, _dtype: DTypeLike, kept: tuple, dy: Array) -> tuple:
     width = x.shape[-1]
     dx = dnormed - _row_sum(dnormed) / width - normed * (_row_sum(dnormed * normed) / width)
     rows = tuple(range(x.ndim - 1))
-    return (
-        (inverse * dx).astype(x.dtype),
-        jnp.sum(dy * normed, axis=rows),
-        jnp.sum(dy, axis=rows),
-    )
+    return ((inverse * dx).astype(x.dtype), jnp.sum(dy * normed, axis=rows), jnp.sum(dy, axis=rows))
 
 
 layer_norm.defvjp(_forward, _backward)

@@ -41,10 +41,7 @@ def silent(text: object) -> None:
 
 
 def say_table(
-    title: str,
-    headings: Sequence[str],
-    *sections: Iterable[Sequence[str]],
-    num_names: int = 1,
+    title: str, headings: Sequence[str], *sections: Iterable[Sequence[str]], num_names: int = 1
 ) -> None:
     """Prints a table.
 

@@ -78,10 +78,4 @@ def draw(
         shown |= set(np.unique(mask)) | set(np.unique(segmentation)) | set(np.unique(pseudo))
     shown = sorted(int(label) for label in shown)
     names = dict.fromkeys(shown, "ignored") | dict(enumerate(("background", *class_names)))
-    return drawing.grid(
-        rows,
-        columns=COLUMNS,
-        captions=captions,
-        labels=shown,
-        names=names,
-    )
+    return drawing.grid(rows, columns=COLUMNS, captions=captions, labels=shown, names=names)

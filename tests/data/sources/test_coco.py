@@ -288,8 +288,7 @@ def test_unprepared_folders_say_what_to_run(fake_coco, tmp_path):
     with pytest.raises(DataError, match=rf"{tmp_path}/no is not a folder; give the one that holds"):
         open_split(tmp_path / "no")
     with pytest.raises(
-        DataError,
-        match=rf"train2014\.npz is missing: run toco prepare coco --root {tmp_path}",
+        DataError, match=rf"train2014\.npz is missing: run toco prepare coco --root {tmp_path}"
     ):
         open_split(tmp_path)
     (tmp_path / "prepared").mkdir()

@@ -40,9 +40,6 @@ def run(options: argparse.Namespace) -> None:
         lines = inspection.inspect(options.source)
     else:
         lines = convert.convert(
-            options.source,
-            options.out,
-            backbone=options.backbone,
-            config_file=options.config,
+            options.source, options.out, backbone=options.backbone, config_file=options.config
         )
     say("\n".join(lines))

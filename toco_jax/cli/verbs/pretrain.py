@@ -24,13 +24,7 @@ def add_arguments(parser: Parser) -> None:
         type=pathlib.Path,
         help="the file to write (default: the package's own, demo/assets/shapes_encoder.npz)",
     )
-    add(
-        "--steps",
-        type=int,
-        nargs=3,
-        default=(700, 800, 300),
-        help="updates in the three stages",
-    )
+    add("--steps", type=int, nargs=3, default=(700, 800, 300), help="updates in the three stages")
     add("--batch", type=int, default=64, help="single objects per update")
 
 

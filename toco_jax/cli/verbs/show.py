@@ -23,12 +23,7 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("--out", metavar="FILE", default="sheet.png", help="the picture to write")
     add("--images", type=whole_number(1), default=8, help="rows of the picture")
-    add(
-        "--start_step",
-        type=whole_number(0),
-        default=0,
-        help="step of the run to begin with",
-    )
+    add("--start_step", type=whole_number(0), default=0, help="step of the run to begin with")
     add("--checkpoint", metavar="RUN", help="a run whose CAM gives the regions (default: no CAM)")
 
 
