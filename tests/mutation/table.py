@@ -258,7 +258,23 @@ EQUIVALENT = {
         (
             "par_labels",
             "return np.asarray(label[0, :height, :width]) -> return np.asarray(label[ 1, :height, :width])",
-        ): "JAX takes the last entry for one beyond it, and there is one entry"
+        ): "JAX takes the last entry for one beyond it, and there is one entry",
+        (
+            "par_labels",
+            "return np.asarray(label[0, :height, :width]) -> return np.asarray(label[ -1, :height, :width])",
+        ): "there is one entry",
+        (
+            "_jitted_crf.refine",
+            "return dense_crf(image, probs, size=size, gaussian=kernel, **dict(settings)) -> return dense_crf(image, probs, size=size, **dict(settings))",
+        ): "the CRF makes the same kernel anew",
+        (
+            "crf_labels.run",
+            "return crf(image, probs, **SEED_CRF)[..., : cam.shape[-1] + 1].argmax(axis=-1) -> return crf(image, probs, **SEED_CRF)[..., : cam.shape[-1] + 2].argmax(axis=-1)",
+        ): "a class that is absent never wins",
+        (
+            "pseudo_label_writer.write",
+            "class_of = np.full(256, 255, np.uint8) -> class_of = np.full( 257, 255, np.uint8)",
+        ): "a label is below 256",
     },
     "toco_jax/weights/backbone_files.py": {
         (
