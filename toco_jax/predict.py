@@ -26,10 +26,7 @@ _LEGEND_WIDTH = 240
 
 
 def predict(options: argparse.Namespace) -> list[dict[str, str]]:
-    """Segments the pictures, writes the results, and returns the files that failed.
-
-    Args:
-        options: of `toco predict`.
+    """Segments the pictures and writes the results, as the options of `toco predict` say.
 
     Returns:
         `{"file": path, "error": message}` for each file that could not be segmented.
@@ -156,12 +153,8 @@ def write_results(
 def overlay_picture(image: np.ndarray, mask: np.ndarray, names: tuple[str, ...]) -> Image.Image:
     """Draws a mask over its picture, with a legend below.
 
-    The overlay starts in the top left corner and keeps the picture's size.
-
-    Args:
-        image: uint8 `[H, W, 3]`.
-        mask: labels uint8 `[H, W]`.
-        names: name of each label, background first.
+    The overlay starts in the top left corner and keeps the size of the picture, uint8
+    `[H, W, 3]`. `names` are those of the labels, background first.
     """
     height, width = mask.shape
     labels = [int(label) for label in np.unique(mask)]

@@ -29,16 +29,9 @@ def make_parts(
     num_present: int,
     jit: Callable = jax.jit,
 ) -> Parts:
-    """Jitted parts by name, each with its arguments.
+    """Returns the parts by name, compiled by `jit`, each with its arguments.
 
-    Args:
-        config: a validated configuration.
-        model: the network.
-        phase: loss weights in force; parts without weight are left out.
-        state: the state on one device.
-        batch: one device's share of a batch.
-        num_present: most foreground classes that an image of the data holds.
-        jit: how a part is compiled.
+    `state` and `batch` are one device's share; see `make_loss_fn` for the other arguments.
     """
     parts: Parts = {}
     terms = {term for term, weight in phase.weights if weight}

@@ -220,13 +220,9 @@ def whole_number(lowest: int) -> Callable[[str], int]:
 def choose(
     words: Sequence[str], choices: Mapping[str, str], *, program: str, about: str | None
 ) -> tuple[str, list[str]]:
-    """Splits the command that comes first off the other words; answers `--help` itself.
+    """Splits the command that comes first off the other words.
 
-    Args:
-        words: the command line.
-        choices: a line about each command, by its name.
-        program: what the commands belong to, such as `toco`.
-        about: what the help says before it lists them.
+    For `--help`, prints `about` and the line about each command in `choices`, and exits.
     """
     if words and words[0] in choices:
         return words[0], list(words[1:])

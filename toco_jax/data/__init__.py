@@ -116,11 +116,7 @@ class Part:
 def open_configured(config: Any, *, part: str, masks: bool, **options):
     """Opens the split of a run's configuration that `part` ("train" or "val") names.
 
-    Args:
-        config: a configuration with the keys of `config.defaults`.
-        part: "train" or "val".
-        masks: whether records carry "mask".
-        **options: options of `open_source` that replace those of the configuration.
+    `options` of `open_source` replace those of the configuration.
     """
     data = config.data
     chosen = {

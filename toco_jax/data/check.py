@@ -122,11 +122,7 @@ def print_check(
 ) -> list[Problem]:
     """Checks a data set, prints what was found, and returns the problems.
 
-    Args:
-        config: configuration of a run.
-        threads: files read at the same time.
-        fix: also writes a list without unusable images for each split that has some.
-        json_file: also receives counts and problems.
+    `fix` also calls `write_clean_list`, and `json_file` receives the counts and problems.
 
     Raises:
         OutputError: a file cannot be written.

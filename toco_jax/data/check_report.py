@@ -47,10 +47,7 @@ def _print_classes(splits: dict[str, Any]) -> None:
 
 
 def pairs(labels: np.ndarray) -> list[tuple[int, int, int]]:
-    """Counts the images of each pair of classes that occur together.
-
-    Args:
-        labels: uint8 [N, C] of 0 and 1.
+    """Counts the images of each pair of classes in labels uint8 [N, C] of 0 and 1.
 
     Returns:
         (images, class, class), the most frequent pair first.

@@ -79,15 +79,10 @@ class Image:
 
 
 def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split | None:
-    """Opens a split, with masks if there are some.
-
-    Args:
-        config: configuration of a run.
-        part: "train" or "val".
-        problems: receives the problems of a split that cannot be opened.
+    """Opens the split `part` ("train" or "val"), with masks if there are some.
 
     Returns:
-        The split; None if it cannot be opened.
+        The split; None if it cannot be opened, in which case `problems` receives the reasons.
     """
     name = config.data[f"{part}_split"]
     found = []

@@ -108,14 +108,7 @@ def train_batches(
 def configured_batches(
     source: Any, config: Any, *, start_step: int, **options
 ) -> grain.DatasetIterator:
-    """Calls `train_batches` with the values of a run's configuration.
-
-    Args:
-        source: record source.
-        config: a configuration with the keys of `config.defaults`.
-        start_step: number of global batches to skip.
-        **options: options of `train_batches` that replace those of the configuration.
-    """
+    """Calls `train_batches` with the values of a run's configuration, except for `options`."""
     data = config.data
     chosen = {
         "seed": config.seed,

@@ -23,7 +23,7 @@ REGIONS = np.array([(40, 80, 255), (128, 128, 128), (255, 40, 40)], np.uint8)
 _CELL = 260
 
 
-def first_records(source: Any, config: ConfigDict, *, count: int, start_step: int = 0) -> dict:
+def first_records(source: Any, config: ConfigDict, *, count: int, start_step: int) -> dict:
     """Returns the views of the first `count` records of a run from a step on, as arrays."""
     batches = configured_batches(
         source, config, start_step=start_step, num_threads=0, on_error="raise"
@@ -85,11 +85,7 @@ def sheet(
 ) -> Image.Image:
     """Draws a row per image with view 1, view 2, the local source and the local crops.
 
-    Args:
-        config: configuration of the run, for number and size of the crops.
-        records: see `first_records`.
-        roi_mask: region maps [N, S, S] in {0, 1, 2}.
-        class_names: names of the classes.
+    `records` are those of `first_records`, `roi_mask` region maps [N, S, S] in {0, 1, 2}.
     """
     size, num = config.local_crop_size, config.num_local_crops
     keys = jax.random.split(jax.random.key(config.seed), len(roi_mask))
@@ -172,21 +168,11 @@ def picture_file(out: str) -> pathlib.Path:
 
 
 def write_sheet(
-    config: ConfigDict,
-    out: str,
-    *,
-    images: int = 8,
-    start_step: int = 0,
-    checkpoint: str | None = None,
+    config: ConfigDict, out: str, *, images: int, start_step: int, checkpoint: str | None
 ) -> None:
-    """Writes the picture of a configuration's first training images, and prints where it is.
+    """Writes the picture of the first training images from a step on, and prints where it is.
 
-    Args:
-        config: configuration of a run.
-        out: the picture's file.
-        images: rows of the picture.
-        start_step: step of the run to begin with.
-        checkpoint: a run whose auxiliary CAM gives the regions; without one they are undecided.
+    The auxiliary CAM of the run `checkpoint` gives the regions; without one they are undecided.
 
     Raises:
         OutputError: the picture cannot be written.

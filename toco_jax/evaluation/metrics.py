@@ -57,11 +57,7 @@ def scores(confusion: np.ndarray) -> dict:
 
 
 def multilabel_f1(label: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Computes the F1 of each image's set of classes.
-
-    Args:
-        label: 0 and 1, `[..., C]`.
-        prediction: 0 and 1, `[..., C]`.
+    """Computes the F1 of each image's set of classes, given as 0 and 1 `[..., C]`.
 
     Returns:
         float64 `[...]`; 0 for an image with neither true nor predicted classes.

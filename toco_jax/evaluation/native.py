@@ -135,18 +135,10 @@ def native_pass(
     watch: Stopwatch,
     report: Callable[[str], None],
 ) -> Results:
-    """Counts images at their own size by `NATIVE`, `CRF` or both.
+    """Counts the images at `places` of a source at their own size by `NATIVE`, `CRF` or both.
 
-    Args:
-        run: the network.
-        source: record source with masks and the network's classes.
-        places: places in the source.
-        protocols: names that include `NATIVE`, `CRF` or both.
-        extras: what is done beside counting.
-        batch_size: images per batch.
-        num_threads: threads, and CRF processes on a CPU.
-        watch: counts the time of the stages.
-        report: receives a line that says for which shapes the network was compiled.
+    The source has masks and the network's classes. `num_threads` is also the number of CRF
+    processes on a CPU. `report` receives a line on the shapes that the network was compiled for.
     """
     network = network_of(run, batch_size=batch_size)
 

@@ -23,10 +23,6 @@ _SLUG_LENGTH = 60
 def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]:
     """Creates the results folder, checks it, and returns the paths of the folders within it.
 
-    Args:
-        out: the results folder.
-        words: the paths and patterns of the command line.
-
     Raises:
         OutputError: the folder cannot be written, it holds folders that this command did not
             write, or a word names a file among the results, which would be overwritten.

@@ -43,8 +43,9 @@ def prepare_sbd(root: pathlib.Path, sbd: pathlib.Path) -> Iterator[tuple[int, in
     loadmat = _loadmat()
 
     def convert(path: pathlib.Path) -> None:
-        read = read_mat if path.suffix == ".mat" else _read_own
-        write_mask(folder / f"{path.stem}.png", read(path, loadmat))
+        is_mat = path.suffix == ".mat"
+        mask = read_mat(path, loadmat) if is_mat else read_mask(path, len(VOC_CLASSES))
+        write_mask(folder / f"{path.stem}.png", mask)
 
     done = len(sources) - len(missing)
     yield done, len(sources)
@@ -70,10 +71,6 @@ def _loadmat() -> Any:
             "reading SBD's .mat files needs scipy, which is not installed: pip install scipy"
         ) from error
     return loadmat
-
-
-def _read_own(path: pathlib.Path, _loadmat: Any) -> np.ndarray:
-    return read_mask(path, len(VOC_CLASSES))
 
 
 def read_mat(path: pathlib.Path, loadmat: Any) -> np.ndarray:

@@ -47,12 +47,9 @@ def looks_like_batch(name: str) -> bool:
 def in_any_case(
     folder: pathlib.Path, name: str, is_right: Callable[[pathlib.Path], bool]
 ) -> pathlib.Path | None:
-    """Finds a file or folder by its name, in capitals or small letters.
+    """Finds a file or folder for which `is_right` holds, by its name in any case.
 
-    Args:
-        folder: where it lies.
-        name: its name; the entry that has exactly this name is preferred.
-        is_right: which entries count, such as `pathlib.Path.is_dir`.
+    The entry that has exactly this name is preferred.
 
     Raises:
         DataError: several entries have this name but for capitals.

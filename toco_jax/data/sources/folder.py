@@ -23,8 +23,6 @@ k + 1.
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
-
 from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem
 from toco_jax.data.folders.folder_classes import (
     class_names_of,
@@ -37,7 +35,7 @@ from toco_jax.data.folders.folder_splits import split_members
 from toco_jax.data.folders.labelled_images import LabelledImages
 from toco_jax.data.image_files import IMAGE_ENDINGS, Listing, image_files
 from toco_jax.data.labelling.lists import finder
-from toco_jax.data.labels import INDICES, MaskFormat
+from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.runtime.errors import DataError
@@ -58,23 +56,13 @@ def open_folder(
     splits: Sequence[str] = ("train", "val"),
     on_problem: OnProblem = raise_problem,
 ) -> FileSource:
-    """Opens one split of a folder.
+    """Opens one split of a folder; see `data.open_source` for the arguments.
 
-    Args:
-        root: the folder; images of any size and mode lie in it at any depth.
-        split: name of a list or a sub-folder, or train or val of a seeded split.
-        masks: whether records carry "mask"; all pixels are ignored if there are no masks.
-        labels: "" for what is there, "sidecars", "folders", or a label file (see `label_files`).
-        label_separator: what separates several labels in one text; "" finds it out.
-        mask_folder: folder of masks NAME.png; "" for <root>/masks if that is there.
-        mask_foreground: value of the only class in the masks; 0 if they hold labels.
-        val_fraction: share of the images that is val in a seeded split.
-        split_seed: seed of that split.
-        class_names: all classes in label order; () for those of classes.txt or those that the
-            labels name.
-        splits: names of all splits that a run uses. Folders with these names are not classes.
-        on_problem: called with an image's name and what is wrong with its label or mask, and with
-            "" and what is wrong with the folder as a whole.
+    Images of any size and mode lie in the folder at any depth. A split is a list, a sub-folder, or
+    train or val of a seeded split. `labels` is "" for what is there, "sidecars", "folders", or a
+    label file (see `label_files`). Masks are NAME.png in `mask_folder`, by default <root>/masks;
+    if there are none, all pixels are ignored. `class_names` are by default those of classes.txt or
+    those that the labels name.
 
     Returns:
         The source; its `remarks` say what was passed over, merged or guessed.
@@ -111,9 +99,17 @@ def open_folder(
     cls_labels = labels_of(members, images.vector, len(images.class_names), on_problem)
     mask_paths, mask_format = None, INDICES
     if masks:
-        mask_paths, mask_format = _masks(
-            mask_root, images, members, cls_labels, split, mask_foreground, on_problem
+        mask_paths = mask_files(
+            mask_root,
+            members,
+            images=images.files,
+            groups=images.groups,
+            split=split,
+            num_classes=len(images.class_names),
+            on_problem=on_problem,
         )
+        names = images.class_names
+        mask_format = recognise(mask_paths, cls_labels, names, foreground=mask_foreground)
     return FileSource(
         class_names=tuple(images.class_names),
         split=split,
@@ -127,28 +123,6 @@ def open_folder(
         copies=images.copies,
         left_out=tuple(n for n in images.names if images.copies.get(n, n) not in taken),
     )
-
-
-def _masks(
-    folder: pathlib.Path | None,
-    images: LabelledImages,
-    members: Sequence[str],
-    cls_labels: np.ndarray,
-    split: str,
-    foreground: int,
-    on_problem: OnProblem,
-) -> tuple[tuple[pathlib.Path | None, ...], MaskFormat]:
-    """Finds the masks of a split's images, and how they store labels."""
-    paths = mask_files(
-        folder,
-        members,
-        images=images.files,
-        groups=images.groups,
-        split=split,
-        num_classes=len(images.class_names),
-        on_problem=on_problem,
-    )
-    return paths, recognise(paths, cls_labels, images.class_names, foreground=foreground)
 
 
 def _labelled_images(

@@ -26,14 +26,9 @@ _MIN_VISIBLE = 0.02  # of the image's area, for each class that is present
 
 
 def texture(name: str, height: int, width: int, period: float, rng: np.random.Generator):
-    """Draws a pattern `[height, width]` float32 of 0 and 1, turned by a random angle.
+    """Draws one of `TEXTURES`, `[height, width]` float32 of 0 and 1, turned by a random angle.
 
-    Args:
-        name: one of `TEXTURES`.
-        height: rows.
-        width: columns.
-        period: distance after which the pattern repeats, in pixels.
-        rng: generator of the angle and the phase.
+    It repeats every `period` pixels.
     """
     if name == "speckled":
         noise = rng.standard_normal((height, width)).astype(np.float32)
