@@ -196,7 +196,7 @@ def run(args: argparse.Namespace) -> None:
     """Trains the encoder and writes it."""
     params, accuracy = pretrain(seed=args.seed, steps=tuple(args.steps), batch=args.batch)
     steps = " ".join(str(n) for n in args.steps)
-    command = f"python -m toco_jax.pretrain_shapes --seed {args.seed} --steps {steps}"
+    command = f"toco pretrain --seed {args.seed} --steps {steps}"
     metadata = {
         "backbone": BACKBONE,
         "grid": GRID,

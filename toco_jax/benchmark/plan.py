@@ -19,7 +19,6 @@ from toco_jax.benchmark.measure import Row, Tables, planned_bytes
 from toco_jax.benchmark.scaling import exchanged_bytes
 from toco_jax.config import ConfigError
 from toco_jax.runtime.sharding import mesh_of
-from toco_jax.training.step import make_train_step
 
 # What XLA wants to know of a GPU, in its text format; sizes in bytes, bandwidth in bytes/s.
 _GPUS = {
@@ -87,9 +86,7 @@ def run(args: argparse.Namespace) -> Tables:
     mesh = mesh_of(devices)
     config = workload.configuration(args, num_devices=mesh.size, platform=platform)
     model = workload.make_model(config, platform)
-    phase = workload.phase_of(config, args.phase)
-    train_step = make_train_step(config, model, mesh, phase, num_present=workload.NUM_PRESENT)
-    traced = train_step.trace(*workload.abstract_inputs(config, model, mesh))
+    traced = workload.traced_step(config, model, mesh, args.phase)
     lowered = traced.lower()
     began = time.perf_counter()
     compiled = lowered.compile(_OPTIONS[platform])

@@ -15,7 +15,6 @@ from toco_jax.benchmark import workload
 from toco_jax.benchmark.measure import Row, Tables, medians
 from toco_jax.benchmark.step import Runner
 from toco_jax.runtime.sharding import make_mesh
-from toco_jax.training.step import make_train_step
 
 PLANNED = (8, 16, 32, 64, 128, 256)
 # Of an asynchronous pair the second has the result alone.
@@ -59,10 +58,9 @@ def compile_on(args: argparse.Namespace, num_devices: int) -> tuple:
     config = workload.configuration(args, num_devices=1)
     config.batch_size *= num_devices
     model = workload.make_model(config)
-    phase = workload.phase_of(config, args.phase)
-    train_step = make_train_step(config, model, mesh, phase, num_present=workload.NUM_PRESENT)
-    inputs = workload.abstract_inputs(config, model, mesh)
-    return config, inputs[0], train_step.lower(*inputs).compile()
+    state, _ = workload.abstract_inputs(config, model, mesh)
+    compiled = workload.traced_step(config, model, mesh, args.phase).lower().compile()
+    return config, state, compiled
 
 
 def exchanged_bytes(hlo: str) -> dict[str, int]:

@@ -29,7 +29,6 @@ from toco_jax.method.phases import Phase
 from toco_jax.models.network import ToCo
 from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import make_mesh
-from toco_jax.training.step import make_train_step
 
 # Steps under `--profile`.
 _PROFILED = 3
@@ -40,10 +39,8 @@ def run(args: argparse.Namespace) -> Tables:
     mesh = make_mesh()
     config = workload.configuration(args, num_devices=mesh.size)
     model = workload.make_model(config)
-    phase = workload.phase_of(config, args.phase)
-    train_step = make_train_step(config, model, mesh, phase, num_present=workload.NUM_PRESENT)
     began = time.perf_counter()
-    traced = train_step.trace(*workload.abstract_inputs(config, model, mesh))
+    traced = workload.traced_step(config, model, mesh, args.phase)
     compiled = traced.lower().compile()
     compile_seconds = time.perf_counter() - began
     work = product_flops(traced)
@@ -81,6 +78,7 @@ def run(args: argparse.Namespace) -> Tables:
     }
     tables = {title: [row]}
     if args.breakdown:
+        phase = workload.phase_of(config, args.phase)
         parts = breakdown(args, config, model, phase, runner)
         tables["parts of the step, each by itself"] = parts_and_whole(parts, seconds)
     return tables

@@ -54,6 +54,13 @@ def phase_of(config: ConfigDict, name: str) -> Phase:
     return phase_at(config, 0 if name == "first" else config.total_steps - 1)
 
 
+def traced_step(config: ConfigDict, model: ToCo, mesh: Mesh, phase: str) -> jax.stages.Traced:
+    """The training step of a phase, see `phase_of`, traced for a mesh."""
+    numbers = {"num_present": NUM_PRESENT}
+    train_step = step.make_train_step(config, model, mesh, phase_of(config, phase), **numbers)
+    return train_step.trace(*abstract_inputs(config, model, mesh))
+
+
 def make_batch(config: ConfigDict) -> dict[str, np.ndarray]:
     """A batch of made-up photographs of one to three classes, a margin of each being padding."""
     num, size = config.batch_size, config.crop_size

@@ -10,6 +10,8 @@ import pathlib
 import sys
 import tempfile
 
+from toco_jax.runtime.outputs import drop_what_follows
+
 
 class _Lasting(io.FileIO):
     """A standard stream that drops what is written after its reader has left, as after `| head`."""
@@ -18,9 +20,7 @@ class _Lasting(io.FileIO):
         try:
             return super().write(data)
         except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
+            drop_what_follows(self.fileno())
             return len(data)
 
 

@@ -4,7 +4,6 @@ Names of classes and files come from users. Characters that the terminal's encod
 printed as escapes (`\\u732b`), and square brackets, which rich reads as styles, as they are.
 """
 
-import os
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from toco_jax.runtime.outputs import drop_what_follows
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
@@ -31,9 +32,7 @@ def say(text: object = "", *, error: bool = False) -> None:
         print(printable(str(text), stream), file=stream, flush=True)
     except BrokenPipeError:
         # Python would report at exit that it cannot write what is still buffered.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        drop_what_follows(stream.fileno())
 
 
 def silent(text: object) -> None:

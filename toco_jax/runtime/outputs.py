@@ -112,3 +112,10 @@ def check_file(path: pathlib.Path, option: str) -> pathlib.Path:
         raise OutputError(f"{path} is a folder: give the name of a file as {option}")
     make_folder(path.parent, option)
     return path
+
+
+def drop_what_follows(descriptor: int) -> None:
+    """Connects a file descriptor to the null device."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)

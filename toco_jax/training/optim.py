@@ -57,9 +57,6 @@ def adamw(
     scales: dict,
     *,
     weight_decay: float,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: float = 1e-8,
     max_grad_norm: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
     """AdamW with decoupled weight decay of every trained parameter, norms and biases included.
@@ -69,9 +66,6 @@ def adamw(
         scales: each parameter's factor of the learning rate, a pytree like the parameters; 0
             freezes a parameter.
         weight_decay: decay per unit of learning rate.
-        b1: decay of the first moment.
-        b2: decay of the second moment.
-        eps: added to the root of the second moment.
         max_grad_norm: gradients are clipped to this global norm; 0 disables clipping.
 
     Returns:
@@ -80,7 +74,7 @@ def adamw(
     """
     direction = optax.chain(
         optax.clip_by_global_norm(max_grad_norm) if max_grad_norm else optax.identity(),
-        optax.scale_by_adam(b1, b2, eps),
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
         optax.add_decayed_weights(weight_decay),
     )
 
