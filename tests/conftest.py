@@ -27,6 +27,7 @@ if "TOCO_TEST_CACHE" not in os.environ:
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 from jaxtyping import install_import_hook  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -37,6 +38,11 @@ install_import_hook(
     ["toco_jax.method", "toco_jax.ops"],
     "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
 )
+
+# A few examples, the same every time, of each property; `--hypothesis-profile=thorough` draws many.
+settings.register_profile("few", max_examples=8, derandomize=True, deadline=None, database=None)
+settings.register_profile("thorough", max_examples=1000, deadline=None, database=None)
+settings.load_profile("few")
 
 
 # Files that take longest, the longest first: one that comes late leaves a worker without work.

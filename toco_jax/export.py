@@ -118,7 +118,7 @@ def make_predictor(
 
     Returns:
         A function of uint8 images `[B, S, S, 3]` that returns float32 arrays: `segmentation
-        [B, S, S, C + 1]`, softmax probabilities; `cam [B, S, S, C]` in [0, 1); and `class_scores
+        [B, S, S, C + 1]`, softmax probabilities; `cam [B, S, S, C]` in [0, 1]; and `class_scores
         [B, C]`, the sigmoid of the class logits.
     """
 

@@ -33,7 +33,7 @@ class Prediction:
     Attributes:
         record: the image's record; `image` is uint8 `[S, S, 3]`, squashed, `mask` uint8 `[H, W]`.
         labels: from each of `counting.PREDICTORS` to its label map, int32 `[H, W]`.
-        cam: float32 `[S, S, C]` in [0, 1).
+        cam: float32 `[S, S, C]` in [0, 1].
         classes: the predicted classes, booleans `[C]`.
     """
 

@@ -51,7 +51,7 @@ class Maps:
         return functools.reduce(np.maximum, (resize_map(logits, self.size) for logits in self.seg))
 
     def cam_of(self, name: str, classes: np.ndarray) -> np.ndarray:
-        """Returns CAMs `[H, W, len(classes)]` float32 in [0, 1) (paper, section 3.3).
+        """Returns CAMs `[H, W, len(classes)]` float32 in [0, 1] (paper, section 3.3).
 
         Args:
             name: `"cam"` or `"aux_cam"`.

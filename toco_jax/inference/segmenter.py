@@ -37,7 +37,7 @@ class Segmentation:
         mask: labels uint8 `[H, W]` at the image's size, background 0.
         class_scores: `[C]` float32 in [0, 1], the classifier's probability of each class.
         classes: ids in 0..C-1 of the predicted classes, whose probability reaches the threshold.
-        cams: `[h, w, len(classes)]` float32 in [0, 1), at the size that was segmented; None if the
+        cams: `[h, w, len(classes)]` float32 in [0, 1], at the size that was segmented; None if the
             segmenter was made without CAMs.
         segmented_at: the size `(h, w)` at which the network saw the image; smaller than the image
             if a side exceeds `max_side`.

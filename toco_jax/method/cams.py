@@ -48,7 +48,7 @@ def multi_scale_cams(
 
     Returns:
         `cam` and `aux_cam [B, H, W, C]`, or `[B, H, W, K]` with `class_ids`. The values of each
-        image and class lie in [0, 1).
+        image and class lie in [0, 1].
     """
 
     def full(cam: Array) -> Array:
@@ -114,14 +114,14 @@ def to_class_labels(
 
 
 def normalize_cam(cam: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Shifts and scales the map of each image and class to [0, 1)."""
+    """Shifts and scales the map of each image and class to [0, 1]; a map of equal values to 0."""
     cam = cam - cam.min(axis=(1, 2), keepdims=True)
     return cam / (cam.max(axis=(1, 2), keepdims=True) + 1e-5)
 
 
 def _best_class(cam: AnyArray, cls_label: AnyArray) -> tuple[AnyArray, AnyArray]:
     """Highest value among the labelled classes, and the label of that class; both `[B, H, W]`."""
-    valid_cam = cam * cls_label[:, None, None, :]
+    valid_cam = cam * cls_label[:, None, None, :].astype(cam.dtype)
     return valid_cam.max(axis=-1), valid_cam.argmax(axis=-1).astype("int32") + 1
 
 

@@ -31,7 +31,7 @@ def multilabel_soft_margin(
     logits: Float[Array, "*b c"], labels: Float[Array, "*b c"]
 ) -> Float32[Array, ""]:
     """Mean over images and classes of the sigmoid cross-entropy; labels are 0 or 1."""
-    logits = logits.astype(jnp.float32)
+    logits, labels = logits.astype(jnp.float32), labels.astype(jnp.float32)
     log_likelihood = labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(
         -logits
     )
@@ -53,6 +53,9 @@ def patch_token_contrast(
         affinity: 1 for positive pairs, 0 for negative ones, 255 for those that are ignored.
     """
     tokens = patch_tokens.astype(jnp.float32)
+    # Squares of long tokens would overflow; a power of two changes no digit of a cosine.
+    longest = jnp.max(jnp.abs(tokens), axis=-1, keepdims=True)
+    tokens = tokens * jnp.where(longest > 1e15, 2.0**-70, 1.0)
     square = jnp.sum(tokens * tokens, axis=-1, keepdims=True)
     is_zero = square == 0
     norm = jnp.maximum(jnp.sqrt(jnp.where(is_zero, 1.0, square)), 1e-8)
@@ -82,7 +85,8 @@ def class_token_contrast(
     sum of `s` over the image's negatives. Each positive contributes `-log(s / (s + S- + 1e-4))`,
     and there is one extra contribution with `s = 1`. The sum over positives and teacher views,
     divided by `2 (n_pos + 1e-4)`, is averaged over images. It is computed from logarithms and so
-    finite for any tokens. The paper does not have the extra contribution.
+    finite for all `p . q / temperature` from -1e30 to 1e30. The paper does not have the extra
+    contribution.
 
     Args:
         student: projections of the V views of each image, global views first.
@@ -165,6 +169,10 @@ def dense_energy(
         scale: size of the maps over the size of the image; sizes are rounded down.
         weight: factor of the energy.
         unrolled: see `bilateral_filter_images`.
+
+    Raises:
+        ValueError: a side of the maps would be 0 pixels, or a sigma is so small that int32 cannot
+            number the lattice.
     """
     size = tuple(int(side * scale) for side in image.shape[1:3])
     probs = resize(jax.nn.softmax(seg_logits.astype(jnp.float32), axis=-1), size)

@@ -69,7 +69,7 @@ def class_maps(
         num_present: K, the most classes that any image shows.
 
     Returns:
-        `full_cam` and `full_aux_cam [B, H, W, K]` in [0, 1), at the size of the image; `class_ids`
+        `full_cam` and `full_aux_cam [B, H, W, K]` in [0, 1], at the size of the image; `class_ids`
         and `present [B, K]` of `cams.present_classes`.
     """
     class_ids, present = cams.present_classes(seen["cls_label"], num_present)

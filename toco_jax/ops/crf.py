@@ -55,7 +55,7 @@ def dense_crf(
             at native size; (80, 13, 10), with a Gaussian kernel of (3, 3), is usual for CAMs.
         gaussian_xy: standard deviation of the Gaussian kernel in pixels.
         gaussian_weight: strength of the Gaussian kernel.
-        clip: lower bound of the probabilities in the unary term.
+        clip: lower bound of the probabilities in the unary term, above 0.
         size: height and width of an image that is padded below and to the right; may be traced.
             Padded pixels have no influence, and their results have no meaning.
         top_k: an approximation: uses only the k classes of the largest mean probability and

@@ -26,10 +26,11 @@ def layer_norm(
     The value and the gradient are computed in float32.
 
     Args:
-        x: rows of any floating dtype.
+        x: rows of any floating dtype. Where float32 cannot hold a row's variance (spreads above
+            1e18), the row's result is the bias and its gradient 0.
         scale: factor of each entry of a row.
         bias: offset of each entry of a row.
-        eps: added to the variance, which is the biased one.
+        eps: added to the variance, which is the biased one; above 0.
         dtype: dtype of the result.
     """
     return _forward(x, scale, bias, eps, dtype)[0]

@@ -40,8 +40,8 @@ def interpolation_matrix(
         size_in: number of pixels before, at least 1.
         size_out: number of pixels after, at least 1.
         method: `"bilinear"` and `"bicubic"` (a = -0.75) use half-pixel centres;
-            `"bilinear_corners"` maps the first and last pixels onto each other; `"nearest"` takes
-            pixel `floor(i * size_in / size_out)`.
+            `"bilinear_corners"` maps the first and last pixels onto each other, and a single one
+            onto the first; `"nearest"` takes pixel `floor(i * size_in / size_out)`.
 
     Raises:
         ValueError: a size is below 1, or the method is unknown.
@@ -58,7 +58,7 @@ def interpolation_matrix(
     elif method == "bicubic":
         source, taps = half_pixel, (-1, 0, 1, 2)
     elif method == "nearest":
-        source, taps = np.floor(index * (size_in / size_out)), (0,)
+        source, taps = np.floor_divide(index * size_in, size_out), (0,)
     else:
         raise ValueError(f"unknown resize method {method!r}: use one of {get_args(Method)}")
     base = np.floor(source)
