@@ -212,28 +212,6 @@ print("left")
     assert (done.returncode, done.stdout, done.stderr) == (0, "left\n", "")
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 0}, "batch_size=0 is not a positive multiple of the 1 processes"),
-        (
-            {"process_count": 3},
-            "batch_size=4 is not a positive multiple of the 3 processes; choose",
-        ),
-        ({"process_index": 2, "process_count": 2}, "process_index=2 is not within 2 processes"),
-    ],
-)
-def test_sizes_that_do_not_fit(changes, message):
-    with pytest.raises(ValueError, match=message):
-        _train(1, **changes)
-
-
-def test_values_out_of_range():
-    for name, value in (("seed", -1), ("start_step", -1), ("crop_size", 0)):
-        with pytest.raises(ValueError, match=f"{name}={value}"):
-            _train(1, **{name: value})
-
-
 @pytest.fixture(scope="module")
 def evaluated():
     return _eval()
@@ -325,8 +303,3 @@ def test_skipping_gives_up_where_all_is_broken():
 
     with pytest.raises(DataError, match="10 broken records in a row are too many to skip; the las"):
         _skipping(1, Broken())
-
-
-def test_on_error_is_checked():
-    with pytest.raises(ValueError, match="on_error='ignore' must be one of raise, skip"):
-        _train(1, on_error="ignore")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from data.conftest import small_config
 
+from toco_jax.cli import commands
 from toco_jax.data import open_configured, show
 from toco_jax.run.network import make_model
 
@@ -118,6 +119,12 @@ def test_command_line(photos, tmp_path):
     assert "sheet.png: 3 images of 'train'" in done.stdout
     with Image.open(tmp_path / "new" / "sheet.png") as picture:
         assert picture.height > 3 * 200
+
+
+@pytest.mark.parametrize("word", ["batch_size=0", "crop_size=0"])
+def test_a_value_that_cannot_work_is_one_sentence(word, tmp_path):
+    with pytest.raises(SystemExit, match=f"error: {word} must be"):
+        commands.run("show", ["shapes", word, f"--out={tmp_path}/sheet.png"])
 
 
 def test_regions_of_a_run(tmp_path, monkeypatch):

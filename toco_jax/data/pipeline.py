@@ -18,7 +18,7 @@ import cv2
 import grain
 import numpy as np
 
-from toco_jax.data import ON_ERROR, augment
+from toco_jax.data import augment
 from toco_jax.runtime.errors import DataError
 
 Batch = dict[str, Any]
@@ -65,16 +65,8 @@ def train_batches(
         Iterator of {"image", "view2", "local": uint8 [B, S, S, 3], "cls_label": float32 [B, C],
         "valid_box": int32 [B, 4] as (y0, y1, x0, x1), "name": list of B str}; with "skip" also
         "skipped": int32 [B], broken records passed over on the way to each.
-
-    Raises:
-        ValueError: numbers out of range or that do not fit each other.
     """
-    share = _share(batch_size, process_index, process_count)
-    if seed < 0 or start_step < 0 or crop_size < 1:
-        raise ValueError(
-            f"seed={seed} and start_step={start_step} must be 0 or more and "
-            f"crop_size={crop_size} 1 or more"
-        )
+    share = batch_size // process_count
 
     def views(record: dict, rng: np.random.Generator) -> dict:
         drawn = augment.make_views(
@@ -88,8 +80,6 @@ def train_batches(
         kept = {key: record[key] for key in _PASSED_ON if key in record}
         return kept | drawn
 
-    if on_error not in ON_ERROR:
-        raise ValueError(f"on_error={on_error!r} must be one of {', '.join(ON_ERROR)}")
     if on_error == "skip":
         source = _Unbroken(source)
     # The generator of a record is keyed by its place in the endless stream, so all slicing by step
@@ -182,17 +172,6 @@ class _Unbroken:
             f"{min(count, _MOST_SKIPPED)} broken records in a row are too many to skip; the last: "
             f"{last}"
         )
-
-
-def _share(batch_size: int, process_index: int, process_count: int) -> int:
-    if batch_size < 1 or batch_size % process_count:
-        raise ValueError(
-            f"batch_size={batch_size} is not a positive multiple of the {process_count} "
-            "processes; choose one that is"
-        )
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index={process_index} is not within {process_count} processes")
-    return batch_size // process_count
 
 
 def _global_place(i: int, batch_size: int, share: int, process_index: int) -> int:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from toco_jax.cli import commands
+from toco_jax.config import validate
 from toco_jax.data import open_configured
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.inference import drawing
@@ -175,8 +176,10 @@ def write_sheet(
     The auxiliary CAM of the run `checkpoint` gives the regions; without one they are undecided.
 
     Raises:
+        ConfigError: a value cannot work.
         OutputError: the picture cannot be written.
     """
+    validate(config, num_devices=1)
     path = picture_file(out)
     source = open_configured(config, part="train", masks=False)
     records = first_records(source, config, count=images, start_step=start_step)
