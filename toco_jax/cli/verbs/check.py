@@ -21,12 +21,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_config()
     add = parser.add_argument
     add("--fix", action="store_true", help="write <split>_clean.txt, without unusable images")
-    add(
-        "--json",
-        metavar="FILE",
-        type=pathlib.Path,
-        help="write counts and problems to this file (default: none)",
-    )
+    file = "write counts and problems to this file (default: none)"
+    add("--json", metavar="FILE", type=pathlib.Path, help=file)
     add("--threads", type=whole_number(1), default=8, help="files read side by side")
 
 

@@ -17,11 +17,8 @@ SET_UP = ()
 def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco config`."""
     parser.add_config()
-    parser.add_argument(
-        "--platform",
-        choices=("cpu", "gpu", "tpu"),
-        help='for which "auto" is resolved (default: that of the devices at hand)',
-    )
+    about = 'for which "auto" is resolved (default: that of the devices at hand)'
+    parser.add_argument("--platform", choices=("cpu", "gpu", "tpu"), help=about)
 
 
 def run(options: argparse.Namespace) -> None:

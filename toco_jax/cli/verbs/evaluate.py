@@ -25,44 +25,23 @@ def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco evaluate`."""
     parser.add_run()
     add = parser.add_argument
-    path = pathlib.Path
+    path, count = pathlib.Path, whole_number(0)
     add("--out", metavar="DIR", type=path, help="folder of the results (default: the run's)")
     add("--root", metavar="DIR", help="folder of the data set (default: the run's)")
     add("--split", metavar="NAME", help="split (default: the one that the run validates on)")
-    add(
-        "--protocol",
-        metavar="NAMES",
-        help="protocols, with commas (default: the training's size,native,crf)",
-    )
-    add("--limit", type=whole_number(0), default=0, help="first images of the split; 0 for all")
-    add("--batch_size", type=whole_number(0), default=0, help="images per batch; 0 for a guess")
-    add(
-        "--threads",
-        type=whole_number(0),
-        default=0,
-        dest="num_threads",
-        help="threads, and CRF processes; 0 for one per core",
-    )
-    add(
-        "--mask_foreground",
-        type=int,
-        help="value of the only class in masks (default: the run's)",
-    )
-    add(
-        "--crf_classes",
-        metavar="K",
-        type=whole_number(0),
-        default=0,
-        help="approximate CRF on the K likeliest classes; 0 for all",
-    )
+    protocols = "protocols, with commas (default: the training's size,native,crf)"
+    add("--protocol", metavar="NAMES", help=protocols)
+    add("--limit", type=count, default=0, help="first images of the split; 0 for all")
+    add("--batch_size", type=count, default=0, help="images per batch; 0 for a guess")
+    threads = "threads, and CRF processes; 0 for one per core"
+    add("--threads", type=count, default=0, dest="num_threads", help=threads)
+    add("--mask_foreground", type=int, help="value of the only class in masks (default: the run's)")
+    few = "approximate CRF on the K likeliest classes; 0 for all"
+    add("--crf_classes", metavar="K", type=count, default=0, help=few)
     add("--crf_exact_gaussian", action="store_true", help="approximate CRF for GPUs: true Gaussian")
     add("--save_probs", action="store_true", help="write probabilities (float16, compressed)")
-    add(
-        "--pseudo_labels",
-        metavar="DIR",
-        type=path,
-        help="write CAM labels of the split to this folder (default: none)",
-    )
+    labels = "write CAM labels of the split to this folder (default: none)"
+    add("--pseudo_labels", metavar="DIR", type=path, help=labels)
     add("--refine", choices=("par", "crf"), default="par", help="what refines pseudo labels")
     add("--submission", action="store_true", help="no scores: masks and tar for VOC's test server")
     add("--distributed", action="store_true", help="share the split with the job's other processes")

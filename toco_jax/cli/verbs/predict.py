@@ -24,32 +24,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_run()
     add = parser.add_argument
     add("path", metavar="PATH", nargs="+", help="pictures, folders, globs or videos")
-    add(
-        "--out",
-        metavar="DIR",
-        type=pathlib.Path,
-        required=True,
-        help="folder of the results (no default)",
-    )
-    add(
-        "--from",
-        dest="source",
-        choices=("seg", "cam", "aux_cam"),
-        default="seg",
-        help="what masks are made from",
-    )
-    add(
-        "--threshold",
-        type=float,
-        default=0.5,
-        help="probability from which a class counts as predicted",
-    )
-    add(
-        "--max_side",
-        metavar="PIXELS",
-        type=int,
-        help="pictures with a longer side are scaled down (default: by the training's size)",
-    )
+    path, sources = pathlib.Path, ("seg", "cam", "aux_cam")
+    folder = "folder of the results (no default)"
+    add("--out", metavar="DIR", type=path, required=True, help=folder)
+    add("--from", dest="source", choices=sources, default="seg", help="what masks are made from")
+    probability = "probability from which a class counts as predicted"
+    add("--threshold", type=float, default=0.5, help=probability)
+    longest = "pictures with a longer side are scaled down (default: by the training's size)"
+    add("--max_side", metavar="PIXELS", type=int, help=longest)
     add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
     add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
     add("--every", type=int, default=1, help="take one of N frames of a video")

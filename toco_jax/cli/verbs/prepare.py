@@ -28,21 +28,12 @@ def add_arguments(parser: Parser, part: str) -> None:
     """Adds the options of one of `PARTS`."""
     add = parser.add_argument
     path = pathlib.Path
-    add(
-        "--root",
-        metavar="DIR",
-        type=path,
-        required=True,
-        help="folder of the data set (no default)",
-    )
+    folder = "folder of the data set (no default)"
+    add("--root", metavar="DIR", type=path, required=True, help=folder)
     if part == "coco":
         add("--out", metavar="DIR", type=path, help="folder to write (default: <root>/prepared)")
-        add(
-            "--threads",
-            type=whole_number(0),
-            default=os.cpu_count(),
-            help="processes; 0 works in this one",
-        )
+        number, most = whole_number(0), os.cpu_count()
+        add("--threads", type=number, default=most, help="processes; 0 works in this one")
     elif part == "voc":
         add("--sbd", metavar="DIR", type=path, required=True, help="SBD's folder (no default)")
     else:
@@ -51,12 +42,8 @@ def add_arguments(parser: Parser, part: str) -> None:
 
 def _add_record_arguments(parser: Parser) -> None:
     add = parser.add_argument
-    add(
-        "--source",
-        choices=("voc", "coco", "folder"),
-        required=True,
-        help="kind of the data set (no default)",
-    )
+    kinds = ("voc", "coco", "folder")
+    add("--source", choices=kinds, required=True, help="kind of the data set (no default)")
     add("--splits", metavar="NAME", nargs="+", default=["train", "val"], help="splits to write")
     add("--out", metavar="DIR", required=True, help="folder or bucket of the records (no default)")
     add("--labels", default="", help="as the key data.labels")

@@ -18,12 +18,8 @@ def add_arguments(parser: Parser) -> None:
     """Adds the options of `toco pretrain`."""
     add = parser.add_argument
     add("--seed", type=int, default=0, help="seed of the weights and of the images")
-    add(
-        "--out",
-        metavar="FILE",
-        type=pathlib.Path,
-        help="the file to write (default: the package's own, demo/assets/shapes_encoder.npz)",
-    )
+    file = "the file to write (default: the package's own, demo/assets/shapes_encoder.npz)"
+    add("--out", metavar="FILE", type=pathlib.Path, help=file)
     add("--steps", type=int, nargs=3, default=(700, 800, 300), help="updates in the three stages")
     add("--batch", type=int, default=64, help="single objects per update")
 

@@ -26,24 +26,13 @@ def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco train`."""
     parser.add_config()
     add = parser.add_argument
-    add(
-        "--out",
-        metavar="DIR",
-        type=pathlib.Path,
-        help="the run's folder (default: runs/<config name>)",
-    )
+    folder = "the run's folder (default: runs/<config name>)"
+    add("--out", metavar="DIR", type=pathlib.Path, help=folder)
     add("--distributed", action="store_true", help="find the other processes of this job")
     add("--coordinator", metavar="HOST:PORT", help="address of process 0 (default: one process)")
-    add(
-        "--num_processes",
-        type=whole_number(1),
-        help="processes of this job (default: one process)",
-    )
-    add(
-        "--process_id",
-        type=whole_number(0),
-        help="which of them this is, from 0 (default: one process)",
-    )
+    number, place = whole_number(1), whole_number(0)
+    add("--num_processes", type=number, help="processes of this job (default: one process)")
+    add("--process_id", type=place, help="which of them this is, from 0 (default: one process)")
 
 
 def run(options: argparse.Namespace) -> None:
