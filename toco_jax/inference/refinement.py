@@ -109,10 +109,8 @@ def device_crf(frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
     """Yields a function `crf(image, probs, **settings)` for several threads to call.
 
     It computes what `refine_probs` does. One thread feeds the default device. Calls that wait while
-    it is busy form a batch if they have the same frame, number of classes and settings.
-
-    Args:
-        frame_of: maps the size of an image to the size it is padded to.
+    it is busy form a batch if they have the same frame, number of classes and settings. `frame_of`
+    maps the size of an image to the size it is padded to.
     """
     waiting: dict[tuple, collections.deque] = {}
 
@@ -148,10 +146,6 @@ def device_crf(frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
         yield crf
 
 
-def _refine_in_worker(image, probs, frame: Size, settings: dict[str, Any]) -> np.ndarray:
-    return refine_probs(image, probs, frame, **settings)
-
-
 def _enter_worker() -> None:
     """Gives a worker one thread, as there is a worker for each core, and no accelerator.
 
@@ -167,12 +161,8 @@ def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
     """Yields a function `crf(image, probs, **settings)` for several threads to call.
 
     It computes what `refine_probs` does. On a CPU each call runs in one of `num` processes of one
-    thread each, while the network runs in this one; on a GPU or TPU it runs on the device.
-    Processes start at the first call.
-
-    Args:
-        num: number of worker processes.
-        frame_of: maps the size of an image to the size it is padded to.
+    thread each, while the network runs in this one; on a GPU or TPU it runs on the device, see
+    `device_crf`. Processes start at the first call.
     """
     if jax.default_backend() != "cpu":
         with device_crf(frame_of) as on_device:
@@ -181,7 +171,7 @@ def crf_workers(num: int, frame_of: Callable[[Size], Size]) -> Iterator[Crf]:
 
     def crf(image: np.ndarray, probs: np.ndarray, **settings: float) -> np.ndarray:
         frame = frame_of(image.shape[:2])
-        return pool.submit(_refine_in_worker, image, probs, frame, settings).result()
+        return pool.submit(refine_probs, image, probs, frame, **settings).result()
 
     pool = ProcessPoolExecutor(num, multiprocessing.get_context("spawn"), initializer=_enter_worker)
     try:

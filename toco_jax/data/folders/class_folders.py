@@ -59,7 +59,12 @@ def read_class_folders(
     unlisted = {name: files[name] for name in files if classes.isdisjoint(inside[name])}
     masks = mask_folders(unlisted)
     for folder, names in masks.items():
-        on_problem("", DataError(_looks_like_masks(root, folder, len(names))))
+        message = (
+            f"folder {root / folder} ({count(len(names), 'picture')}) looks like masks, not like a "
+            f"class; set data.masks={folder}, or list its name in {root / 'classes.txt'} if it is "
+            "a class"
+        )
+        on_problem("", DataError(message))
     entries: Entries = {}
     tree: _Tree = {}
     outside, unlabelled = [], []
@@ -113,13 +118,6 @@ def _label(
     return classes or DataError(
         f"image {path} lies in no class folder{why if plain(folder) in SPLIT_NAMES else ''}, and "
         "there are no labels.csv, labels.json or text files beside the images; add one of these"
-    )
-
-
-def _looks_like_masks(root: pathlib.Path, folder: str, number: int) -> str:
-    return (
-        f"folder {root / folder} ({count(number, 'picture')}) looks like masks, not like a class; "
-        f"set data.masks={folder}, or list its name in {root / 'classes.txt'} if it is a class"
     )
 
 
