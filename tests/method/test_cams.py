@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from channels import channels_last
 from reference_weights import reference_state_dict
 
 from toco_jax.method import cams
@@ -12,10 +13,6 @@ from toco_jax.models.vit import BACKBONES
 from toco_jax.weights.load import params_from_reference
 
 VOC = {"bkg_thre": 0.5, "high_thre": 0.7, "low_thre": 0.25}
-
-
-def channels_last(x):
-    return np.moveaxis(x, 1, -1)
 
 
 @pytest.fixture(scope="module")

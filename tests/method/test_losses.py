@@ -6,17 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from channels import channels_first, channels_last
 from jax.test_util import check_grads
 
 from toco_jax.method import cams, losses
-
-
-def channels_last(x):
-    return np.moveaxis(x, 1, -1)
-
-
-def channels_first(x):
-    return np.moveaxis(x, -1, 1)
 
 
 def tolerance(data, field):

@@ -4,13 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from channels import channels_last
 
 from toco_jax.method import cams, par
 from toco_jax.models.network import IMAGE_MEAN, IMAGE_STD
-
-
-def channels_last(x):
-    return np.moveaxis(x, 1, -1)
 
 
 def test_golden(golden):

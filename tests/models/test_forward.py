@@ -3,15 +3,12 @@
 import jax
 import numpy as np
 import pytest
+from channels import channels_first, channels_last
 from reference_weights import reference_state_dict
 
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import BACKBONES
 from toco_jax.weights.load import params_from_reference
-
-
-def channels_last(x):
-    return np.moveaxis(x, 1, -1)
 
 
 def build(backbone):
@@ -67,10 +64,6 @@ def test_deit_tiny(golden, deit_tiny, size, stride):
         np.testing.assert_allclose(
             value, data[f"{size}/{field}"], rtol=0, atol=10 * noise, err_msg=field
         )
-
-
-def channels_first(x):
-    return np.moveaxis(x, -1, 1)
 
 
 def test_vit_base(golden):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from channels import channels_last
 from reference_weights import probe, reference_state_dict
 
 from toco_jax.config import ConfigError
@@ -16,10 +17,6 @@ from toco_jax.run.network import compute_of, make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
 from toco_jax.weights import load
-
-
-def channels_last(x):
-    return np.moveaxis(x, 1, -1)
 
 
 def published_config(voc_config):
