@@ -42,7 +42,7 @@ def rows_of(results):
     return {(row["predictor"], row["protocol"]): row for row in results["rows"]}
 
 
-def test_results_are_written_with_their_protocol(run, results, capsys):
+def test_results_are_written_with_their_protocol(run, results):
     assert json.loads((run / "evaluation.json").read_text()) == results
     assert not list(run.glob(".evaluation*"))
     rows = rows_of(results)
@@ -201,7 +201,7 @@ def test_another_root_is_scored_by_the_runs_names(folder_run, results, capsys):
         assert rows[predictor, "32"]["iou"] == expected[predictor, "32"]["iou"]
 
 
-def test_pseudo_labels_of_another_root_are_numbered_as_it_is(folder_run, tmp_path, capsys):
+def test_pseudo_labels_of_another_root_are_numbered_as_it_is(folder_run, tmp_path):
     copy, root = folder_run
     (root / "train.txt").write_text((root / "val.txt").read_text())
     evaluated(
@@ -230,7 +230,7 @@ def test_classes_that_the_run_does_not_know_are_refused_by_name(folder_run):
 
 
 @pytest.mark.parametrize("option", ["--out", "--pseudo_labels"])
-def test_a_folder_that_takes_no_file_is_refused_before_any_image(run, monkeypatch, option, capsys):
+def test_a_folder_that_takes_no_file_is_refused_before_any_image(run, monkeypatch, option):
     monkeypatch.setattr(shares, "count_split", None)
     with pytest.raises(SystemExit, match=f"error: cannot write to the folder /proc .*{option}"):
         commands.run("evaluate", [f"--checkpoint={run}", "--protocol=native", f"{option}=/proc"])

@@ -131,7 +131,7 @@ def test_the_usual_head_names_all_that_have_it(tmp_path):
     assert "ImageNet-1k: DeiT, the original ViT or augreg, whose files look alike" in notes[1]
 
 
-def test_transformers_layout_is_told_too(tmp_path):
+def test_transformers_layout_is_told_too():
     plain = transformers_state(vit(patch=16), "")
     bare = {k: v for k, v in plain.items() if not k.startswith("classifier.")}
     assert "no classes: self-supervision" in recognise.pretraining(bare, "transformers")

@@ -93,7 +93,7 @@ def test_missing_parts_are_named(devkit, sbd, tmp_path, monkeypatch):
         run(devkit, sbd)
 
 
-def test_pycocotools_is_asked_for(tmp_path, monkeypatch):
+def test_pycocotools_is_asked_for(monkeypatch):
     from toco_jax.data.build import coco_masks, coco_regions
     from toco_jax.runtime.errors import DataError
 

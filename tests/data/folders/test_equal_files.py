@@ -3,7 +3,7 @@ import numpy as np
 from toco_jax.data.folders.equal_files import equal_files
 
 
-def test_groups_of_equal_content(tmp_path, monkeypatch):
+def test_groups_of_equal_content(tmp_path):
     rng = np.random.default_rng(0)
     long = rng.bytes(20_000)
     contents = [long, b"x" + long[1:], b"", long, b"short", b"", b"short", long[:-1] + b"x"]

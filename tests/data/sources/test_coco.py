@@ -316,7 +316,7 @@ def test_unprepared_folders_say_what_to_run(fake_coco, tmp_path):
         ),
     ],
 )
-def test_damaged_annotations_are_named(fake_coco, tmp_path, change, message, capsys):
+def test_damaged_annotations_are_named(fake_coco, tmp_path, change, message):
     content = json.loads((fake_coco / "annotations" / "instances_val2014.json").read_text())
     change(content)
     (tmp_path / "annotations").mkdir()
@@ -325,7 +325,7 @@ def test_damaged_annotations_are_named(fake_coco, tmp_path, change, message, cap
         commands.run("prepare", ["coco", "--root", str(tmp_path), "--workers", "0"])
 
 
-def test_missing_annotations_are_named(tmp_path, capsys):
+def test_missing_annotations_are_named(tmp_path):
     with pytest.raises(SystemExit, match=r"error: .*holds neither instances_train2014\.json nor"):
         commands.run("prepare", ["coco", "--root", str(tmp_path)])
 

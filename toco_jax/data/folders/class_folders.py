@@ -39,16 +39,10 @@ def read_class_folders(
     in_lists: bool,
     on_problem: OnProblem,
 ) -> tuple[Entries, list[DataRemark]]:
-    """Labels images by the folders that they lie in.
+    """Labels images by the folders that they lie in; see `folder_labels.read_labels`.
 
-    Args:
-        root: the folder of all of them.
-        files: path of each image file, by name.
-        listed: the classes if they are known, empty if the folders decide.
-        splits: names of the splits.
-        in_folders: whether splits are folders, outside of which images are left out.
-        in_lists: whether splits are lists.
-        on_problem: called with "" and a `DataError` for folders whose meaning is not clear.
+    `in_folders` and `in_lists` say whether splits are folders, outside of which images are left
+    out, and whether they are lists. If no classes are `listed`, the folders decide.
 
     Returns:
         The label of each labelled image, or what is wrong with it, and remarks.

@@ -59,18 +59,11 @@ def read_labels(
     masks: pathlib.Path | None,
     on_problem: OnProblem,
 ) -> Labels:
-    """Reads the labels of all images.
+    """Reads the labels of all images; see `sources.folder.open_folder` for the arguments.
 
-    Args:
-        root: the folder.
-        files: path of each image file, by name.
-        listing: all files of the folder.
-        kind: "" for what is there, "sidecars", "folders", or a label file.
-        label_separator: what separates several labels in one text; "" finds it out.
-        listed: the classes if they are known.
-        splits: names of the splits.
-        masks: folder of the masks, if there is one.
-        on_problem: called with "" and what is wrong with the folder as a whole.
+    `files` holds the path of each image file by its name, `listing` all files of the folder,
+    `kind` what is `labels` there, `listed` the classes if they are known, and `masks` the folder of
+    the masks, if there is one.
 
     Raises:
         DataError: labels of an unknown kind, or a label file that cannot be read.

@@ -37,7 +37,6 @@ def _places(root: pathlib.Path) -> list[pathlib.Path]:
 
 def split_members(
     root: pathlib.Path,
-    files: Mapping[str, pathlib.Path],
     labelled: Collection[str],
     copies: Mapping[str, str],
     split: str,
@@ -50,15 +49,14 @@ def split_members(
     """Names the images of a split. Of several files with the same content the first one counts.
 
     Args:
-        root: the folder.
-        files: path of each image file, by name.
+        root: see `sources.folder.open_folder`, as for `split`, `val_fraction` and `split_seed`.
         labelled: names of the images with a label, in order.
         copies: for each image that other files hold too, the first of their names.
         split: name of a list, of a folder, or train or val.
         classes: names of the classes if they are folders.
         find: returns the name of the image that a line of a list means.
-        val_fraction: share of images in val where the splits are drawn by lot.
-        split_seed: seed of that draw.
+        val_fraction: see there.
+        split_seed: see there.
 
     Raises:
         DataError: there is no such split, it is empty, or its list names something twice or holds

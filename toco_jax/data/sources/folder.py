@@ -86,7 +86,6 @@ def open_folder(
     )
     members = split_members(
         root,
-        images.files,
         images.names,
         images.copies,
         split,
