@@ -49,6 +49,26 @@ def test_only_errors_meant_for_users_are_reported():
     assert stopped.value.code == 130
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nMore"),
+        MemoryError("Unable to allocate 3 TiB"),
+        MemoryError(),
+    ],
+)
+def test_a_lack_of_memory_is_no_defect(error):
+    with (
+        pytest.raises(SystemExit, match="error: the memory is not enough") as stopped,
+        commands.reported(debug=False),
+    ):
+        raise error
+    said = stopped.value.code
+    assert " ".join(str(error).split()) in said and "\n" not in said and "batch_size" in said
+    with pytest.raises(type(error)), commands.reported(debug=True):
+        raise error
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_what_the_system_refuses_is_no_defect(number, tmp_path):
     error = OSError(number, os.strerror(number), "runs/x/results.json")

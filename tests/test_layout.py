@@ -74,6 +74,30 @@ def test_imports_point_down():
     assert not up
 
 
+# Not mistakes of a user: a run that was told to stop, and what a pickle holds that is not read.
+OTHER_EXCEPTIONS = {"Preempted", "Refused"}
+
+
+def test_every_error_is_a_users():
+    bases = {
+        node.name: {getattr(base, "id", getattr(base, "attr", "")) for base in node.bases}
+        for tree in modules().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def ancestors(name):
+        return {name}.union(*(ancestors(base) for base in bases.get(name, set()) - {name}))
+
+    errors = {
+        name
+        for name in bases
+        if any(base.endswith(("Error", "Exception")) for base in ancestors(name))
+    }
+    assert len(errors) > 15
+    assert {name for name in errors if "UserError" not in ancestors(name)} == OTHER_EXCEPTIONS
+
+
 def test_imports_have_no_circle():
     graph, done = arrows(), set()
 

@@ -13,9 +13,8 @@ from toco_jax.cli import process
 from toco_jax.cli.parser import Parser, choose
 from toco_jax.cli.verbs import VERBS
 from toco_jax.runtime.errors import UserError
+from toco_jax.runtime.exit_codes import INTERRUPTED
 
-# Exit code of a command that was interrupted by Ctrl-C, as shells have it.
-INTERRUPTED = 130
 # What the system says of a disk without room, a read-only one, a lack of permissions, and a name
 # that no file can have.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
@@ -90,7 +89,8 @@ def reported(*, debug: bool) -> Iterator[None]:
     """Ends the process with one sentence and exit code 1 on a user's mistake, and with exit code
     130 on Ctrl-C.
 
-    So does a file that the system refuses: a full disk, a read-only one, missing permissions.
+    So does a file that the system refuses: a full disk, a read-only one, missing permissions; and a
+    lack of memory.
     Errors of the program itself keep their traceback; with `debug` a user's mistake does so too.
     """
     try:
@@ -106,7 +106,13 @@ def reported(*, debug: bool) -> Iterator[None]:
             f"error: the system refuses {error.filename or 'a file of the results'} "
             f"({error.strerror}): make room or change the permissions there, or use another place"
         )
+    except MemoryError as error:
+        if debug:
+            raise
+        sys.exit(f"error: {_no_memory(error)}")
     except _NO_BACKEND as error:
+        if not debug and str(error).startswith("RESOURCE_EXHAUSTED"):
+            sys.exit(f"error: {_no_memory(error)}")
         if debug or _has_devices():
             raise
         sys.exit(f"error: {_no_devices(error)}")
@@ -124,6 +130,14 @@ def _has_devices() -> bool:
         return bool(jax.local_devices())
     except _NO_BACKEND:
         return False
+
+
+def _no_memory(error: Exception) -> str:
+    reason = " ".join(str(error).split())[:200] or "an allocation failed"
+    return (
+        f"the memory is not enough ({reason}): use a smaller batch_size, for training also "
+        "machine.accumulate=2 or machine.low_memory=on, or smaller images"
+    )
 
 
 def _no_devices(error: Exception) -> str:

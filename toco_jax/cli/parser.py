@@ -8,6 +8,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from toco_jax.runtime.exit_codes import FINISHED, WRONG_COMMAND
+
 _KEY_VALUE = re.compile(r"[A-Za-z_][\w.]*=")
 # Spellings of earlier versions. All options may be written with hyphens, too.
 _RENAMED = {
@@ -128,7 +130,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         """Ends the process with one sentence."""
-        self.exit(2, f"error: {message}\n")
+        self.exit(WRONG_COMMAND, f"error: {message}\n")
 
     def _words_of(self, options: argparse.Namespace) -> Iterator[str]:
         """Yields the words of a command line that belong to no option."""
@@ -231,11 +233,11 @@ def choose(
         lines = [f"  {name:<{width}}{line}" for name, line in choices.items()]
         help_screen = "\n".join([(about or "").strip(), "", "commands:", *lines])
         print(help_screen, file=sys.stdout if words else sys.stderr)
-        sys.exit(0 if words else 2)
+        sys.exit(FINISHED if words else WRONG_COMMAND)
     alike = difflib.get_close_matches(words[0], choices, n=1)
     hint = f"did you mean {alike[0]}? " if alike else ""
     print(
         f"error: {program} has no command {words[0]!r}: {hint}`{program} --help` lists all",
         file=sys.stderr,
     )
-    sys.exit(2)
+    sys.exit(WRONG_COMMAND)

@@ -5,6 +5,7 @@ of them dies, and passes a preemption notice from one process to all.
 """
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,15 +19,22 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from toco_jax.runtime.errors import UserError
+from toco_jax.runtime.exit_codes import MISTAKE, RESTART
 
-# Exit code of a run that was told to stop and has saved its state (EX_TEMPFAIL): start it again.
-RESTART = 75
+# Seconds that a process waits for the others at the start.
+_MEETING = 300
+# What libraries say of another process that is gone.
+_GONE = ("Gloo", "NCCL", "Connection reset", "Connection closed", "Socket closed", "coordination")
 # Seconds without a sign of life after which a process counts as dead, and all others end.
 _SILENCE = 30
 
 
 class ProcessError(UserError):
     """The processes cannot find each other; the message says which setting is missing."""
+
+
+class JobError(ProcessError):
+    """An error that every process of the job raises at the same place."""
 
 
 class Preempted(Exception):
@@ -68,16 +76,67 @@ def join(
         num_processes = _number_in_environment("JAX_NUM_PROCESSES")
     if process_id is None:
         process_id = _number_in_environment("JAX_PROCESS_ID")
+    _check_numbers(coordinator, num_processes, process_id)
+    waited = (
+        f"not all {num_processes or ''} processes of this job have come within {_MEETING} s: see "
+        "what the missing ones say, and whether all have the same coordinator and number of "
+        "processes"
+    )
     try:
-        jax.distributed.initialize(
-            coordinator, num_processes, process_id, heartbeat_timeout_seconds=_SILENCE
-        )
+        with _ending_after(_MEETING, waited):
+            jax.distributed.initialize(
+                coordinator,
+                num_processes,
+                process_id,
+                heartbeat_timeout_seconds=_SILENCE,
+                initialization_timeout=2 * _MEETING,
+            )
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ProcessError(
+            f"the processes of this job cannot meet ({reason}): see whether the coordinator's port "
+            "is free and its host can be reached"
+        ) from error
     except ValueError as error:
         raise ProcessError(
             f"{error} --distributed finds no SLURM job, TPU pod or JobSet here: give --coordinator,"
             " --num_processes and --process_id"
         ) from error
     return is_first()
+
+
+def _check_numbers(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> None:
+    if coordinator is not None and not re.fullmatch(r".+:\d+", coordinator):
+        raise ProcessError(
+            f"--coordinator={coordinator} must be a host and a port: write it as in node0:1234"
+        )
+    if num_processes is not None and process_id is not None and process_id >= num_processes:
+        raise ProcessError(
+            f"--process_id={process_id} is not among {num_processes} processes, which are counted "
+            f"from 0: use a number below {num_processes}"
+        )
+
+
+@contextmanager
+def _ending_after(seconds: float, message: str) -> Iterator[None]:
+    """Ends the process with a message if what is within takes longer.
+
+    JAX would end it too, with a page of its own.
+    """
+
+    def end() -> None:
+        print(f"error: {message}", file=sys.stderr, flush=True)
+        os._exit(MISTAKE)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _number_in_environment(name: str) -> int | None:
@@ -130,12 +189,21 @@ def ends_all() -> Iterator[None]:
         alone = not jax.distributed.is_initialized() or jax.process_count() == 1
         if alone or (isinstance(error, SystemExit) and error.code == RESTART):
             raise
+        if isinstance(error, JobError) or isinstance(error.__context__, JobError):
+            raise  # the others end by it too
         if isinstance(error, SystemExit):
             print(error.code, file=sys.stderr)
+        elif isinstance(error, RuntimeError) and any(text in str(error) for text in _GONE):
+            reason = " ".join(str(error).split())[:200]
+            print(
+                f"error: another process of this job has ended, or cannot be reached ({reason}): "
+                "see what it says, and start all of them again to go on",
+                file=sys.stderr,
+            )
         else:
             traceback.print_exc()
         sys.stderr.flush()
-        os._exit(1)
+        os._exit(MISTAKE)
 
 
 class Preemption:

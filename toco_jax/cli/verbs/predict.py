@@ -40,6 +40,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> None:
     """Segments; exits with 1 where a file failed."""
     from toco_jax import predict
+    from toco_jax.runtime.exit_codes import MISTAKE
 
     if predict.predict(options):
-        sys.exit(1)
+        sys.exit(MISTAKE)
