@@ -1,5 +1,6 @@
 """Two processes with two devices each are one run: the same numbers, and one end for both."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -22,14 +23,23 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
 STEPS = {"total_steps": 10, "save_every": 5, "log_every": 1}
 
 
-class Job:
-    """Two processes of `python -m toco_jax.main` on one folder."""
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
-    def __init__(self, workdir: pathlib.Path):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
-        values = TINY_RUN | STEPS
+
+class Job:
+    """Two processes of `python -m toco_jax.main` on one folder.
+
+    Args:
+        workdir: the folder.
+        *values_of: the keys of each process that differ from those of all.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *values_of: dict):
+        address = f"127.0.0.1:{free_port()}"
+        values_of = values_of or ({}, {})
         self.workdir = workdir
         self.processes = [
             subprocess.Popen(
@@ -46,7 +56,7 @@ class Job:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
-            for i in range(2)
+            for i, values in enumerate(TINY_RUN | STEPS | values for values in values_of)
         ]
 
     def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -118,6 +128,19 @@ def test_stopped_killed_and_finished_run_is_that_of_one_process(tiny_config, tmp
         np.testing.assert_allclose(found[name], results[name], atol=0.5, err_msg=name)
 
 
+def test_processes_of_two_configurations_end_with_what_differs(tmp_path):
+    other = {"seed": 1, "learning_rate": 0.002, "batch_size": 8}
+    codes, printed = Job(tmp_path / "run", {}, other).ends(120)
+    assert codes == [1, 1], printed
+    for text in printed:
+        last = text.splitlines()[-1]
+        assert last.startswith("error: the processes of this job differ in "), text
+        assert "seed (0 in process 0, 1 in process 1)" in last
+        assert "batch_size (4 in process 0, 8 in process 1)" in last
+        assert "learning_rate (0.001 in process 0, 0.002 in process 1)" in last
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_incomplete_description_is_refused(monkeypatch):
     with pytest.raises(processes.ProcessError, match="--num_processes and --process_id missing"):
         processes.join(coordinator="127.0.0.1:1")
@@ -133,6 +156,64 @@ def test_an_incomplete_description_is_refused(monkeypatch):
     monkeypatch.setattr(processes.jax.distributed, "initialize", finds_nothing)
     with pytest.raises(processes.ProcessError, match="finds no SLURM job"):
         processes.join(distributed=True)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "process_id", "message"),
+    [
+        ("node0", 0, "--coordinator=node0 must be a host and a port"),
+        ("node0:port", 0, "--coordinator=node0:port must be a host and a port"),
+        ("node0:1", 2, "--process_id=2 is not among 2 processes, .* below 2"),
+    ],
+)
+def test_impossible_numbers_are_refused_before_anyone_waits(coordinator, process_id, message):
+    with pytest.raises(processes.ProcessError, match=message):
+        processes.join(coordinator=coordinator, num_processes=2, process_id=process_id)
+
+
+def ended(monkeypatch, error):
+    """What `ends_all` prints and returns in one of two processes."""
+    codes = []
+    monkeypatch.setattr(processes.jax.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    with contextlib.suppress(type(error)), processes.ends_all():
+        raise error
+    return codes
+
+
+def test_a_process_that_is_gone_is_a_sentence_in_the_others(monkeypatch, capsys):
+    error = RuntimeError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
+    assert ended(monkeypatch, error) == [1]
+    line = capsys.readouterr().err
+    assert line.startswith("error: another process of this job has ended") and "Gloo" in line
+    assert line.count("\n") == 1
+    assert ended(monkeypatch, RuntimeError("a defect")) == [1]
+    assert "Traceback" in capsys.readouterr().err
+
+
+# Waits for another process that never comes, for two seconds in place of five minutes.
+NEVER = """
+from toco_jax.runtime import processes
+processes._MEETING = 2
+processes.join(coordinator="127.0.0.1:{port}", num_processes=2, process_id={number})
+"""
+
+
+def test_a_process_that_never_comes_ends_the_others_with_a_sentence():
+    waiting = [
+        subprocess.Popen(
+            [sys.executable, "-c", NEVER.format(port=free_port(), number=number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for number in range(2)
+    ]
+    for process in waiting:
+        said = process.communicate(timeout=120)[0]
+        assert said.startswith("error: not all 2 processes of this job have come within 2 s")
+        assert (process.returncode, said.count("\n")) == (1, 1)
 
 
 def test_an_error_alone_is_an_ordinary_error():

@@ -139,6 +139,35 @@ def test_finished_run_says_so(finished, capsys):
     assert "is finished" in capsys.readouterr().out
 
 
+def test_a_finished_run_of_other_values_is_not_taken_for_this_one(finished, tiny_config, tmp_path):
+    workdir, _, results = finished
+    with pytest.raises(checkpoints.CheckpointError, match=r"seed \(0 there, 1 now\).*--override"):
+        train(tiny_config(seed=1), workdir)
+    assert train(tiny_config(seed=1, log_every=1), workdir, override=True) == results
+    assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+    damaged = shutil.copytree(workdir, tmp_path / "run")
+    (damaged / "results.json").write_text('{"seg_miou": 5')
+    with pytest.raises(checkpoints.CheckpointError, match=r"results\.json cannot be read .*: move"):
+        train(tiny_config(), damaged)
+
+
+def test_a_finished_run_goes_on_to_more_steps(finished, tiny_config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loop, "baselines", lambda source: {})
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    results = train(tiny_config(total_steps=7), run)
+    said = "goes on from step 6 with other values: total_steps (6 there, 7 now)"
+    assert said in capsys.readouterr().out
+    assert results["step"] == json.loads((run / "results.json").read_text())["step"] == 7
+    assert json.loads((run / "config.json").read_text())["total_steps"] == 7
+    change = json.loads((run / "config_changes.jsonl").read_text())
+    assert (change["step"], change["changed"]) == (6, {"total_steps": [6, 7]})
+    with pytest.raises(checkpoints.CheckpointError, match=r"total_steps \(7 there, 6 now\)"):
+        train(tiny_config(), run)
+    (run / "results.json").unlink()
+    with pytest.raises(checkpoints.CheckpointError, match=r"step 7, beyond total_steps=6: use tot"):
+        train(tiny_config(), run, override=True)
+
+
 def test_other_values_are_refused(finished, tiny_config):
     (finished[0] / "results.json").rename(finished[0] / "kept.json")
     with pytest.raises(checkpoints.CheckpointError, match=r"temperature \(0.5 there, 0.7 now\)"):

@@ -14,13 +14,14 @@ from toco_jax.config.keys import (
     renamed,
     with_values,
 )
-from toco_jax.config.types import check_types
+from toco_jax.config.types import check_known, check_types
 
 __all__ = [
     "LOSS_TERMS",
     "VARIANTS",
     "ConfigDict",
     "ConfigError",
+    "check_known",
     "check_types",
     "completed",
     "defaults",

@@ -175,7 +175,13 @@ def completed(values: dict[str, Any]) -> ConfigDict:
 
     Args:
         values: the nested values of the run's `config.json`; lists become tuples.
+
+    Raises:
+        ConfigError: a value stands where a group of keys has to be.
     """
+    for group in ("data", "loss_weights", "machine"):
+        if not isinstance(values.get(group, {}), dict):
+            raise ConfigError(f"{group}={values[group]!r} must be a group of keys")
     values = {renamed(key): value for key, value in flat_values(values).items()}
     if values.get("data.source") == "folder":  # `seed` once drew the split of a folder
         values.setdefault("data.split_seed", values.get("seed", 0))

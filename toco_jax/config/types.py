@@ -40,8 +40,20 @@ def check_types(config: ConfigDict) -> None:
             f"the configuration lacks {missing[0]!r}: begin with toco_jax.config.defaults(), which "
             "has every key"
         )
-    for key, like in usual.items():
-        value = given[key]
+    check_known(config)
+
+
+def check_known(config: ConfigDict) -> None:
+    """Checks the types of the keys that are known, and leaves others alone, as `check_types` does.
+
+    A configuration of an earlier version may have other keys.
+
+    Raises:
+        ConfigError: the message is one sentence on the first key of a wrong type.
+    """
+    given = flat_values(config.to_dict())
+    for key, like in flat_values(defaults().to_dict()).items():
+        value = given.get(key)
         if not _fits(value, like):
             raise ConfigError(
                 f"{key}={_shown(value)} must be of type {_type_of(like)}, such as {key}={like!r}"

@@ -24,6 +24,18 @@ def fingerprint(source: Any, count: int) -> str:
     return digest.hexdigest()
 
 
+def listing(source: Any) -> str:
+    """Hashes what a source lists: classes, names in their order, and labels, but no file's content.
+
+    It is the same for copies of a data set in several places.
+    """
+    digest = hashlib.blake2b(digest_size=6)
+    digest.update(json.dumps([source.class_names, source.split, list(source.names)]).encode())
+    if isinstance(source, FileSource):
+        digest.update(source.cls_labels.tobytes())
+    return digest.hexdigest()
+
+
 def _parts(source: Any, count: int) -> Iterable[bytes]:
     about = [source.class_names, source.split, getattr(source, "seed", 0)]
     yield json.dumps([*about, list(source.names[:count])]).encode()

@@ -63,6 +63,12 @@ def locked(workdir: pathlib.Path, *, beat: float = BEAT, watch: float = WATCH) -
             path.unlink(missing_ok=True)
 
 
+def owner(workdir: pathlib.Path) -> dict[str, Any]:
+    """Returns who holds the lock of a run's folder, as seen from here; nothing if nobody does."""
+    held = _read(workdir / LOCK_FILE)
+    return {key: held.get(key) for key in ("host", "process", "started") if key in held}
+
+
 def _create(path: pathlib.Path, owner: dict[str, Any]) -> bool:
     """Creates the lock's file; returns False if it exists already."""
     try:

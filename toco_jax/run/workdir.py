@@ -8,21 +8,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from toco_jax.config import completed, flat_values, with_values
+from toco_jax.config import check_known, completed, with_values
 from toco_jax.config import resolve as resolve_config
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
+from toco_jax.run import changes, records
+from toco_jax.run.records import CHECKPOINTS, CLASSES_FILE, CONFIG_FILE, START_FILE
 from toco_jax.run.stored import CheckpointError
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import make_folder, write_atomically
 
-CONFIG_FILE = "config.json"
-CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
-CLASSES_FILE = "classes.json"
-START_FILE = "init.json"  # which weights the run started from
-# Keys that may differ when a run goes on, as all keys of `machine` may, because they do not change
-# what the run computes.
-FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root", "data.on_error")
 # The names of data sets whose classes are always the same.
 _FIXED_CLASSES = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
@@ -46,18 +42,18 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
             f"{workdir} is not a run: {reason}; give the folder of a run, such as runs/voc, or one "
             "checkpoint in it, such as runs/voc/checkpoints/2000"
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except PermissionError:
-        raise
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): restore it from a copy") from error
+    values = records.read_json(path, remedy="restore it from a copy")
     if not isinstance(values, dict) or not {"backbone", "num_classes"} <= values.keys():
         raise CheckpointError(
             f"{path} is not the configuration of a run: give the folder of one; weights of others, "
             "such as a model folder of Hugging Face, are for init=FOLDER"
         )
-    return completed(values)
+    try:
+        config = completed(values)
+        check_known(config)
+    except UserError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
+    return config
 
 
 def run_folder(path: str | os.PathLike) -> tuple[pathlib.Path, int | None]:
@@ -120,8 +116,8 @@ def class_names(folder: pathlib.Path, config: ConfigDict) -> tuple[str, ...] | N
 
 def _listed(path: pathlib.Path, num: int) -> tuple[str, ...]:
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+        names = records.read_json(path, remedy="")
+    except CheckpointError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _not_names(path, num)
@@ -155,52 +151,66 @@ def write_class_names(folder: pathlib.Path, names: Sequence[str]) -> None:
     write_atomically(folder / CLASSES_FILE, json.dumps(list(names), indent=1) + "\n")
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict, class_names: tuple[str, ...]) -> None:
-    """Makes a run's folder, or checks that the folder holds the same run.
+def claim(
+    workdir: pathlib.Path,
+    config: ConfigDict,
+    class_names: tuple[str, ...],
+    *,
+    override: bool = False,
+) -> changes.Changes:
+    """Makes a run's folder, or checks that the folder holds the same run and is not damaged.
 
-    The first process writes the configuration and the names of the classes, or compares them with
-    those in the folder; the others wait for it.
+    Of several processes only the first one calls it.
 
     Args:
         workdir: the folder.
         config: the resolved configuration.
         class_names: the foreground classes in label order.
+        override: whether a run may go on with other values than it was begun with.
+
+    Returns:
+        The values that differ from those in the folder; `record` writes them there.
 
     Raises:
-        CheckpointError: the folder holds another run, or not all processes see it.
+        CheckpointError: the folder holds another run, or is damaged.
         OutputError: the folder cannot be written to.
     """
-    if processes.is_first():
-        make_folder(workdir, "--out")
-        _claim_config(workdir, config)
-        _claim_classes(workdir, class_names)
-    processes.barrier("workdir")
-    if not (workdir / CLASSES_FILE).exists():
-        raise CheckpointError(
-            f"{workdir} of the first process is not there for another one: --out must lie on a "
-            "file system that all processes share"
-        )
+    make_folder(workdir, "--out")
+    records.check(workdir)
+    changed = _claim_config(workdir, config, override=override)
+    _claim_classes(workdir, class_names)
+    return changed
 
 
-def _claim_config(workdir: pathlib.Path, config: ConfigDict) -> None:
+def record(
+    workdir: pathlib.Path,
+    config: ConfigDict,
+    changed: changes.Changes,
+    *,
+    step: int,
+    override: bool,
+) -> None:
+    """Writes the values with which a run goes on from `step`, and which of them changed."""
+    changes.record(workdir, changed, step=step, override=override)
+    save_config(workdir, config)
+
+
+def _claim_config(workdir: pathlib.Path, config: ConfigDict, *, override: bool) -> changes.Changes:
     if not (workdir / CONFIG_FILE).exists():
+        if any((workdir / CHECKPOINTS).glob("[0-9]*")):
+            raise CheckpointError(
+                f"{workdir} has checkpoints and no {CONFIG_FILE}, so it cannot be told whether "
+                "they are of this run: restore that file from a copy, or use another --out"
+            )
         save_config(workdir, config)
-        return
+        return {}
     begun = load_config(workdir)
     if begun.compute_dtype == "auto":  # as older runs recorded it
         begun = with_values(begun, compute_dtype=config.compute_dtype)
         save_config(workdir, begun)
-    old, new = flat_values(begun.to_dict()), flat_values(config.to_dict())
-    changed = [
-        f"{key} ({old.get(key)} there, {new.get(key)} now)"
-        for key in sorted(old.keys() | new.keys())
-        if key not in FREE_KEYS and not key.startswith("machine.") and old.get(key) != new.get(key)
-    ]
-    if changed:
-        raise CheckpointError(
-            f"{workdir} holds a run with other values: {', '.join(changed)}; use another --out "
-            "or the same values"
-        )
+    changed = changes.between(begun, config)
+    changes.check(workdir, changed, override=override)
+    return changed
 
 
 def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
@@ -233,9 +243,9 @@ def note_start(workdir: pathlib.Path, origin: dict[str, Any], *, goes_on: bool) 
     if not goes_on or not path.exists():
         write_atomically(path, json.dumps(origin, indent=1) + "\n")
         return
-    noted = json.loads(path.read_text())
-    if noted.get("sha256") != origin["sha256"]:
+    noted = records.start(workdir)
+    if noted is not None and noted["sha256"] != origin["sha256"]:
         say(
             f"init={origin['init']!r} now is of the SHA-256 {origin['sha256']}; this run started "
-            f"from {noted.get('sha256')} and goes on from its own checkpoint"
+            f"from {noted['sha256']} and goes on from its own checkpoint"
         )

@@ -85,9 +85,11 @@ def make_folder(folder: pathlib.Path, option: str) -> pathlib.Path:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (FileExistsError, NotADirectoryError) as error:
-        file = next(path for path in (folder, *folder.parents) if path.exists())
+        places = (path for path in (folder, *folder.parents) if os.path.lexists(path))
+        file = next(path for path in places if not path.is_dir())
+        kind = "a file" if file.exists() else "a link to nothing"
         raise OutputError(
-            f"cannot write to the folder {folder} ({file} is a file): give another {option}"
+            f"cannot write to the folder {folder} ({file} is {kind}): give another {option}"
         ) from error
     except OSError as error:
         raise OutputError(

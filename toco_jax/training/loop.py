@@ -1,5 +1,6 @@
 """The training loop: next batch, step, log, evaluate, save, until the last step."""
 
+import contextlib
 import functools
 import json
 import os
@@ -13,19 +14,21 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from toco_jax.config import validate
+from toco_jax.config import flat_values, validate
+from toco_jax.data.fingerprint import listing
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.demo.baselines import baselines
 from toco_jax.evaluation import scoring
 from toco_jax.method.phases import Phase, phase_at
 from toco_jax.models.network import ToCo
-from toco_jax.run import checkpoints
+from toco_jax.run import changes, checkpoints, records
 from toco_jax.run import workdir as folder
-from toco_jax.run.lock import locked
+from toco_jax.run.lock import locked, owner
+from toco_jax.run.records import RESULTS_FILE, SAMPLES_FILE
 from toco_jax.run.state import TrainState
-from toco_jax.runtime import processes
+from toco_jax.runtime import agreement, processes
 from toco_jax.runtime.console import say
-from toco_jax.runtime.outputs import write_atomically
+from toco_jax.runtime.outputs import make_folder, write_atomically
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training.start import begin, open_sources
@@ -33,11 +36,10 @@ from toco_jax.training.step import make_train_step
 from toco_jax.training.tracking import StepLog, Tracker, check_update
 from toco_jax.training.validation import Evaluator
 
-RESULTS_FILE = "results.json"
-SAMPLES_FILE = "samples.png"
 
-
-def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: str | os.PathLike, *, override: bool = False
+) -> dict[str, Any]:
     """Trains a network, or goes on with a run that was stopped, and returns its results.
 
     The call leaves the process as it was: `config`, `sys.stdout`, `os.environ` and the signal
@@ -46,9 +48,13 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
 
     Several processes of one job call it alike, with one folder for all; the first one writes.
 
+    A run goes on with other values of `run.changes.FREE_KEYS`, of `machine`, and with more
+    `total_steps`, also when it was finished. What changed is added to `config_changes.jsonl`.
+
     Args:
         config: the configuration, see `config.defaults`.
         workdir: the run's folder, made if it is missing. A finished run in it is not trained again.
+        override: whether a run may go on with other values of any key that fits its network.
 
     Returns:
         The contents of `results.json`: the scores of the validation split after the last step, in
@@ -57,30 +63,90 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> dict[str, Any]:
     Raises:
         ConfigError: a value cannot work, or the initial weights do not fit.
         DataError: the data set is broken.
-        CheckpointError: the folder holds another run, or the last save failed.
+        CheckpointError: the folder holds another run or a damaged file, or the last save failed.
+        JobError: another process of the job failed, or they do not hold the same configuration,
+            code, data and folder.
         LockError: another process trains in the folder.
         TrainingError: a loss is not finite.
         Preempted: SIGTERM came; the state is saved.
     """
     workdir = pathlib.Path(workdir)
-    validate(config, jax.device_count())
-    if (workdir / RESULTS_FILE).exists():
+    with agreement.together():
+        validate(config, jax.device_count())
+        results = finished(workdir, config, override=override)
+    given: dict[str, Any] = flat_values(config.to_dict())
+    given[f"{RESULTS_FILE} in --out"] = results and agreement.digest(json.dumps(results))
+    agreement.check_same(agreement.code() | given)
+    if results is not None:
         say(f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --out")
-        return json.loads((workdir / RESULTS_FILE).read_text())
+        return results
     with processes.Preemption() as preemption:
-        return train_until_stopped(config, workdir, preemption)
+        return train_until_stopped(config, workdir, preemption, override=override)
+
+
+def finished(workdir: pathlib.Path, config: ConfigDict, *, override: bool) -> dict[str, Any] | None:
+    """Returns the results of a run that has taken all steps of a configuration, otherwise None.
+
+    Raises:
+        CheckpointError: they are of other values, which `override` does not allow, or damaged.
+    """
+    results = records.results(workdir)
+    if results is None or not (workdir / records.CONFIG_FILE).exists():
+        return results
+    begun = folder.load_config(workdir)
+    if results.get("step", begun.total_steps) < config.total_steps:
+        return None
+    changes.check(workdir, changes.between(begun, config), override=override)
+    return results
 
 
 def train_until_stopped(
-    config: ConfigDict, workdir: pathlib.Path, preemption: processes.Preemption
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    preemption: processes.Preemption,
+    *,
+    override: bool = False,
 ) -> dict[str, Any]:
     """Does what `train` does, for a valid configuration of a run that is not finished."""
     began = time.perf_counter()
-    config = folder.resolve(workdir, config)
-    source, val_source = open_sources(config)
-    folder.claim(workdir, config, source.class_names)
-    with locked(workdir):
-        return take_steps(config, workdir, source, val_source, preemption, began=began)
+    with agreement.together():
+        config = folder.resolve(workdir, config)
+        source, val_source = open_sources(config)
+    check_same_run(config, source, val_source)
+    with contextlib.ExitStack() as stack:
+        changed: changes.Changes = {}
+        with agreement.together():
+            if processes.is_first():
+                make_folder(workdir, "--out")
+                stack.enter_context(locked(workdir))
+                changed = folder.claim(workdir, config, source.class_names, override=override)
+        agreement.check_same({"the lock in the folder --out": owner(workdir)})
+        going_on = functools.partial(folder.record, workdir, config, changed, override=override)
+        return take_steps(
+            config,
+            workdir,
+            source,
+            val_source,
+            preemption,
+            began=began,
+            going_on=going_on if changed else None,
+        )
+
+
+def check_same_run(config: ConfigDict, source: Any, val_source: Any) -> None:
+    """Checks that all processes would train the same network on the same data.
+
+    Raises:
+        JobError: they would not.
+    """
+    agreement.check_same(
+        flat_values(config.to_dict())
+        | {
+            "the class names": source.class_names,
+            "the listing of the training data": listing(source),
+            "the listing of the validation data": listing(val_source),
+        }
+    )
 
 
 def take_steps(
@@ -91,13 +157,24 @@ def take_steps(
     preemption: processes.Preemption,
     *,
     began: float,
+    going_on: Callable | None = None,
 ) -> dict[str, Any]:
-    """Trains in a claimed and locked folder; `began` is the time on `time.perf_counter`."""
+    """Trains in a claimed and locked folder; `began` is the time on `time.perf_counter`.
+
+    `going_on(step=step)` is called once the state is restored.
+    """
     mesh, store = make_mesh(), checkpoints.Checkpoints(workdir)
     model, state, meta = begin(config, workdir, store, mesh, source.class_names)
     began -= meta["seconds"]
 
     step = int(state.step)
+    if step > config.total_steps:
+        raise checkpoints.CheckpointError(
+            f"{workdir} has a checkpoint of step {step}, beyond total_steps={config.total_steps}: "
+            f"use total_steps={step} or more"
+        )
+    if going_on is not None:
+        going_on(step=step)
     take_step = make_stepper(config, model, mesh, num_present=source.num_present)
     evaluator = Evaluator(config, model, val_source)
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
@@ -163,8 +240,9 @@ def finish(
     if processes.is_first():
         evaluator.draw_samples(state, workdir / SAMPLES_FILE)
     evaluation = meta["evaluation"]
-    if "rows" not in evaluation:
-        say("the last scores were saved by an earlier version in another form: scoring anew")
+    is_current = evaluation is not None and evaluation.get("step") == int(state.step)
+    if not is_current or "rows" not in evaluation:
+        say("the last checkpoint holds no scores of its step in the present form: scoring anew")
         evaluation = evaluator.score(state)
     results = evaluation | {"seconds": round(meta["seconds"], 1)}
     if config.data.source == "shapes":

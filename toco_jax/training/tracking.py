@@ -12,6 +12,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from toco_jax.config import LOSS_TERMS
+from toco_jax.run import records
 from toco_jax.run.state import TrainState
 from toco_jax.run.stored import by_path
 from toco_jax.runtime.console import say
@@ -19,8 +20,6 @@ from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.processes import is_first
 from toco_jax.runtime.stopwatch import format_seconds
-
-METRICS_FILE = "metrics.jsonl"
 
 
 class TrainingError(UserError):
@@ -35,23 +34,17 @@ class Tracker:
     """
 
     def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int):
-        self._path = workdir / METRICS_FILE
+        self._path = workdir / records.METRICS_FILE
         self._total_steps = total_steps
         self._mark = (start_step, time.perf_counter())
         self._file = self._board = None
         if not is_first():
             return
         if self._path.exists():
-            self._keep_until(start_step)
+            kept = [line for at, line in records.metric_lines(workdir) if at <= start_step]
+            write_atomically(self._path, b"".join(kept))
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
-
-    def _keep_until(self, step: int) -> None:
-        # A killed process can leave half a line at the end.
-        lines = self._path.read_text().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        write_atomically(self._path, "".join(kept))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Writes the values of a step as one line and one TensorBoard point per value."""

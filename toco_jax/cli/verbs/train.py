@@ -4,8 +4,9 @@
     toco train voc:vit_base data.root=VOCdevkit/VOC2012 --out runs/voc
 
 The run's folder receives checkpoints, metrics.jsonl, TensorBoard events, results.json and
-samples.png. Started again on the same folder, a run goes on where it was. Told to stop (SIGTERM),
-it saves and exits with 75: start it again.
+samples.png. Started again on the same folder, a run goes on where it was, with more total_steps and
+other intervals if these have changed, and with other values of any key only with --override. Told
+to stop (SIGTERM), it saves and exits with 75: start it again.
 
 Several processes are one job with --distributed (under SLURM, on a TPU pod, in a JobSet), or with
 --coordinator=HOST:PORT --num_processes=N --process_id=I.
@@ -28,6 +29,7 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     folder = "the run's folder (default: runs/<config name>)"
     add("--out", metavar="DIR", type=pathlib.Path, help=folder)
+    add("--override", action="store_true", help="go on with other values than the run began with")
     add("--distributed", action="store_true", help="find the other processes of this job")
     add("--coordinator", metavar="HOST:PORT", help="address of process 0 (default: one process)")
     number, place = whole_number(1), whole_number(0)
@@ -54,7 +56,8 @@ def run(options: argparse.Namespace) -> None:
             )
             if not prints:
                 process.print_nothing()
-            train(config, options.out or default_folder(options.config))
+            out = options.out or default_folder(options.config)
+            train(config, out, override=options.override)
         except processes.Preempted as stopped:
             say(f"{stopped}; the same command goes on")
             sys.exit(processes.RESTART)
