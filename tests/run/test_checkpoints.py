@@ -12,6 +12,7 @@ import pytest
 from toco_jax.run import checkpoints, stored
 from toco_jax.run.checkpoints import CheckpointError, Checkpoints
 from toco_jax.run.state import TrainState
+from toco_jax.runtime import processes
 
 META = {"seconds": 1.5, "evaluation": None}
 
@@ -141,6 +142,32 @@ def test_a_full_disk_is_a_line_and_the_next_save_tries_again(tmp_path, capsys, m
     assert_same(restore(tmp_path), make_state(3))
 
 
+def test_a_disk_that_is_full_for_one_process_is_a_line_in_all(tmp_path, capsys, monkeypatch):
+    save(tmp_path, 1)
+    store = Checkpoints(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "gather", lambda content: [content, b"9 MB are free"])
+        store.save(make_state(2), meta=META)
+    assert "of step 2 in" in (line := capsys.readouterr().err) and "9 MB are free" in line
+    store.save(make_state(3), meta=META)
+    store.close()
+    assert_same(restore(tmp_path), make_state(3))
+
+
+def test_one_of_several_processes_that_cannot_save_ends_with_a_sentence(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    store = Checkpoints(tmp_path)
+
+    def fail(*args, **kwargs):
+        raise OSError("no room\nat all")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", fail)
+    monkeypatch.setattr(processes, "gather", lambda content: [content, b""])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(CheckpointError, match=r"of step 2 .*\(no room at all\): make room"):
+        store.save(make_state(2), meta=META)
+
+
 @pytest.mark.parametrize(
     ("where", "name"),
     [(ocp.CheckpointManager, "save"), (stored, "write_checksums")],
@@ -155,10 +182,16 @@ def test_a_last_save_that_fails_is_an_error_and_the_one_before_stays(
     def fail(*args, **kwargs):
         raise ValueError("RESOURCE_EXHAUSTED: no room\nat all")
 
+    closed = []
+    close = ocp.CheckpointManager.close
+    monkeypatch.setattr(
+        ocp.CheckpointManager, "close", lambda self: (close(self), closed.append(self))
+    )
     monkeypatch.setattr(where, name, fail)
     store.save(make_state(2), meta=META)
     with pytest.raises(CheckpointError, match=r"of step 2 .* not saved \(.*no room at all\)"):
         store.close()
+    assert len({*map(id, closed)}) == 2  # of the save that failed, and that of the next one
     assert int(restore(tmp_path).step) == 1
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 

@@ -13,9 +13,10 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from toco_jax.run import stored
+from toco_jax.run.records import CHECKPOINTS, CONFIG_FILE
 from toco_jax.run.state import TrainState
 from toco_jax.run.stored import CheckpointError, DamagedCheckpointError
-from toco_jax.run.workdir import CHECKPOINTS, CONFIG_FILE, load_config, run_folder, save_config
+from toco_jax.run.workdir import load_config, run_folder, save_config
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 
@@ -25,6 +26,7 @@ _BEST = "seg_miou"
 _DELETED = "deleted"
 # Orbax writes a checkpoint under this name and renames it when it is whole.
 _UNFINISHED = ".orbax-checkpoint-tmp*"
+_REMEDY = "make room or mend the disk, and give the same command again to go on from the one before"
 
 
 def _plain(state: TrainState) -> dict[str, Any]:
@@ -81,9 +83,9 @@ class Checkpoints:
     def save(self, state: TrainState, *, meta: dict, seg_miou: float | None = None) -> None:
         """Saves a state in the background, unless its step is saved already.
 
-        If a save fails, for example because the disk is full, a line says so, the earlier
-        checkpoints stay, and the next call tries again. With several processes the error is raised
-        instead.
+        If the disk is full, a line says so, the earlier checkpoints stay, and the next call tries
+        again. So it is for any error of a single process; with several ones an error is raised
+        where one process has begun to save and cannot finish, because the others wait for it.
 
         Args:
             state: the training state.
@@ -92,7 +94,8 @@ class Checkpoints:
                 not scored.
 
         Raises:
-            CheckpointError: there is a newer checkpoint, or the run's folder has been removed.
+            CheckpointError: there is a newer checkpoint, the run's folder has been removed, or this
+                is one of several processes and could not save.
         """
         step, plain = int(state.step), _plain(state)
         if not (self._workdir / CONFIG_FILE).exists():
@@ -104,8 +107,12 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._saving = step
+        # The disk may be too full for one process and, a moment later, not for another one.
+        told = processes.gather(self.lack_of_room(state).encode())
+        if lacks := [content.decode() for content in told if content]:
+            self._report(lacks[0])
+            return
         with self._reporting():
-            self.check_room(state)
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -119,13 +126,16 @@ class Checkpoints:
                     "is there; remove it or use another --out"
                 )
 
-    def check_room(self, state: TrainState) -> None:
-        """Raises `OSError` if the disk has no room for a state."""
-        # Orbax would print pages of tracebacks.
+    def lack_of_room(self, state: TrainState) -> str:
+        """Returns why the disk is too full for a state, "" if it is not.
+
+        Without room orbax would print pages of tracebacks.
+        """
         need = sum(array.nbytes for array in jax.tree.leaves(_plain(state)))
         free = shutil.disk_usage(self._folder).free
-        if free < 0.9 * need:  # files are compressed, by about a tenth
-            raise OSError(f"it takes {need / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free")
+        if free >= 0.9 * need:  # files are compressed, by about a tenth
+            return ""
+        return f"it takes {need / 1e6:.1f} MB, and {free / 1e6:.1f} MB are free"
 
     def _finish(self) -> None:
         """Waits for the current save, and reports it if it failed."""
@@ -142,15 +152,22 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError) as error:  # tensorstore raises ValueError
-            if isinstance(error, CheckpointError) or jax.process_count() > 1:
+            if isinstance(error, CheckpointError):
                 raise
             reason = " ".join(str(error).split())[:200]
-            self._failure = (
-                f"the checkpoint of step {self._saving} in {self._workdir} was not saved ({reason})"
-            )
-            self._saving = None
-            say(f"{self._failure}: training goes on, and the next save tries again", error=True)
+            if jax.process_count() > 1:  # the others wait for this one within orbax
+                raise CheckpointError(f"{self._unsaved(reason)}: {_REMEDY}") from error
+            self._report(reason)
+            self._manager.close()
             self._manager = self._open()
+
+    def _report(self, reason: str) -> None:
+        self._failure, self._saving = self._unsaved(reason), None
+        if processes.is_first():
+            say(f"{self._failure}: training goes on, and the next save tries again", error=True)
+
+    def _unsaved(self, reason: str) -> str:
+        return f"the checkpoint of step {self._saving} in {self._workdir} was not saved ({reason})"
 
     def _delete(self, *patterns: str) -> None:
         """Deletes what matches the patterns in the folder, as far as that is possible."""
@@ -215,10 +232,7 @@ class Checkpoints:
         self._finish()
         self._manager.close()
         if self._failure:
-            raise CheckpointError(
-                f"{self._failure}: make room or mend the disk, and give the same command again to "
-                "go on from the checkpoint before"
-            )
+            raise CheckpointError(f"{self._failure}: {_REMEDY}")
 
 
 def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
@@ -271,12 +285,10 @@ def save_run(workdir: str | os.PathLike, config: ConfigDict, state: TrainState) 
     workdir.mkdir(parents=True, exist_ok=True)
     save_config(workdir, config)
     checkpoints = Checkpoints(workdir)
-    try:
-        checkpoints.check_room(state)
-    except OSError as error:
+    if lacks := checkpoints.lack_of_room(state):
         raise CheckpointError(
-            f"the disk of {workdir.parent} is too full for the run: {error}; make room, or use "
-            "another --out"
-        ) from error
+            f"the disk of {workdir.parent} is too full for the run: {lacks}; make room, or choose "
+            "another target"
+        )
     checkpoints.save(state, meta={"seconds": 0.0})
     checkpoints.close()
