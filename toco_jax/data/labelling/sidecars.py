@@ -24,15 +24,10 @@ def read_sidecars(
     known: Collection[str],
     separator: str,
 ) -> tuple[dict[str, Any], list[str]]:
-    """Reads the text file of every image.
+    """Reads the text file of every image, in `paths` by the image's name.
 
-    A file lists labels, or has a row of numbers for each box, the first of which is its class.
-
-    Args:
-        root: folder of the data set.
-        paths: the text file of each image, by the image's name.
-        known: all classes, empty if the labels are to tell them.
-        separator: what separates labels in a line; "" finds it out.
+    A file lists labels, or has a row of numbers for each box, the first of which is its class. See
+    `label_entries.understand` for `known` and `separator`.
 
     Returns:
         The labels of each image as in `LabelFile.entries`, or the `DataError` to raise for it if
