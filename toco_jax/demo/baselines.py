@@ -43,20 +43,31 @@ def _best_colour_rule(scored: list[dict], fitted: list[dict], num_labels: int) -
     """Percent mIoU on `scored` of the best histogram of the colours and masks of `fitted`."""
     best = 0.0
     for bits in (2, 3, 4):
-        place = np.array([1 << 2 * bits, 1 << bits, 1])
-        counts = np.zeros((num_labels, 1 << 3 * bits))
+        counts = np.zeros((1 << 3 * bits, num_labels))
         for record in fitted:
-            cell = (record["image"] >> (8 - bits)) @ place  # [H, W]
-            for label in np.unique(record["mask"]):
-                inside = cell[record["mask"] == label]
-                counts[label] += np.bincount(inside, minlength=counts.shape[1])
-        likelihood = (counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)).T
-        cells = [(record["image"] >> (8 - bits)) @ place for record in scored]
+            counts += _histogram(record, bits, num_labels)
+        likelihood = counts / np.maximum(counts.sum(axis=0), 1)
+        # Pixels of one image and one cell get one label, so that cells can be scored for pixels.
+        cells, truth, of_image = [], [], []
+        for i, record in enumerate(scored):
+            histogram = _histogram(record, bits, num_labels)
+            cells.append(np.flatnonzero(histogram.any(axis=1)))
+            truth.append(histogram[cells[-1]])
+            of_image.append(np.full(len(cells[-1]), i))
+        found = likelihood[np.concatenate(cells)]  # [R, K]
+        pixels, image = np.concatenate(truth), np.concatenate(of_image)  # [R, K], [R]
         for weight in np.geomspace(0.5, 4, 8):
-            allowed = [np.append(weight, record["cls_label"]) for record in scored]
-            guesses = [
-                (likelihood[cell] * ok).argmax(axis=-1)
-                for cell, ok in zip(cells, allowed, strict=True)
-            ]
-            best = max(best, _miou(scored, guesses, num_labels))
+            allowed = np.stack([np.append(weight, record["cls_label"]) for record in scored])
+            guess = (found * allowed[image]).argmax(axis=-1)
+            confusion = [pixels[guess == label].sum(axis=0) for label in range(num_labels)]
+            best = max(best, 100 * scores(np.stack(confusion, axis=1))["miou"])
     return best
+
+
+def _histogram(record: dict, bits: int, num_labels: int) -> np.ndarray:
+    """Pixels of an image by colour, in cells of `bits` a channel, and by label: `[cells, K]`."""
+    place = np.array([1 << 2 * bits, 1 << bits, 1])
+    cell = (record["image"] >> (8 - bits)) @ place  # [H, W]
+    size = (1 << 3 * bits, num_labels)
+    counts = np.bincount((cell * num_labels + record["mask"]).ravel(), minlength=np.prod(size))
+    return counts.reshape(size)
