@@ -1,6 +1,7 @@
 """CRF in worker processes and pseudo labels made from CAMs."""
 
 import functools
+import itertools
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -75,8 +76,7 @@ def test_the_spatial_kernel_is_made_once_for_a_size(probs, monkeypatch):
 
     monkeypatch.setattr(refinement, "gaussian_kernel", counted)
     refinement.gaussian_of_size.cache_clear()
-    refinement._jitted_gaussian.cache_clear()
-    settings = refinement.SEED_CRF | {"iterations": 1}
+    settings = refinement.SEED_CRF | {"gaussian_xy": 5.0, "iterations": 1}  # as no other test
     first = refinement.refine_probs(photo(SIZE, 0), probs, FRAME, **settings)
     again = refinement.refine_probs(photo(SIZE, 1), probs, FRAME, **settings)
     info = refinement.gaussian_of_size.cache_info()
@@ -93,33 +93,36 @@ def test_the_device_refines_what_waits_in_batches(probs, monkeypatch):
     given = [probs[: size[0], : size[1]] for size in sizes]
     other = refinement.SEED_CRF | {"gaussian_weight": 1.0}
     settings = [other] + [refinement.SEED_CRF] * 5
-    counts, busy, asked = [], threading.Event(), threading.Semaphore(0)
-    jitted_batch = refinement._jitted_batch
+    events, busy, asked = [], threading.Event(), threading.Semaphore(0)
+    device_put = jax.device_put
 
     class Announced(Future):
         def result(self, timeout=None):
             asked.release()
             return super().result(timeout)
 
-    def watched(key):
-        def run(calls, count):
-            if not counts:  # the device is busy with the first call until all the others wait
+        def set_result(self, result):
+            if "done" not in events:  # the device is busy with the first call until all others wait
                 busy.set()
                 assert all(asked.acquire(timeout=60) for _ in sizes)
-            counts.append(count)
-            return jitted_batch(key)(calls, count)
+            events.append("done")
+            super().set_result(result)
 
-        return run
+    def put(*args, **kwargs):
+        events.append("put")
+        return device_put(*args, **kwargs)
 
     monkeypatch.setattr(refinement, "Future", Announced)
-    monkeypatch.setattr(refinement, "_jitted_batch", watched)
+    monkeypatch.setattr(jax, "device_put", put)
     with ThreadPoolExecutor(6) as threads, refinement.device_crf(lambda size: FRAME) as crf:
         calls = [threads.submit(crf, images[0], given[0], **settings[0])]
         assert busy.wait(60)
         for i in range(1, 6):
             calls.append(threads.submit(crf, images[i], given[i], **settings[i]))
         results = [call.result(120) for call in calls]
-    assert counts == [1, 4, 1]
+    monkeypatch.undo()
+    counts = [(event, len(list(group))) for event, group in itertools.groupby(events)]
+    assert counts == [("put", 1), ("done", 1), ("put", 4), ("done", 4), ("put", 1), ("done", 1)]
     for image, values, chosen, result in zip(images, given, settings, results, strict=True):
         expected = refinement.refine_probs(image, values, FRAME, **chosen)
         np.testing.assert_allclose(result, expected, atol=1e-5)
