@@ -17,7 +17,7 @@ TINY = Backbone(width=16, depth=3, heads=2, patch=8)
 def vit():
     model = ViT(TINY, grid=4)
     image = jax.random.normal(jax.random.key(0), (2, 32, 40, 3))
-    return model, model.init(jax.random.key(1), image), image
+    return model, jax.jit(model.init)(jax.random.key(1), image), image
 
 
 def test_every_block_by_name(vit):
@@ -74,23 +74,22 @@ def test_sincos_positions_are_distinct_and_leave_the_class_token():
 @pytest.fixture(scope="module")
 def toco():
     model = ToCo(TINY, num_classes=3, aux_layer=1, grid=4, decoder_width=8, decoder_dilation=2)
-    return model, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    return model, jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
 
 
-def test_contract_of_the_network(toco):
-    model, params = toco
-    image = jax.random.normal(jax.random.key(2), (2, 24, 32, 3))
+def test_contract_of_the_network(toco, vit):
+    (model, params), image = toco, vit[2]
     out = model.apply({"params": params}, image)
     shapes = {name: value.shape for name, value in out.items()}
     assert shapes == {
         "cls_token": (2, 16),
-        "patch_tokens": (2, 12, 16),
-        "aux_patch_tokens": (2, 12, 16),
+        "patch_tokens": (2, 20, 16),
+        "aux_patch_tokens": (2, 20, 16),
         "cls_logits": (2, 3),
         "aux_cls_logits": (2, 3),
-        "seg_logits": (2, 3, 4, 4),
-        "cam": (2, 3, 4, 3),
-        "aux_cam": (2, 3, 4, 3),
+        "seg_logits": (2, 4, 5, 4),
+        "cam": (2, 4, 5, 3),
+        "aux_cam": (2, 4, 5, 3),
     }
     kernel = params["classifier"]["kernel"]
     np.testing.assert_allclose(out["cls_logits"], out["patch_tokens"].max(1) @ kernel, rtol=1e-5)
@@ -98,10 +97,9 @@ def test_contract_of_the_network(toco):
     np.testing.assert_array_equal(out["aux_patch_tokens"], encoder["block_1"]["tokens"][:, 1:])
 
 
-def test_low_precision_keeps_float32_where_it_matters(toco):
-    model, params = toco
+def test_low_precision_keeps_float32_where_it_matters(toco, vit):
+    (model, params), image = toco, vit[2]
     low = model.clone(compute=Compute("bfloat16"))
-    image = jax.random.normal(jax.random.key(2), (1, 32, 32, 3))
     out, exact = (m.apply({"params": params}, image) for m in (low, model))
     assert out["patch_tokens"].dtype == jnp.bfloat16
     for name in ("cls_logits", "cam", "seg_logits"):
