@@ -397,17 +397,20 @@ def test_output_goes_on_without_a_reader():
 
 
 @pytest.mark.parametrize(
-    ("module", "option", "message"),
+    ("verb", "option", "message"),
     [
-        ("data.show", "--out=sheet", "--out=sheet has no ending of a picture: use one such as"),
-        ("data.show", "--out=README.md/sheet.png", "cannot write to the folder README.md"),
-        ("data.check", "--json=README.md/x.json", "cannot write to the folder README.md"),
+        ("show", "--out=sheet", "--out=sheet has no ending of a picture: use one such as"),
+        ("show", "--out=README.md/sheet.png", "cannot write to the folder README.md"),
+        ("check", "--json=README.md/x.json", "cannot write to the folder README.md"),
     ],
 )
-def test_outputs_are_looked_at_before_the_work(module, option, message):
+def test_outputs_are_looked_at_before_the_work(verb, option, message, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
     # The data set is not there, which would be the next mistake.
-    config = "--config=configs/folder.py"
-    one_sentence(ran(f"toco_jax.{module}", config, "--config.data.root=nowhere", option), message)
+    words = ["--config=configs/folder.py", "--config.data.root=nowhere", option]
+    with pytest.raises(SystemExit, match=f"^error: .*{re.escape(message)}") as stopped:
+        commands.run(verb, words)
+    assert "\n" not in stopped.value.code
 
 
 # Files that show commands, and the verbs of modules that have another name.

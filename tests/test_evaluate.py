@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import XLA_FLAGS
 from PIL import Image
 from tiny_run import PHOTOS, compilation_cache, make_devkit, make_run
 
@@ -282,7 +283,7 @@ def test_two_processes_give_the_matrix_of_one(run, results, tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "",
+        "XLA_FLAGS": XLA_FLAGS,
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_NUM_PROCESSES": "2",
         "PYTHONPATH": str(pathlib.Path(__file__).parents[1]),
