@@ -1,5 +1,6 @@
 """The evaluation's protocols written plainly: one image after the other, no batches, no padding."""
 
+import functools
 from collections.abc import Callable, Iterable
 
 import cv2
@@ -17,7 +18,9 @@ class SlowEvaluator:
 
     def __init__(self, model, params: dict, *, cam_scales: tuple[float, ...], bkg_thre: float):
         self.patch, self.cam_scales, self.bkg_thre = model.backbone.patch, cam_scales, bkg_thre
-        self.forward = jax.jit(lambda images: model.apply({"params": params}, images))
+        # Other weights are then no other program.
+        forward = jax.jit(lambda params, images: model.apply({"params": params}, images))
+        self.forward = functools.partial(forward, params)
 
     def look(self, image: np.ndarray, scale: float = 1.0) -> list[dict[str, np.ndarray]]:
         """What the network says of an image and of its mirror image, mirrored back."""
