@@ -14,6 +14,7 @@ from toco_jax.benchmark import (
     attention,
     flop_count,
     measure,
+    memory,
     parts,
     photos,
     plan,
@@ -24,6 +25,7 @@ from toco_jax.cli import commands
 from toco_jax.config import ConfigError
 from toco_jax.models.layers import Attention
 from toco_jax.runtime.compute import Compute
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.sharding import AXIS, data_parallel, make_mesh
 
 
@@ -470,3 +472,30 @@ def test_batch_is_what_training_gets(tiny_config):
     assert (batch["cls_label"].sum(axis=1) >= 1).all()
     y0, y1, x0, x1 = batch["valid_box"].T
     assert (y0 >= 0).all() and (y0 < y1).all() and (y1 <= 32).all() and (x0 < x1).all()
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Lets commands that a test starts have one device, for which programs compile faster."""
+    assert jax.device_count() == 4
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+def test_memory(run_tiny, one_device):
+    off = [f"loss_weights.{term}=((0, 0.0),)" for term in ("ptc", "ctc", "seg", "reg")]
+    work = ["--steps", 4, "--images", 2, "--points", 2]
+    tables = run_tiny("memory", *off, *work)
+    train, predict = tables["toco train"], tables["toco predict"]
+    assert [row["step"] for row in train] == [2, 4]
+    assert [row["picture"] for row in predict] == [1, 2]
+    for row in (*train, *predict):
+        assert 50 < row["resident MiB"] < 10_000
+        assert row["file descriptors"] >= 3 and row["threads"] >= 1
+    by_hand = 1000 * (train[1]["resident MiB"] - train[0]["resident MiB"]) / 2
+    of_train, _ = tables["growth per 1,000, over the second half"]
+    assert of_train["resident MiB"] == pytest.approx(by_hand)
+
+
+def test_a_command_that_fails_is_no_measurement():
+    with pytest.raises(UserError, match="toco nonsense ended with exit code 2"):
+        memory.curve(["nonsense"], "step", int, every=1, last=1)

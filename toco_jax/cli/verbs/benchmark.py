@@ -30,6 +30,7 @@ PARTS = {
     "scaling": "what the devices exchange, and what it costs on paper",
     "plan": "the step compiled for devices that are not here",
     "pipeline": "decoding and augmenting images",
+    "memory": "memory, open files and threads over many steps and pictures",
 }
 # The module of `toco_jax.benchmark` that does a part, where it has another name.
 _MODULES = {"compile": "compilation"}
@@ -62,6 +63,11 @@ def add_arguments(parser: Parser, part: str) -> None:
     elif part == "pipeline":
         add("--images", type=int, default=24, help="files a round")
         add("--size", type=int, default=448, help="side of the views in pixels")
+    elif part == "memory":
+        parser.add_config(default="shapes")
+        add("--steps", type=whole_number(2), default=3000, help="training steps")
+        add("--images", type=whole_number(2), default=2000, help="pictures to segment")
+        add("--points", type=whole_number(2), default=12, help="rows of each table")
     else:
         _add_image_arguments(parser, part)
 
