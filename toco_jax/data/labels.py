@@ -6,8 +6,10 @@ Every reader raises a `DataError` that names the file if it is missing or cannot
 import dataclasses
 import functools
 import io
+import os
 import pathlib
 import re
+import stat
 
 import numpy as np
 import PIL.Image
@@ -15,6 +17,7 @@ import PIL.ImageOps
 
 from toco_jax.data.classes import palette
 from toco_jax.data.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
+from toco_jax.data.picture_files import open_picture
 from toco_jax.runtime.errors import DataError
 
 _VOC_COLOURS = palette()
@@ -159,15 +162,16 @@ def labels_in(
 def stored_mask(content: bytes, path: pathlib.PurePath) -> StoredMask:
     """Decodes the content of a mask file; `path` is for the message."""
     try:
-        with PIL.Image.open(io.BytesIO(content)) as picture:
+        with open_picture(io.BytesIO(content)) as picture:
             is_lossy = picture.format in ("JPEG", "MPO")
             few_bits = re.search(r"'L;([24])'", str(picture.tile))
             upright = PIL.ImageOps.exif_transpose(picture)
             values = np.array(upright)
             colours = np.array(upright.getpalette("RGB") or (), np.uint8).reshape(-1, 3)
     except (*DECODER_ERRORS, PIL.Image.DecompressionBombError) as error:
+        why = f" ({error})" if isinstance(error, PhotoError) else ""
         raise DataError(
-            f"mask {path} ({len(content)} bytes) cannot be decoded; replace the file"
+            f"mask {path} ({len(content)} bytes) cannot be decoded; replace the file{why}"
         ) from error
     if is_lossy:
         raise DataError(f"mask {path} is a JPEG, which blurs labels; save it anew as a PNG")
@@ -213,12 +217,19 @@ def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool)
 def read_bytes(path: pathlib.Path, what: str) -> bytes:
     """Reads the content of a file; `what` says in messages what the file is."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            # A device or a pipe, to which a link in a folder may lead, need not end.
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DataError(f"{what} {path} is no file; check what is at that path")
+            return file.read()
     except FileNotFoundError:
         raise DataError(
             f"{what} {path} is missing; add the file or take {path.stem!r} out of the split"
         ) from None
-    except OSError as error:
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # the latter for a path with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(
-            f"{what} {path} cannot be read ({error.strerror}); check what is at that path"
+            f"{what} {path} cannot be read ({reason}); check what is at that path"
         ) from error

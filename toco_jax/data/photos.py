@@ -5,30 +5,20 @@ import io
 import os
 import pathlib
 import struct
-import warnings
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from toco_jax.data.image_files import READS_HEIF
-from toco_jax.runtime.errors import UserError
+from toco_jax.data.picture_files import PhotoError, open_picture, refuse_many_pixels, tiff_size
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 # What decoders raise for damaged files.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError)
 
-if READS_HEIF:
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
-
-# Pillow warns, without naming the file, of a camera's notes that are cut off. They are no loss.
-warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, "PIL")
-
-
-class PhotoError(UserError):
-    """A file is missing or no picture; the message names it."""
+_BAND = 2**20  # numbers that are converted at a time, so that a large picture needs no copies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +46,7 @@ def read_photo(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
         photo = decode_photo(pathlib.Path(path).read_bytes())
     except FileNotFoundError:
         raise PhotoError(f"{path} does not exist") from None
-    except (OSError, PhotoError) as error:
+    except (OSError, ValueError) as error:  # the latter for a path with a zero byte, too
         raise PhotoError(f"{path} cannot be read as a picture ({error})") from error
     return photo.pixels, list(photo.notes)
 
@@ -65,13 +55,17 @@ def decode_photo(content: bytes) -> Photo:
     """Decodes the content of a picture file. All code reads pictures through this function.
 
     Raises:
-        PhotoError: it cannot be decoded, is cut off, or holds numbers that are no brightness.
+        PhotoError: it cannot be decoded, is cut off, has more pixels than `picture_files` allows,
+            or holds numbers that are no brightness.
     """
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with open_picture(io.BytesIO(content)) as picture:
             return _decode_opened(picture, content)
     except UnidentifiedImageError:
-        pixels = _decode_by_opencv(content, cv2.IMREAD_UNCHANGED)
+        pixels = None
+        if size := tiff_size(content):  # of a depth that Pillow does not know
+            refuse_many_pixels(*size)
+            pixels = _decode_by_opencv(content, cv2.IMREAD_UNCHANGED)
         if pixels is None:
             # Phones' pictures are of this family, whatever their ending.
             is_heif = content[4:8] == b"ftyp" and not READS_HEIF
@@ -157,7 +151,7 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     if isinstance(image, Image.Image):
         return _pixels_of(image)[0]
     if image.dtype == np.uint16:
-        image = np.rint(image / 257).astype(np.uint8)
+        image = _in_bands(lambda band: np.rint(band / 257), image, image.shape)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(
             f"an image must be uint8 or uint16 [H, W], [H, W, 3] or [H, W, 4], not {image.dtype} "
@@ -169,21 +163,39 @@ def as_rgb(image: np.ndarray | Image.Image) -> np.ndarray:
     if channels == 1:
         return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)  # [H, W, 3]
     if channels == 4:
-        colour, alpha = image[..., :3].astype(np.float32), image[..., 3:].astype(np.float32) / 255
-        return np.rint(alpha * colour + (1 - alpha) * 255).astype(np.uint8)
+        return _in_bands(_on_white, image, (*image.shape[:2], 3))
     raise ValueError(f"an image has 1, 3 or 4 channels, not {channels}")
+
+
+def _in_bands(
+    convert: Callable[[np.ndarray], np.ndarray], values: np.ndarray, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Converts `values` [H, W, ...] to uint8 of `shape`, a few rows at a time."""
+    out = np.empty(shape, np.uint8)
+    rows = max(1, _BAND // max(1, values[:1].size))
+    for start in range(0, len(values), rows):
+        out[start : start + rows] = convert(values[start : start + rows])
+    return out
+
+
+def _on_white(pixels: np.ndarray) -> np.ndarray:
+    """Puts pixels [H, W, 4] on white: whole float32 numbers [H, W, 3]."""
+    colour, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32) / 255
+    return np.rint(alpha * colour + (1 - alpha) * 255)
 
 
 def _pixels_of(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns upright pixels uint8 `[H, W, 3]` of a PIL picture, and notes on their scaling."""
-    picture = ImageOps.exif_transpose(picture)
+    if _orientation(picture) != 1:  # which copies the picture, whether it is turned or not
+        picture = ImageOps.exif_transpose(picture)
     if picture.mode in _DEEP_MODES:
         pixels, notes = _to_8_bits(np.asarray(picture))
         return as_rgb(pixels), notes
     if picture.mode == "LAB":  # which Pillow converts without heed of what it means
         return cv2.cvtColor(np.asarray(picture), cv2.COLOR_LAB2RGB), ()
     wanted = "RGBA" if picture.has_transparency_data else "RGB"
-    return as_rgb(np.asarray(picture.convert(wanted))), ()
+    picture = picture if picture.mode == wanted else picture.convert(wanted)
+    return as_rgb(np.asarray(picture)), ()
 
 
 def _to_8_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -203,7 +215,9 @@ def _to_8_bits(values: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         )
     is_fraction = np.issubdtype(values.dtype, np.floating) and highest <= 1.01
     white = 1 if is_fraction else next(2**n - 1 for n in (8, 12, 16) if highest < 2**n)
-    scaled = np.rint(np.clip(values / white, 0, 1) * 255).astype(np.uint8)
+    scaled = _in_bands(
+        lambda band: np.rint(np.clip(band / white, 0, 1) * 255), values, values.shape
+    )
     if highest <= 0 or white == 2**16 - 1:
         return scaled, ()
     return scaled, (f"{values.dtype} values up to {highest:g}, of which {white} counts as white",)

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from toco_jax.data.image_files import IMAGE_ENDINGS, image_files
-from toco_jax.data.photos import PhotoError
+from toco_jax.data.picture_files import PhotoError, refuse_many_pixels
 from toco_jax.inference.predictions import FOLDERS, REPORT_FILE
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
@@ -202,6 +202,18 @@ def _frame_numbers(path: pathlib.Path) -> tuple[Sequence[int], int]:
     return numbers[1:], announced
 
 
+def _is_container(start: bytes) -> bool:
+    """Whether a file that starts so holds a video itself.
+
+    FFmpeg also knows lists of other files and addresses, whatever their ending.
+    """
+    return (
+        start[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")
+        or (start[:4] == b"RIFF" and start[8:12] == b"AVI ")
+        or start.startswith((b"\x1aE\xdf\xa3", b"\0\0\1\xba", b"\0\0\1\xb3", b"G"))
+    )
+
+
 @contextmanager
 def _opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
     if not path.is_file():
@@ -210,8 +222,18 @@ def _opened(path: pathlib.Path) -> Iterator[cv2.VideoCapture]:
         str(path).encode()
     except UnicodeEncodeError:
         raise PhotoError(f"{path}: a video's name must be valid UTF-8: rename it") from None
+    with path.open("rb") as file:
+        if not _is_container(file.read(12)):
+            raise PhotoError(f"{path} cannot be read as a video")
     video = cv2.VideoCapture(str(path))
     try:
+        size = [
+            int(video.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        ]
+        try:
+            refuse_many_pixels(*size)
+        except PhotoError as error:
+            raise PhotoError(f"{path}: {error}") from error
         yield video
     finally:
         video.release()

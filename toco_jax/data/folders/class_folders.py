@@ -9,8 +9,6 @@ Folders that classes.txt lists are classes wherever they are.
 import pathlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import PIL.Image
-
 from toco_jax.data.files import OnProblem
 from toco_jax.data.folders.folder_names import (
     HOLDERS,
@@ -21,8 +19,9 @@ from toco_jax.data.folders.folder_names import (
     looks_like_split,
     plain,
 )
+from toco_jax.data.picture_files import open_picture
 from toco_jax.data.remarks import DataRemark, are, count, some
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, some_of
 
 Entries = dict[str, list[str] | DataError]
 # Names of images by class folder and by the folder in it, "" if they lie right in the class folder.
@@ -104,7 +103,7 @@ def _label(
     classes = list(dict.fromkeys(within)) or list(folders[:1])
     if len(classes) > 1:
         return DataError(
-            f"image {path} lies in folders of several classes ({', '.join(classes)}); take one of "
+            f"image {path} lies in folders of several classes ({some_of(classes)}); take one of "
             "these folders out or write labels.csv"
         )
     folder = path.parent.name
@@ -143,9 +142,9 @@ def mask_folders(files: Mapping[str, pathlib.Path]) -> dict[str, list[str]]:
 
 def _is_indexed(path: pathlib.Path) -> bool:
     try:
-        with PIL.Image.open(path) as picture:
+        with open_picture(path) as picture:
             return picture.mode in ("P", "L", "1")
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError):
+    except (OSError, SyntaxError, ValueError):
         return False  # named when the image is read
 
 

@@ -1,0 +1,108 @@
+"""Opens picture files that anybody may have made: few formats, and not too many pixels.
+
+A file of some megabytes can hold a picture that fills the memory. All code that opens pictures does
+so here. `TOCO_MAX_PIXELS` in the environment raises the limit, for every command alike.
+"""
+
+import functools
+import io
+import os
+import pathlib
+import struct
+import warnings
+
+from PIL import Image, TiffImagePlugin
+
+from toco_jax.data.image_files import READS_HEIF
+from toco_jax.runtime.errors import UserError, shown
+
+VARIABLE = "TOCO_MAX_PIXELS"
+# From here on Pillow, too, warns that the picture may be there to fill the memory.
+MAX_PIXELS = 89_478_485
+
+# Pillow knows more formats. One of them, EPS, it hands to Ghostscript, which runs what is in it.
+_FORMATS = (
+    *("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA"),
+    "HEIF",
+)
+
+if READS_HEIF:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+# Pillow warns, without naming the file, of a camera's notes that are cut off, which are no loss,
+# and of pictures that are refused here.
+warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning, "PIL")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+class PhotoError(UserError):
+    """A file is missing or no picture; the message names it."""
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def open_picture(file: io.BytesIO | pathlib.Path) -> Image.Image:
+    """Opens a picture as `PIL.Image.open` does, without reading its pixels.
+
+    Raises:
+        PhotoError: it has more pixels than are read.
+        PIL.UnidentifiedImageError: it is of another format than those that are read.
+        OSError: the file cannot be read.
+    """
+    most = _most_pixels()
+    if most > MAX_PIXELS and Image.MAX_IMAGE_PIXELS is not None:
+        # Pillow's own limit is twice this one.
+        Image.MAX_IMAGE_PIXELS = max(most, Image.MAX_IMAGE_PIXELS)
+    try:
+        picture = Image.open(file, formats=_formats())
+    except Image.DecompressionBombError as error:
+        raise PhotoError(f"{error}; {_remedy()}") from error
+    try:
+        refuse_many_pixels(*picture.size)
+    except PhotoError:
+        picture.close()
+        raise
+    return picture
+
+
+def refuse_many_pixels(width: int, height: int) -> None:
+    """Raises `PhotoError` for a picture or a video of more pixels than are read."""
+    if width * height > _most_pixels():
+        raise PhotoError(
+            f"{width} x {height} pixels are more than the {_most_pixels():,} that are read; "
+            + _remedy()
+        )
+
+
+def _remedy() -> str:
+    return f"scale it down, or set {VARIABLE} in the environment to a larger number"
+
+
+def _most_pixels() -> int:
+    text = os.environ.get(VARIABLE, "")
+    if not text:
+        return MAX_PIXELS
+    if not text.isdecimal() or len(text) > 15 or int(text) < 1:
+        raise PhotoError(f"{VARIABLE}={shown(text)} is not a number of pixels, such as 200000000")
+    return int(text)
+
+
+def tiff_size(content: bytes) -> tuple[int, int] | None:
+    """Returns width and height of the first picture of a TIFF file; None for other files."""
+    if content[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    try:
+        tags = TiffImagePlugin.ImageFileDirectory_v2(content[:8])
+        file = io.BytesIO(content)
+        file.seek(tags.next)
+        tags.load(file)
+        return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
+    # What Pillow raises, or warns of, where a directory is damaged.
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error, UserWarning):
+        return None
