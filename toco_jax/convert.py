@@ -12,8 +12,8 @@ from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
 from toco_jax.run.config_files import load_config
 from toco_jax.runtime import outputs
 from toco_jax.runtime.console import silent
-from toco_jax.runtime.errors import UserError, WeightsError
-from toco_jax.weights import backbone_files, files, load, origin
+from toco_jax.runtime.errors import UserError, WeightsError, shown, some_of
+from toco_jax.weights import backbone_files, class_rows, files, load, origin
 
 # Keeps the tensors of a converted checkpoint that the network does not use, so that converting the
 # run back restores them.
@@ -132,10 +132,15 @@ def _class_names_of_file(
         WeightsError: the file names another number of classes than it has.
     """
     if "classes" in metadata:
-        names = tuple(json.loads(metadata["classes"]))
+        names = class_rows.names_in(metadata)
+        if names is None:
+            raise WeightsError(
+                f"the metadata's classes are {shown(metadata['classes'])}, not a JSON list of "
+                "names: the file is damaged"
+            )
         if len(names) != num:
             raise WeightsError(
-                f"the metadata names {len(names)} classes ({', '.join(names)}), but the tensors "
+                f"the metadata names {len(names)} classes ({some_of(names)}), but the tensors "
                 f"are of {num}: the file is damaged"
             )
         return names, []

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable
 
 import numpy as np
 
+from toco_jax.runtime.errors import shown
+
 VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa"),
@@ -41,6 +43,9 @@ def palette(n: int = 256) -> np.ndarray:
     return colour
 
 
+# In characters.
+LONGEST_NAME = 200
+
 # Characters that turn the direction of the text after them.
 _TURNS_TEXT = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 # What may stand between the names of several classes; the second takes names of several words
@@ -58,7 +63,8 @@ def folded(name: str) -> str:
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     visible = "".join(c for c in plain if unicodedata.category(c) != "Cf")
     name = " ".join(re.split(r"[\s_-]+", visible)).strip(" .,:;!?'\"()[]{}")
-    return str(int(name)) if name.isdecimal() else name
+    # Python refuses to read numbers of thousands of digits.
+    return str(int(name)) if name.isdecimal() and len(name) <= LONGEST_NAME else name
 
 
 def is_background(name: str) -> bool:
@@ -81,6 +87,19 @@ def several_names(names: Collection[str]) -> tuple[str, str] | None:
     return None
 
 
+def can_be_shown(name: str) -> bool:
+    """Whether a table can hold a name: letters or digits, no control characters, not too long."""
+    return (
+        len(name) <= LONGEST_NAME
+        and bool(folded(name))
+        and not any(
+            unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
+            or unicodedata.bidirectional(c) in _TURNS_TEXT
+            for c in name
+        )
+    )
+
+
 def name_problems(names: Iterable[str]) -> list[str]:
     """Describes what is wrong with the names of classes, one sentence with a remedy per fault.
 
@@ -90,28 +109,30 @@ def name_problems(names: Iterable[str]) -> list[str]:
     problems: list[str] = []
     spellings: dict[str, list[str]] = {}
     for name in names:
+        if len(name) > LONGEST_NAME:
+            problems.append(
+                f"class {shown(name)} has a name of more than {LONGEST_NAME} characters, which no "
+                "table can hold; rename it"
+            )
+            continue
         spellings.setdefault(folded(name), []).append(name)
         if "\ufffd" in name:
             problems.append(
-                f"class {name!r} lost a letter when its text was converted from another encoding; "
-                "correct the name"
+                f"class {shown(name)} lost a letter when its text was converted from another "
+                "encoding; correct the name"
             )
             continue
-        if not folded(name) or any(
-            unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp")
-            or unicodedata.bidirectional(c) in _TURNS_TEXT
-            for c in name
-        ):
+        if not can_be_shown(name):
             problems.append(
-                f"class {name!r} has no letters or a control character or line break in its name, "
-                "which no table or file can hold; rename it"
+                f"class {shown(name)} has no letters or a control character or line break in its "
+                "name, which no table or file can hold; rename it"
             )
     for alike in spellings.values():
         for one, other in itertools.pairwise(alike):
             composed = {unicodedata.normalize("NFC", name) for name in (one, other)}
-            shown = repr if len(composed) == 2 else ascii
+            quoted = shown if len(composed) == 2 else ascii
             problems.append(
-                f"classes {shown(one)} and {shown(other)} differ only in case, white space, "
+                f"classes {quoted(one)} and {quoted(other)} differ only in case, white space, "
                 "punctuation or the encoding of a letter; give both one spelling"
             )
     return problems
@@ -129,9 +150,9 @@ def in_label_order(names: Iterable[str], *, masks: bool) -> tuple[tuple[str, ...
         the order or ""; and why the order is a guess, "" if it is none.
     """
     names = sorted(names)
-    if names and all(re.fullmatch("[0-9]+", name) for name in names):
+    if names and all(re.fullmatch("[0-9]{1,18}", name) for name in names):
         ordered = tuple(sorted(names, key=int))
-        said = [f"{name!r} is label {label}" for label, name in enumerate(ordered, start=1)]
+        said = [f"{shown(name)} is label {label}" for label, name in enumerate(ordered, start=1)]
         skips = [text for label, text in enumerate(said, 1) if int(ordered[label - 1]) != label]
         if masks and skips:
             return ordered, "", f"the classes are numbers, of which {skips[0]} of the masks"
@@ -139,11 +160,11 @@ def in_label_order(names: Iterable[str], *, masks: bool) -> tuple[tuple[str, ...
         return ordered, remark, ""
     if masks and sorted(names, key=_natural) != names:
         one, other = next((a, b) for a, b in itertools.pairwise(names) if _natural(a) > _natural(b))
-        return tuple(names), "", f"class {one!r} comes before {other!r} in the alphabet"
+        return tuple(names), "", f"class {shown(one)} comes before {shown(other)} in the alphabet"
     return tuple(names), "", ""
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
     """Returns a key that sorts c2 before c10."""
-    parts = re.split("([0-9]+)", name)
+    parts = re.split("([0-9]{1,18})", name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

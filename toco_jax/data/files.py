@@ -12,7 +12,7 @@ from toco_jax.data.labelling.text_files import read_text, trimmed
 from toco_jax.data.labels import INDICES, MaskFormat, labels_in, load_photo, read_bytes, stored_mask
 from toco_jax.data.photos import Photo, turned
 from toco_jax.data.remarks import DataRemark
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
 # On a network file system thousands of small reads are waiting, not work.
 READERS = 8
@@ -205,7 +205,7 @@ def refuse_repeats(names: Iterable[str], where: str) -> None:
     seen = set()
     for name in names:
         if name in seen:
-            raise DataError(f"{where} has {name!r} twice; keep one of the lines")
+            raise DataError(f"{where} has {shown(name)} twice; keep one of the lines")
         seen.add(name)
 
 

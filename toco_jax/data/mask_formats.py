@@ -9,7 +9,7 @@ import numpy as np
 
 from toco_jax.data.files import READERS, evenly_spaced
 from toco_jax.data.labels import INDICES, MaskFormat, StoredMask, labels_in, read_bytes, stored_mask
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown, some_of
 
 BY_COLOUR = MaskFormat("palette")
 BY_INDEX = MaskFormat(any_palette=True)
@@ -100,9 +100,9 @@ def refuse_two_valued(
         return
     if not set.union(*(values for *_, values in found)) <= {0, 255}:
         return
-    remedy = f"save each class as its own value ({class_names[0]!r} is 1)"
+    remedy = f"save each class as its own value ({shown(class_names[0])} is 1)"
     if is_one_class:
-        remedy = f"set data.mask_foreground=255 if it is {class_names[0]!r}, or save that as 1"
+        remedy = f"set data.mask_foreground=255 if it is {shown(class_names[0])}, or save that as 1"
     raise DataError(
         f"the masks hold 0 and 255 alone ({len(suspects)} of {len(probes)} looked at hold both, "
         f"such as {suspects[0][1]}), and 255 means ignored; {remedy}"
@@ -184,7 +184,7 @@ def _refuse_other_classes(
     i, classes = foreign[0]
 
     def named(which: np.ndarray) -> str:
-        return ", ".join(np.array(class_names)[np.flatnonzero(which)]) or "no class"
+        return some_of([class_names[int(k)] for k in np.flatnonzero(which)]) or "no class"
 
     raise DataError(
         f"{len(foreign)} of {len(looked_at)} masks looked at show none of the classes that their "

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from toco_jax.runtime.errors import shown, some_of
+
 _SHOWN = 3
 
 
@@ -38,10 +40,7 @@ def as_remarks(messages: Sequence[str], kind: str = "labels as read") -> tuple[D
 
 def some(names: Collection[Any]) -> str:
     """Lists the first few names and says how many more there are."""
-    first = [str(name) for name in list(names)[:_SHOWN]]
-    # A line break or a byte that is no letter must not get into a sentence.
-    shown = ", ".join(name if name.isprintable() else ascii(name) for name in first)
-    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return some_of(names, _SHOWN)
 
 
 def count(number: int, noun: str) -> str:
@@ -109,7 +108,9 @@ def without_images(
 
 
 def _classes(names: Sequence[str]) -> str:
-    return f"class {names[0]!r}" if len(names) == 1 else f"{len(names)} classes ({some(names)})"
+    return (
+        f"class {shown(names[0])}" if len(names) == 1 else f"{len(names)} classes ({some(names)})"
+    )
 
 
 def in_both(source: Any, val_source: Any) -> list[DataRemark]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, some_of
 
 
 def columns_of(names: Sequence[str], known: Sequence[str], *, run: Any, where: str) -> np.ndarray:
@@ -23,8 +23,8 @@ def columns_of(names: Sequence[str], known: Sequence[str], *, run: Any, where: s
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(
-            f"{where} has classes that {run} was not trained on ({', '.join(unknown)}; it knows "
-            f"{', '.join(known)}): give data of its classes, or correct their names"
+            f"{where} has classes that {run} was not trained on ({some_of(unknown)}; it knows "
+            f"{some_of(known, 100)}): give data of its classes, or correct their names"
         )
     return np.array([list(known).index(name) for name in names], np.int64)
 

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from toco_jax.runtime.errors import clipped
+
 Constructor = Callable[..., Any]
 
 
@@ -73,7 +75,7 @@ def load(
     except EOFError:
         raise ValueError("the pickle is truncated") from None
     except _DAMAGE as error:
-        raise ValueError(f"the pickle is damaged: {error}") from error
+        raise ValueError(f"the pickle is damaged: {clipped(error, 300)}") from error
 
 
 def only_as_argument(*_arguments) -> Any:
@@ -108,9 +110,9 @@ class _Unpickler(pickle._Unpickler):
         found = Global(f"{module}.{name}")
         if found.name not in self._constructors:
             raise Refused(
-                f"the pickle asks for {found.name[:200]}, which is not on the list of plain data "
-                "(tensors, arrays, dictionaries, lists, numbers, text); nothing of it was run. If "
-                "you trust the file, open it with the program that wrote it and save its "
+                f"the pickle asks for {clipped(found.name)}, which is not on the list of plain "
+                "data (tensors, arrays, dictionaries, lists, numbers, text); nothing of it was "
+                "run. If you trust the file, open it with the program that wrote it and save its "
                 "state_dict() alone"
             )
         return found

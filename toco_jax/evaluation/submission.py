@@ -10,18 +10,20 @@ import tarfile
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from toco_jax.data.classes import palette
 from toco_jax.data.image_files import image_of_each
+from toco_jax.data.labelling.text_files import read_text
 from toco_jax.data.labels import read_image
 from toco_jax.data.mask_files import write_mask
+from toco_jax.data.picture_files import open_picture
 from toco_jax.inference import refinement
 from toco_jax.inference.native import Maps, network_of, softmax
 from toco_jax.inference.stream import finished
 from toco_jax.run.runs import Run
 from toco_jax.runtime.console import say
-from toco_jax.runtime.errors import UserError
+from toco_jax.runtime.errors import UserError, is_inside, shown
 from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.progress import Progress
 
@@ -46,7 +48,7 @@ class ListedImages:
         names: the ids in the list's order.
 
     Raises:
-        SubmissionError: there is no such list.
+        SubmissionError: there is no such list, or it names what is no file in a folder.
     """
 
     def __init__(self, root: pathlib.Path, split: str, limit: int = 0):
@@ -56,7 +58,12 @@ class ListedImages:
                 f"{path} is missing: give the devkit's .../VOCdevkit/VOC2012 as --root and one of "
                 "its lists as --split"
             )
-        self.names = path.read_text().split()[: limit or None]
+        self.names = read_text(path, "list").split()[: limit or None]
+        for name in self.names:
+            if "/" in name or not is_inside(name):
+                raise SubmissionError(
+                    f"list {path} has {shown(name)}, which is no name of an image: write one a line"
+                )
         paths = image_of_each(root / "JPEGImages", self.names)
         self._paths = dict(zip(self.names, paths, strict=True))
 
@@ -156,7 +163,7 @@ def check(folder: pathlib.Path, images: ListedImages, num_labels: int) -> None:
 
 
 def _mask_problems(path: pathlib.Path, image_path: pathlib.Path, num_labels: int) -> list[str]:
-    with Image.open(image_path) as image, Image.open(path) as mask:
+    with open_picture(image_path) as image, open_picture(path) as mask:
         if mask.mode != "P":
             return [f"{path.name} is stored as {mask.mode}, not with a palette"]
         colours = np.array(mask.getpalette(), np.uint8)

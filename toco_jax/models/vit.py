@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float32
 from toco_jax.models.layers import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
 from toco_jax.runtime.compute import Compute
-from toco_jax.runtime.errors import UserError
+from toco_jax.runtime.errors import UserError, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Backbone:
 
 
 _MOST_DIGITS = 5  # of a size that is spelt out
+_DEEPEST = 2**10  # more would fill the memory with the names of weights alone
+
 BACKBONES = {
     "deit_tiny": Backbone(192, 12, 3),
     "deit_small": Backbone(384, 12, 6),
@@ -54,8 +56,8 @@ def backbone_from_name(name: str) -> Backbone:
     """Finds a named backbone, or parses one like `"width=96,depth=6,heads=3,patch=8"`.
 
     Raises:
-        UserError: the name is unknown, a size is missing or not a positive integer, the width is
-            not a multiple of 4, or the heads do not divide it.
+        UserError: the name is unknown, a size is missing or not a positive integer or beyond
+            reason, the width is not a multiple of 4, or the heads do not divide it.
     """
     if name in BACKBONES:
         return BACKBONES[name]
@@ -65,17 +67,19 @@ def backbone_from_name(name: str) -> Backbone:
         known = key in ("width", "depth", "heads", "patch") and key not in sizes
         if not known or not value.isdecimal() or len(value) > _MOST_DIGITS:
             raise UserError(
-                f"unknown backbone {name!r}: use one of {', '.join(BACKBONES)} or spell the sizes "
-                "out as 'width=96,depth=6,heads=3,patch=8'"
+                f"unknown backbone {shown(name)}: use one of {', '.join(BACKBONES)} or spell the "
+                "sizes out as 'width=96,depth=6,heads=3,patch=8'"
             )
         sizes[key] = int(value)
     if len(sizes) != 4 or min(sizes.values()) < 1 or sizes["width"] % sizes["heads"]:
         raise UserError(
-            f"backbone {name!r} needs width, depth, heads and patch, all at least 1, and a width "
-            "that the heads divide"
+            f"backbone {shown(name)} needs width, depth, heads and patch, all at least 1, and a "
+            "width that the heads divide"
         )
+    if sizes["depth"] > _DEEPEST:
+        raise UserError(f"backbone {shown(name)}: the depth may not exceed {_DEEPEST}")
     if sizes["width"] % 4:
-        raise UserError(f"backbone {name!r}: the width must be a multiple of 4")
+        raise UserError(f"backbone {shown(name)}: the width must be a multiple of 4")
     return Backbone(**sizes)
 
 

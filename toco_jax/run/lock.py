@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from toco_jax.runtime import processes
+from toco_jax.runtime import json_text, processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
@@ -132,7 +132,7 @@ def _changes(path: pathlib.Path, held: dict[str, Any], watch: float) -> bool:
 def _read(path: pathlib.Path) -> dict[str, Any]:
     """Returns the content of the lock's file; empty if the file is missing or truncated."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_text.parse(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -1,11 +1,12 @@
 """The small files of a run's folder, read such that damage is one sentence on the file."""
 
-import json
 import os
 import pathlib
 from typing import Any
 
 from toco_jax.run.stored import CheckpointError
+from toco_jax.runtime import json_text
+from toco_jax.runtime.errors import clipped
 
 CONFIG_FILE = "config.json"
 CHANGES_FILE = "config_changes.jsonl"  # what was changed when the run went on, see `run.changes`
@@ -55,11 +56,11 @@ def read_json(path: pathlib.Path, *, remedy: str) -> Any:
         PermissionError: the user may not read it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_text.parse(path.read_text(encoding="utf-8"))
     except PermissionError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read ({clipped(error, 300)}): {remedy}") from error
 
 
 def results(workdir: pathlib.Path) -> dict[str, Any] | None:
@@ -109,8 +110,8 @@ def metric_lines(workdir: pathlib.Path) -> list[tuple[int, bytes]]:
     *whole, _ = path.read_bytes().split(b"\n")
     for number, line in enumerate(whole, 1):
         try:
-            step = json.loads(line)["step"]
-        except (ValueError, TypeError, KeyError, RecursionError):
+            step = json_text.parse(line)["step"]
+        except (ValueError, TypeError, KeyError):
             step = None
         if not isinstance(step, int):
             raise CheckpointError(

@@ -19,7 +19,7 @@ from toco_jax.models.network import ToCo
 from toco_jax.run import checkpoints, workdir
 from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, some_of
 from toco_jax.runtime.progress import say_aside
 
 
@@ -75,7 +75,7 @@ class Run:
         columns = self.columns(names, where=where, report=report)
         if not self.names_known or names == self.class_names:
             return source
-        report(f"{where} has {', '.join(names)}: numbered as in {self.folder}")
+        report(f"{where} has {some_of(names, 100)}: numbered as in {self.folder}")
         return Renumbered(source, self.class_names, columns)
 
     def columns(
@@ -99,7 +99,7 @@ class Run:
                 f"{self.folder} knows {len(self.class_names)} classes, but {where} has "
                 f"{len(names)}: give the data set it was trained on"
             )
-        report(f"the classes are taken to be those of {where}: {', '.join(names)}")
+        report(f"the classes are taken to be those of {where}: {some_of(names, 100)}")
         return np.arange(len(names))
 
 

@@ -1,6 +1,7 @@
 """Reads one checkpoint into memory and verifies its checksums."""
 
 import json
+import math
 import pathlib
 import zlib
 from typing import Any
@@ -9,10 +10,15 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from toco_jax.runtime.errors import UserError
+from toco_jax.runtime import json_text
+from toco_jax.runtime.errors import UserError, clipped, is_inside
 
 CHECKSUMS_FILE = "checksums.json"
 ITEMS = ("state", "meta")
+# What arrays may take in memory: so many times the size of their files, which are compressed, and
+# so many bytes whatever that is.
+_MOST_TIMES = 64
+_FREE = 2**26
 
 
 class CheckpointError(UserError):
@@ -39,21 +45,30 @@ def _checksum(path: pathlib.Path) -> list[int]:
     return [size, value]
 
 
+def _inside(folder: pathlib.Path, name: str) -> pathlib.Path:
+    """Returns the path of a checkpoint's file; raises ValueError for what lies elsewhere."""
+    if not is_inside(name) or ((folder / name).exists() and not (folder / name).is_file()):
+        raise ValueError(f"{clipped(name)} in {CHECKSUMS_FILE} is no file of the checkpoint")
+    return folder / name
+
+
 def _verify(folder: pathlib.Path) -> None:
     """Raises `DamagedCheckpointError` if a file does not match its checksum."""
     try:
-        saved = json.loads((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
+        saved = json_text.parse((folder / CHECKSUMS_FILE).read_text(encoding="utf-8"))
         for path, checksum in saved.items():
-            if _checksum(folder / path) != checksum:
-                raise ValueError(f"{path} holds other bytes than were saved")
+            file = _inside(folder, path)
+            # The size first: what the list names may never end.
+            if file.stat().st_size != checksum[0] or _checksum(file) != checksum:
+                raise ValueError(f"{clipped(path)} holds other bytes than were saved")
     except FileNotFoundError as error:
         name = pathlib.Path(error.filename).relative_to(folder).as_posix()
         if name != CHECKSUMS_FILE:  # older checkpoints have no checksums
             raise DamagedCheckpointError(f"{folder} is damaged: {name} is missing") from error
     except PermissionError:  # the content may be fine
         raise
-    except (OSError, ValueError, AttributeError) as error:
-        raise DamagedCheckpointError(f"{folder} is damaged: {error}") from error
+    except (OSError, ValueError, AttributeError, TypeError, LookupError) as error:
+        raise DamagedCheckpointError(f"{folder} is damaged: {clipped(error)}") from error
 
 
 def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -74,17 +89,27 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     _verify(folder)
     handler = ocp.PyTreeCheckpointHandler()
     try:
-        meta = json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))
+        meta = json_text.parse((folder / "meta" / "metadata").read_text(encoding="utf-8"))
         tree = handler.metadata(folder / "state").tree
+        _check_sizes(folder / "state", tree)
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         args = ocp.args.PyTreeRestore(restore_args=as_numpy)
         return handler.restore(folder / "state", args=args), meta
     except PermissionError:
         raise
     # Orbax and its libraries raise any of these for files that are missing or damaged.
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise DamagedCheckpointError(f"{folder} is damaged ({reason})") from error
+
+
+def _check_sizes(folder: pathlib.Path, tree: Any) -> None:
+    """Raises ValueError if arrays announce far more than their files can hold."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if getattr(leaf, "shape", None) is not None]
+    announced = sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in arrays)
+    held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if announced > _MOST_TIMES * held + _FREE:
+        raise ValueError(f"{held:,} bytes of files announce arrays of {announced:,}")
 
 
 def place(plain: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:

@@ -8,17 +8,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from toco_jax.config import check_known, completed, with_values
+from toco_jax.config import ConfigError, check_known, completed, with_values
 from toco_jax.config import resolve as resolve_config
-from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
+from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, can_be_shown
 from toco_jax.run import changes, records
 from toco_jax.run.records import CHECKPOINTS, CLASSES_FILE, CONFIG_FILE, START_FILE
 from toco_jax.run.stored import CheckpointError
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
-from toco_jax.runtime.errors import UserError
+from toco_jax.runtime.errors import UserError, clipped, some_of
 from toco_jax.runtime.outputs import make_folder, write_atomically
 
+_MOST_CLASSES = 65_534  # that 16-bit masks can hold
 # The names of data sets whose classes are always the same.
 _FIXED_CLASSES = {"voc": VOC_CLASSES, "coco": COCO_CLASSES}
 
@@ -51,8 +52,13 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     try:
         config = completed(values)
         check_known(config)
-    except UserError as error:
-        raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
+        if config.num_classes > _MOST_CLASSES:
+            raise ConfigError(f"num_classes={config.num_classes} exceeds {_MOST_CLASSES}")
+    # The last three where a value stands for a group or a group for a value, or groups are deep.
+    except (UserError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{path} is damaged ({clipped(error, 300)}): restore it from a copy"
+        ) from error
     return config
 
 
@@ -121,7 +127,7 @@ def _listed(path: pathlib.Path, num: int) -> tuple[str, ...]:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise _not_names(path, num)
-    if len(set(names)) != len(names):
+    if len(set(names)) != len(names) or not all(map(can_be_shown, names)):
         raise _not_names(path, num)
     return tuple(names)
 
@@ -129,7 +135,7 @@ def _listed(path: pathlib.Path, num: int) -> tuple[str, ...]:
 def _not_names(path: pathlib.Path, num: int) -> CheckpointError:
     return CheckpointError(
         f"{path} must be a JSON list of the {num} different names of the run's classes, in label "
-        "order; correct it"
+        "order, without control characters; correct it"
     )
 
 
@@ -222,7 +228,7 @@ def _claim_classes(workdir: pathlib.Path, class_names: tuple[str, ...]) -> None:
     if listed != tuple(class_names):
         raise CheckpointError(
             f"{path} lists other classes than the data has now; use another --out or the same "
-            f"data: {', '.join(listed)} there, {', '.join(class_names)} now"
+            f"data: {some_of(listed)} there, {some_of(class_names)} now"
         )
 
 
@@ -247,5 +253,5 @@ def note_start(workdir: pathlib.Path, origin: dict[str, Any], *, goes_on: bool) 
     if noted is not None and noted["sha256"] != origin["sha256"]:
         say(
             f"init={origin['init']!r} now is of the SHA-256 {origin['sha256']}; this run started "
-            f"from {noted['sha256']} and goes on from its own checkpoint"
+            f"from {clipped(noted['sha256'])} and goes on from its own checkpoint"
         )

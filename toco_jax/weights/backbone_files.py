@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from toco_jax.models.vit import BACKBONES, Backbone
-from toco_jax.runtime.errors import WeightsError
+from toco_jax.runtime.errors import WeightsError, some_of
 from toco_jax.weights import layouts, recognise
 
 Tensors = Mapping[str, np.ndarray]
@@ -72,7 +72,7 @@ def layout_of(tensors: Tensors) -> str:
     for layout, name in _CLASS_TOKENS.items():
         if name in plain:
             return layout
-    some = ", ".join(sorted(tensors)[:5]) or "none"
+    some = some_of(sorted(tensors), 5) or "none"
     known = recognise.other_network(tensors)
     raise WeightsError(
         (f"these look like weights of {known}: they " if known else "these tensors ")

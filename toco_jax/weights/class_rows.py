@@ -1,13 +1,16 @@
 """Takes over the outputs of a network for the classes that another network shares."""
 
-import json
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from toco_jax.data.classes import can_be_shown
 from toco_jax.run import workdir
+from toco_jax.runtime import json_text
+from toco_jax.runtime.errors import some_of
 from toco_jax.weights import load
 
 # Parts with one output per class, and the part that has one for the background before them.
@@ -37,11 +40,19 @@ def names_of(init: str) -> tuple[str, ...] | None:
 def _names_in(path: pathlib.Path) -> tuple[str, ...] | None:
     try:
         with safe_open(path, framework="np") as file:
-            names = json.loads((file.metadata() or {}).get("classes", "null"))
-    except (SafetensorError, json.JSONDecodeError):  # another format, or metadata of others
+            return names_in(file.metadata() or {})
+    except SafetensorError:  # another format
+        return None
+
+
+def names_in(metadata: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Returns the names of the classes in a file's metadata, or None if it has no list of names."""
+    try:
+        names = json_text.parse(metadata.get("classes", "null"))
+    except ValueError:  # metadata of others
         return None
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if is_list else None
+    return tuple(names) if is_list and all(map(can_be_shown, names)) else None
 
 
 def take(
@@ -83,9 +94,9 @@ def take(
     taken[head] = loaded[head] | {last: conv}
     lost = [name for name in theirs if name not in ours]
     new = [name for name in ours if name not in theirs]
-    lines = [f"the weights' outputs are taken by name, for {', '.join(known) or 'no class'}"]
+    lines = [f"the weights' outputs are taken by name, for {some_of(known) or 'no class'}"]
     if new:
-        lines.append(f"outputs that start at random, as the weights have none: {', '.join(new)}")
+        lines.append(f"outputs that start at random, as the weights have none: {some_of(new)}")
     if lost:
-        lines.append(f"outputs of the weights that are left out: {', '.join(lost)}")
+        lines.append(f"outputs of the weights that are left out: {some_of(lost)}")
     return taken, lines

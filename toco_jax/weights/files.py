@@ -1,17 +1,17 @@
 """Reads weight files of several formats, which it recognises by their content."""
 
 import hashlib
-import json
 import pathlib
 import re
-import zipfile
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import safetensors
 
-from toco_jax.runtime.errors import MissingWeightsError, WeightsError
+from toco_jax.data.npz_files import read_npz
+from toco_jax.runtime import json_text
+from toco_jax.runtime.errors import MissingWeightsError, WeightsError, clipped, shown, some_of
 from toco_jax.weights import torch_file
 
 # What Hugging Face libraries call the weights in a model's folder, and formats that are not read.
@@ -115,7 +115,7 @@ def file_in(folder: pathlib.Path) -> pathlib.Path | None:
 def model_config(folder: pathlib.Path) -> dict[str, Any]:
     """Returns the content of a folder's `config.json`; {} if there is none or it is damaged."""
     try:
-        about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        about = json_text.parse((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}
@@ -136,16 +136,16 @@ def _read_torch(path: pathlib.Path) -> WeightFile:
         raise WeightsError(f"{path} holds a {type(content).__name__}, not a dictionary of tensors")
     for key in _STATE_DICTS:
         if isinstance(content.get(key), dict):
-            others = sorted(str(name) for name in content if name != key)
+            others = sorted(clipped(name) for name in content if name != key)
             if others:
-                notes.append(f"beside {key!r} the file holds {', '.join(others)}: not used")
+                notes.append(f"beside {key!r} the file holds {some_of(others)}: not used")
             content = content[key]
             break
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, np.ndarray):
             raise WeightsError(
-                f"{path}: entry {name!r} is a {type(value).__name__}, not a tensor. Expected are "
-                f"named tensors, alone or under one of {', '.join(_STATE_DICTS)}"
+                f"{path}: entry {shown(name)} is a {type(value).__name__}, not a tensor. Expected "
+                f"are named tensors, alone or under one of {', '.join(_STATE_DICTS)}"
             )
     return WeightFile("torch zip", dict(content), {}, notes)
 
@@ -155,9 +155,11 @@ def _read_safetensors(path: pathlib.Path) -> WeightFile:
         with safetensors.safe_open(path, framework="np") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-    except safetensors.SafetensorError as error:
+    # Shapes that fit the file may have more axes, or be larger, than numpy's can.
+    except (safetensors.SafetensorError, ValueError) as error:
         raise WeightsError(
-            f"{path} is a damaged or cut .safetensors file ({error}): download it again"
+            f"{path} is a damaged or cut .safetensors file ({clipped(error, 300)}): download it "
+            "again"
         ) from error
     except AttributeError as error:  # what a type that numpy lacks, such as float8, raises
         raise WeightsError(
@@ -167,35 +169,18 @@ def _read_safetensors(path: pathlib.Path) -> WeightFile:
 
 
 def _read_npz(path: pathlib.Path) -> WeightFile:
-    tensors: dict[str, np.ndarray] = {}
-    metadata: dict[str, str] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                value = _read_npy(archive, info)
-                name = info.filename.removesuffix(".npy")
-                if name == "metadata" and value.dtype.kind == "U" and value.ndim == 0:
-                    metadata = {key: str(item) for key, item in json.loads(str(value)).items()}
-                else:
-                    tensors[name] = value
-    # What zipfile raises on a damaged file depends on where the damage is.
-    except Exception as error:
-        raise WeightsError(f"{path} is a damaged or cut .npz file ({error!r})") from error
+        arrays = read_npz(path)
+        metadata: dict[str, str] = {}
+        stated = arrays.get("metadata")
+        if stated is not None and stated.dtype.kind == "U" and stated.ndim == 0:
+            content = json_text.parse(str(arrays.pop("metadata")))
+            metadata = {key: str(item) for key, item in content.items()}
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"{path} is a damaged or cut .npz file ({error})") from error
+    # numpy has no bfloat16 and writes its two bytes as unnamed ones.
+    tensors = {
+        name: value.view(ml_dtypes.bfloat16) if value.dtype == np.dtype("V2") else value
+        for name, value in arrays.items()
+    }
     return WeightFile("npz", tensors, metadata, [])
-
-
-def _read_npy(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """Reads an array of an archive after it has compared the announced size with the real one."""
-    with archive.open(info) as file:
-        version = np.lib.format.read_magic(file)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{info.filename} is of the unknown version {version}")
-        read_header = getattr(np.lib.format, f"read_array_header_{version[0]}_0")
-        shape, is_fortran, dtype = read_header(file)
-        count = int(np.prod(shape, dtype=object))
-        if dtype.hasobject or count * dtype.itemsize != info.file_size - file.tell():
-            raise ValueError(f"{info.filename} does not hold {shape} of {dtype}")
-        # numpy has no bfloat16 and writes its two bytes as unnamed ones.
-        dtype = np.dtype(ml_dtypes.bfloat16) if dtype == np.dtype("V2") else dtype
-        values = np.frombuffer(file.read(), dtype)
-    return values.reshape(shape, order="F" if is_fortran else "C")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from toco_jax.models.vit import Backbone
-from toco_jax.runtime.errors import WeightsError
+from toco_jax.runtime.errors import WeightsError, some_of
 
 Shape = tuple[int, ...]
 PROJECTION = (2048, 256, 1024)  # hidden width, bottleneck and features of the projection head
@@ -182,11 +182,6 @@ def own(sources: Mapping[str, Source]) -> dict[str, Source]:
     return shapes
 
 
-def _listing(items: list[str], limit: int = 4) -> str:
-    more = f" and {len(items) - limit} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
-
-
 def assemble(
     tensors: Mapping[str, np.ndarray],
     sources: Mapping[str, Source],
@@ -212,10 +207,12 @@ def assemble(
     problems = []
     missing = [f"{name} (for {path})" for name, path in used.items() if name not in tensors]
     if missing:
-        problems.append(f"{len(missing)} tensors are missing: {_listing(missing)}")
+        problems.append(f"{len(missing)} tensors are missing: {some_of(missing, 4, longest=400)}")
     unknown = sorted(set(tensors) - set(used) - set(dropped))
     if unknown:
-        problems.append(f"{len(unknown)} tensors belong to no parameter: {_listing(unknown)}")
+        problems.append(
+            f"{len(unknown)} tensors belong to no parameter: {some_of(unknown, 4, longest=400)}"
+        )
     misfits = []
     for path, source in sources.items():
         for name in source.names:
@@ -225,7 +222,7 @@ def assemble(
             elif value is not None and not is_float(value.dtype):
                 misfits.append(f"{name} holds {value.dtype}, {path} needs floating-point numbers")
     if misfits:
-        problems.append(f"{len(misfits)} tensors do not fit: {_listing(misfits)}")
+        problems.append(f"{len(misfits)} tensors do not fit: {some_of(misfits, 4, longest=400)}")
     if problems:
         raise WeightsError(
             f"these weights are not those of {needs}: {'; '.join(problems)}. Check the backbone "
@@ -245,8 +242,9 @@ def _refuse_not_finite(params: Mapping[str, np.ndarray], sources: Mapping[str, S
     ]
     if broken:
         raise WeightsError(
-            f"{len(broken)} tensors hold NaN or infinite numbers: {_listing(broken)}. The file is "
-            "damaged, or its training went wrong: take another one"
+            f"{len(broken)} tensors hold NaN or infinite numbers: "
+            f"{some_of(broken, 4, longest=400)}. The file is damaged, or its training went wrong: "
+            "take another one"
         )
 
 

@@ -14,7 +14,7 @@ from flax import traverse_util
 
 from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime.console import silent
-from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError
+from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError, clipped, shown
 from toco_jax.weights import (
     backbone_files,
     download,
@@ -268,7 +268,8 @@ def _check_backbone(stated: str | None, backbone: str) -> None:
     """
     if stated is not None and backbone_from_name(stated) != backbone_from_name(backbone):
         raise WeightsError(
-            f"these weights are of the backbone {stated!r}, not {backbone!r}: set backbone={stated}"
+            f"these weights are of the backbone {shown(stated)}, not {backbone!r}: set "
+            f"backbone={clipped(stated)}"
         )
 
 

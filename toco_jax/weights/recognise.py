@@ -9,6 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from toco_jax.runtime.errors import some_of
+
 Tensors = Mapping[str, np.ndarray]
 
 NOT_PUBLISHED = "not the published initialisation"
@@ -96,8 +98,7 @@ def foreign(tensors: Tensors) -> tuple[str, str] | None:
         names = sorted(name for name in tensors if re.search(pattern, name))
         if names:
             known = what.format(registers=_with_registers(tensors))
-            more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-            return f"{known} ({', '.join(names[:2])}{more})", why
+            return f"{known} ({some_of(names, 2)})", why
     if "cls_token" in tensors and "pos_embed" not in tensors:
         why = "which the network does not have: take DeiT, such as init=deit_base"
         return "a ViT with rotary or relative positions (it has no pos_embed)", why

@@ -1,7 +1,6 @@
 """Reads the zip files of `torch.save` without torch and without running what they hold."""
 
 import contextlib
-import math
 import mmap
 import pathlib
 import struct
@@ -13,14 +12,18 @@ import ml_dtypes
 import numpy as np
 
 from toco_jax.data import safe_pickle
-from toco_jax.runtime.errors import WeightsError
+from toco_jax.runtime.errors import WeightsError, clipped, shown
 
 ZIP_MAGIC = b"PK\x03\x04"
 # A file of torch before 1.6 starts with a pickle of this integer.
 LEGACY_MAGIC = b"\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"
 
 _CHUNK = 2**16
-_MAX_REPEATED = 2**28  # numbers in a tensor that is larger than its storage
+_LARGEST_PICKLE = 2**24  # bytes; that of a network with its optimiser has a tenth of it
+# Tensors may share storage, or repeat it. All of them together may have so many times the size of
+# the file, and so many bytes whatever that is.
+_MOST_TIMES = 16
+_FREE = 2**24
 _STORAGES = {
     "FloatStorage": np.float32,
     "HalfStorage": np.float16,
@@ -91,6 +94,7 @@ def _load(buffer: mmap.mmap, archive: "_Archive") -> Any:
     if archive.byte_order() != b"little":
         raise ValueError("big-endian files are not supported: re-save it on a usual machine")
     storages: dict[str, tuple[int, int]] = {}
+    room = _MOST_TIMES * len(buffer) + _FREE
 
     def storage(identifier: Any) -> _Storage:
         kind, dtype, key, _, count = identifier
@@ -101,11 +105,18 @@ def _load(buffer: mmap.mmap, archive: "_Archive") -> Any:
             storages[key] = archive.verified(f"data/{key}")
         start, size = storages[key]
         if count < 0 or count * dtype.itemsize != size:
-            raise ValueError(f"storage {key} has {size} bytes, not {count} of {dtype}")
+            raise ValueError(
+                f"storage {clipped(key)} has {size} bytes, not {shown(count)} of {dtype}"
+            )
         return _Storage(start, count, dtype)
 
     def tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_attributes):
-        return _view(buffer, storage, offset, shape, strides)
+        nonlocal room
+        view = _view(buffer, storage, offset, shape, strides)
+        room -= view.nbytes
+        if room < 0:
+            raise ValueError("its tensors repeat their storage until they are far larger than it")
+        return view
 
     constructors: dict[str, safe_pickle.Constructor] = {
         f"torch.{name}": safe_pickle.only_as_argument for name in _STORAGES
@@ -113,6 +124,10 @@ def _load(buffer: mmap.mmap, archive: "_Archive") -> Any:
     constructors["torch._utils._rebuild_tensor_v2"] = tensor
     constructors["torch._utils._rebuild_parameter"] = lambda data, *_attributes: data
     start, size = archive.verified("data.pkl")
+    if size > _LARGEST_PICKLE:
+        raise ValueError(
+            f"its pickle of {size:,} bytes is no network's; save its state_dict() alone"
+        )
     return safe_pickle.load(buffer[start : start + size], constructors, persistent=storage)
 
 
@@ -130,8 +145,6 @@ def _view(buffer, storage: _Storage, offset: Any, shape: Any, strides: Any) -> n
             f"a tensor of shape {shape} and strides {strides} at {offset} reaches beyond its "
             f"storage of {storage.length} numbers"
         )
-    if math.prod(shape) > max(storage.length, _MAX_REPEATED):
-        raise ValueError(f"a tensor of shape {shape} that repeats {storage.length} numbers")
     size = storage.dtype.itemsize
     return np.ndarray(
         shape,
@@ -147,6 +160,7 @@ class _Archive:
 
     def __init__(self, path: pathlib.Path, buffer: mmap.mmap):
         self._buffer = buffer
+        self._room = len(buffer)
         with _damage_as_value_error("the zip file"):
             self._zip = zipfile.ZipFile(path)
         names = self._zip.namelist()
@@ -170,10 +184,14 @@ class _Archive:
         try:
             info = self._zip.getinfo(self._root + name)
         except KeyError:
-            raise ValueError(f"the record {name} is missing: the file is damaged") from None
+            raise ValueError(f"the record {shown(name)} is missing: the file is damaged") from None
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
-            raise ValueError(f"the record {name} is compressed, which torch.save never does")
-        with _damage_as_value_error(f"the record {name}"), self._zip.open(info) as record:
+            raise ValueError(f"the record {shown(name)} is compressed, which torch.save never does")
+        # Records that lie in each other would be read over and over.
+        self._room -= info.file_size
+        if self._room < 0:
+            raise ValueError("its records overlap, which those of torch.save never do")
+        with _damage_as_value_error(f"the record {shown(name)}"), self._zip.open(info) as record:
             while record.read(_CHUNK):  # zipfile compares the header and the checksum
                 pass
         # The local header ends with the sizes of the name and of the extra field, which follow it.
@@ -188,5 +206,5 @@ def _damage_as_value_error(what: str) -> Iterator[None]:
     # What zipfile raises depends on where the damage is.
     except Exception as error:
         raise ValueError(
-            f"{what} is damaged or cut short ({error!r}): download the file again"
+            f"{what} is damaged or cut short ({clipped(error)}): download the file again"
         ) from error

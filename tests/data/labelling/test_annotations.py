@@ -127,7 +127,7 @@ INSIDE = "<filename>x.jpg</filename>"
             "is not gbk",
         ),
         ('<?xml version="1.0" encoding="klingon"?><annotation/>', "'klingon', which is unknown"),
-        ('<?xml version="1.0" encoding="punycode"?><annotation/>', "is not punycode"),
+        ('<?xml version="1.0" encoding="punycode"?><annotation/>', "'punycode', which is unknown"),
         ('<?xml version="1.0" encoding="hex"?><annotation/>', "'hex', which is unknown"),
     ],
 )

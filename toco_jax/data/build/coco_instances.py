@@ -1,13 +1,13 @@
 """Reads and checks COCO's annotation files, instances_*.json."""
 
-import json
 import pathlib
 from typing import Any
 
 from toco_jax.data.classes import COCO_CLASSES
 from toco_jax.data.labelling.lists import image_name
 from toco_jax.data.sources.coco import CATEGORY_IDS
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime import json_text
+from toco_jax.runtime.errors import DataError, clipped, is_inside, shown
 
 _LABEL_OF_ID = {category: k + 1 for k, category in enumerate(CATEGORY_IDS)}
 _LONGEST_SIDE = 65_535  # of a JPEG file
@@ -60,11 +60,11 @@ def read_annotations(path: pathlib.Path) -> list[dict]:
 def _content(path: pathlib.Path) -> dict[str, list[dict]]:
     """Reads the three lists of objects that an instances file has."""
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+        content = json_text.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{path} is not an instances file of COCO ({type(error).__name__}: {error}); download "
-            "it again"
+            f"{path} is not an instances file of COCO ({type(error).__name__}: {clipped(error)}); "
+            "download it again"
         ) from error
     lists = content if isinstance(content, dict) else {}
     for key in ("images", "annotations", "categories"):
@@ -101,12 +101,14 @@ def _images(path: pathlib.Path, items: list[dict]) -> dict[int, dict]:
             raise DataError(f"{where} is there twice; {_REMEDY}")
         file_name = _field(item, "file_name", where)
         name = image_name(file_name).rpartition("/")[2] if isinstance(file_name, str) else ""
-        if name in ("", ".", ".."):
-            raise DataError(f"{where}: file_name is {file_name!r}, no name of a file; {_REMEDY}")
+        if name in ("", ".", "..") or not is_inside(name):
+            raise DataError(
+                f"{where}: file_name is {shown(file_name)}, no name of a file; {_REMEDY}"
+            )
         if name in ids:
             raise DataError(
-                f"{path}: images {ids[name]} and {ident} are both called {name!r}, so that one's "
-                "mask would replace the other's; rename one of them"
+                f"{path}: images {ids[name]} and {ident} are both called {shown(name)}, so that "
+                "one's mask would replace the other's; rename one of them"
             )
         ids[name] = ident
         size = tuple(_whole(item, side, where) for side in ("height", "width"))
@@ -135,10 +137,11 @@ def _whole(item: dict, field: str, where: str) -> int:
     value = _field(item, field, where)
     try:
         number = None if isinstance(value, bool) else int(value)
+        number = None if number is not None and number.bit_length() > 64 else number
     except (TypeError, ValueError, OverflowError):
         number = None
     if number is None or (not isinstance(value, str) and number != value):
-        raise DataError(f"{where}: {field} is {value!r}, not a whole number; {_REMEDY}")
+        raise DataError(f"{where}: {field} is {shown(value)}, not a whole number; {_REMEDY}")
     return number
 
 
@@ -146,4 +149,4 @@ def _is_crowd(item: dict, where: str) -> bool:
     value = item.get("iscrowd", 0)  # not every tool writes it
     if value in (0, 1, "0", "1"):
         return value in (1, "1")
-    raise DataError(f"{where}: iscrowd is {value!r}, not 0 or 1; {_REMEDY}")
+    raise DataError(f"{where}: iscrowd is {shown(value)}, not 0 or 1; {_REMEDY}")

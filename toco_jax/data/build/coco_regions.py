@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
 _FEWEST_NUMBERS = 6  # of a polygon: three corners
 # How far outside a corner may lie, in longest sides of the image. pycocotools walks along every
@@ -29,7 +29,7 @@ def region(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         raise ValueError("neither polygons nor run lengths")
     drawn_for = segmentation.get("size")
     if not isinstance(drawn_for, list) or len(drawn_for) != 2:
-        raise ValueError(f"size is {drawn_for!r}, not [height, width]")
+        raise ValueError(f"size is {shown(drawn_for)}, not [height, width]")
     if tuple(drawn_for) != size:
         raise ValueError(f"drawn for {drawn_for[1]} x {drawn_for[0]} pixels")
     runs = run_lengths(segmentation.get("counts"))
@@ -51,7 +51,7 @@ def run_lengths(counts: Any) -> list[int]:
         raise ValueError(f"counts are neither a list nor a text but {type(counts).__name__}")
     for count in counts:
         if not isinstance(count, (int, float)) or not 0 <= count < float("inf") or count % 1:
-            raise ValueError(f"run length {count!r} is negative or no whole number")
+            raise ValueError(f"run length {shown(count)} is negative or no whole number")
     return [int(count) for count in counts]
 
 

@@ -10,7 +10,7 @@ from toco_jax.data.folders.folder_names import UNLABELLED, in_any_case, plain
 from toco_jax.data.labelling.label_entries import is_names
 from toco_jax.data.labelling.text_files import read_text, trimmed
 from toco_jax.data.remarks import DataRemark, are, count, some
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
 
 def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]
     if len(kept) < len(names):
         message = (
             f"{path} lists the background, which is label 0 and no class; take the line out, so "
-            f"that {kept[0]!r} has the label 1"
+            f"that {shown(kept[0])} has the label 1"
             if kept
             else f"{path} lists the background alone, which is no class; add the classes"
         )
@@ -48,7 +48,9 @@ def _report_other_lines(path: pathlib.Path, lines: Sequence[str], on_problem: On
         if not line:
             message = f"{path}, line {number} is blank, and classes are numbered by their lines"
         elif line.startswith("#"):
-            message = f"{path}, line {number} {line!r} begins with #, but every line is a class"
+            message = (
+                f"{path}, line {number} {shown(line)} begins with #, but every line is a class"
+            )
         else:
             continue
         on_problem("", DataError(f"{message}; take the line out"))
@@ -108,14 +110,14 @@ def class_names_of(
     for name in names:
         if plain(name) in UNLABELLED:
             message = (
-                f"class {name!r} says that there is no label; leave these images out, or list all "
-                f"classes in {root / CLASSES_FILE} if it is one"
+                f"class {shown(name)} says that there is no label; leave these images out, or list "
+                f"all classes in {root / CLASSES_FILE} if it is one"
             )
             on_problem("", DataError(message))
     if found.joined and (several := several_names(names)):
         message = (
-            f"class {several[0]!r} may stand for several others; copy its images into the folders "
-            f"of these, or list all classes in {root / CLASSES_FILE} if it is one class"
+            f"class {shown(several[0])} may stand for several others; copy its images into the "
+            f"folders of these, or list all classes in {root / CLASSES_FILE} if it is one class"
         )
         on_problem("", DataError(message))
     if guessed:

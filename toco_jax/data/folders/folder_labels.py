@@ -15,7 +15,7 @@ from toco_jax.data.labelling.label_files import ENDINGS, read_label_file
 from toco_jax.data.labelling.lists import finder
 from toco_jax.data.labelling.sidecars import read_sidecars
 from toco_jax.data.remarks import DataRemark, as_remarks, count, some
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
 LABEL_FILES = ("labels.csv", "labels.json")
 CLASSES_FILE = "classes.txt"
@@ -158,8 +158,8 @@ def _labels_of_texts(
 
     def missing(name: str) -> DataError:
         return DataError(
-            f"label file {root / name}.txt is missing; add the file or take {name!r} out of the "
-            "split"
+            f"label file {root / name}.txt is missing; add the file or take {shown(name)} out of "
+            "the split"
         )
 
     remarks = _without_label(files, entries, "text file of the same name", "an empty one")
@@ -208,8 +208,8 @@ def _labels_of_file(
 
     def missing(name: str) -> DataError:
         return DataError(
-            f"label file {path} has no entry for image {name!r} (its first one is "
-            f"{next(iter(entries))!r}); add it or take the image out of the split"
+            f"label file {path} has no entry for image {shown(name)} (its first one is "
+            f"{shown(next(iter(entries)))}); add it or take the image out of the split"
         )
 
     absent = tuple(str(read.written[name]) for name in entries if name not in files)
@@ -217,8 +217,8 @@ def _labels_of_file(
     if len(absent) == len(entries):
         message = (
             f"none of the {len(entries)} entries of label file {path} names an image below {root} "
-            f"(its first one is {absent[0]!r}, the first image {next(iter(files))!r}); write paths "
-            "from data.root on"
+            f"(its first one is {shown(absent[0])}, the first image {next(iter(files))!r}); write "
+            "paths from data.root on"
         )
         on_problem("", DataError(message))
     elif absent:

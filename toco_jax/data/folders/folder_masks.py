@@ -8,7 +8,7 @@ from toco_jax.data.files import OnProblem
 from toco_jax.data.folders.equal_files import equal_files
 from toco_jax.data.folders.folder_names import in_any_case
 from toco_jax.data.image_files import image_files
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
 MASKS = "masks"
 MAX_CLASSES = 254  # of 8-bit masks, where 0 is the background and 255 ignored
@@ -112,6 +112,7 @@ def _name_missing(
     for name in missing:
         message = (
             f"mask {folder / name}.png is missing{seen}, so that {len(missing)} of the "
-            f"{len(chosen)} images of {split!r} have none; add it or take {name!r} out of the split"
+            f"{len(chosen)} images of {split!r} have none; add it or take {shown(name)} out of the "
+            "split"
         )
         on_problem(name, MaskError(message))

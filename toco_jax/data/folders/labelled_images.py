@@ -11,7 +11,7 @@ from toco_jax.data.folders.equal_files import equal_files
 from toco_jax.data.folders.folder_labels import Labels
 from toco_jax.data.labelling.label_entries import as_vector
 from toco_jax.data.remarks import DataRemark, count, some
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown, some_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ class LabelledImages:
         if contradictory or (not self.labels.joined and (rows != rows[0]).any()):
             shown = [np.array(self.class_names)[row > 0] for row in rows]
             said = [
-                f"{each} ({', '.join(classes) or 'no class'})"
+                f"{each} ({some_of(classes) or 'no class'})"
                 for each, classes in zip(group, shown, strict=True)
             ]
             raise DataError(
@@ -92,4 +92,4 @@ class LabelledImages:
             raise self.labels.missing(name)
         if isinstance(entry, DataError):
             raise entry
-        return as_vector(entry, self.class_names, f"labels of image {name!r}")
+        return as_vector(entry, self.class_names, f"labels of image {shown(name)}")

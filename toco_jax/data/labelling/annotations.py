@@ -10,12 +10,14 @@ import numpy as np
 
 from toco_jax.data.labelling.label_text import none_of
 from toco_jax.data.labels import read_bytes
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, clipped, shown
 
 # What an annotation without objects holds.
 _FIELDS = frozenset(("folder", "filename", "path", "source", "owner", "size", "segmented"))
 # Editors on Windows call these by the names of the smaller sets that they extend.
 _EXTENDED = {"gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949"}
+# Python's own codecs that no editor writes; two of them take time quadratic in the text's length.
+_NO_CHARSETS = ("idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined")
 _DECLARED = re.compile(rb"""\s*<\?xml[^>]*?\bencoding\s*=\s*["']([\w.:-]+)["']""")
 
 
@@ -29,6 +31,8 @@ def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarra
             is no class.
     """
     text = _decoded(read_bytes(path, "annotation"), path)
+    if "\0" in text or not _is_unicode(text):
+        raise DataError(f"annotation {path} holds characters that are no text; save it as UTF-8")
     if "<!ENTITY" in text:
         raise DataError(
             f"annotation {path} declares entities, which no annotation needs and a few lines of "
@@ -38,7 +42,7 @@ def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarra
         root = ElementTree.fromstring(text.lstrip())
     except ElementTree.ParseError as error:
         raise DataError(
-            f"annotation {path} is malformed XML ({error}); replace the file"
+            f"annotation {path} is malformed XML ({clipped(error)}); replace the file"
         ) from error
     _refuse_other_kinds(root, path)
     label = np.zeros(len(class_names), np.float32)
@@ -51,10 +55,20 @@ def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarra
             )
         if name not in class_names:
             raise DataError(
-                f"annotation {path} names an object {name!r}, which is {none_of(class_names, name)}"
+                f"annotation {path} names an object {shown(name)}, which is "
+                f"{none_of(class_names, name)}"
             )
         label[class_names.index(name)] = 1
     return label
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text is free of halves of characters, which some encodings let through."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoded(content: bytes, path: pathlib.Path) -> str:
@@ -69,31 +83,35 @@ def _decoded(content: bytes, path: pathlib.Path) -> str:
     elif content.startswith(codecs.BOM_UTF8) or encoding.lower().startswith(("utf-16", "utf-32")):
         encoding = "utf-8-sig"  # bytes in which the declaration can be read are not UTF-16
     try:
-        encoding = _EXTENDED.get(codecs.lookup(encoding).name, encoding)
-        return content.decode(encoding)
+        name = codecs.lookup(encoding).name
+        if name in _NO_CHARSETS:
+            raise LookupError(name)
+        return content.decode(_EXTENDED.get(name, encoding))
     except LookupError as error:
         raise DataError(
-            f"annotation {path} declares the encoding {encoding!r}, which is unknown; save it as "
-            "UTF-8"
+            f"annotation {path} declares the encoding {shown(encoding)}, which is unknown; save it "
+            "as UTF-8"
         ) from error
     except UnicodeError as error:
         said = declared.group(1).decode("ascii") if declared else "UTF-8, and declares no encoding"
-        raise DataError(f"annotation {path} is not {said} ({error}); save it as UTF-8") from error
+        raise DataError(
+            f"annotation {path} is not {said} ({clipped(error)}); save it as UTF-8"
+        ) from error
 
 
 def _refuse_other_kinds(root: ElementTree.Element, path: pathlib.Path) -> None:
     """Raises `DataError` for XML of another kind, in which labels would be overlooked."""
     if root.tag != "annotation":
         raise DataError(
-            f"annotation {path} is no annotation of VOC: its outermost element is <{root.tag}>, "
-            "not <annotation>; export the labels as PASCAL VOC"
+            f"annotation {path} is no annotation of VOC: its outermost element is "
+            f"<{clipped(root.tag)}>, not <annotation>; export the labels as PASCAL VOC"
         )
     for parent in root.iter():
         for child in parent:
             # Comments have a function in place of a tag.
             alike = str(child.tag).casefold() in ("object", "objects")
             if alike and (parent is not root or child.tag != "object"):
-                where = "" if parent is root else f" in <{parent.tag}>"
+                where = "" if parent is root else f" in <{clipped(parent.tag)}>"
                 raise DataError(
                     f"annotation {path} holds <{child.tag}>{where} where VOC has <object> right in "
                     "<annotation>; export the labels as PASCAL VOC"
@@ -101,6 +119,6 @@ def _refuse_other_kinds(root: ElementTree.Element, path: pathlib.Path) -> None:
     tags = [child.tag for child in root]
     if tags and not _FIELDS.union(["object"]) & set(tags):
         raise DataError(
-            f"annotation {path} holds <{tags[0]}> and no object or other field of VOC; export the "
-            "labels as PASCAL VOC"
+            f"annotation {path} holds <{clipped(tags[0])}> and no object or other field of VOC; "
+            "export the labels as PASCAL VOC"
         )

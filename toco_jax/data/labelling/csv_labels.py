@@ -1,5 +1,6 @@
 """Reads tables of labels: CSV files of spreadsheets, scripts and annotation tools."""
 
+import collections
 import csv
 import io
 import pathlib
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from toco_jax.data.image_files import IMAGE_ENDINGS
 from toco_jax.data.labelling.text_files import read_text, trimmed
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown, some_of
 
 DELIMITERS = (",", ";", "\t")
 
@@ -90,8 +91,8 @@ def read_csv(
     if width == 1 and not any(is_image(row.cells[0]) for row in rows):
         raise DataError(
             f"{where} has one column, which names no image (line {first.line}: "
-            f"{first.cells[0]!r}); write the name and the labels of an image in two columns, with "
-            "a comma, semicolon or tab between"
+            f"{shown(first.cells[0])}); write the name and the labels of an image in two columns, "
+            "with a comma, semicolon or tab between"
         )
     if not others:
         raise DataError(f"{where} has only names of images; add a column of labels")
@@ -198,29 +199,30 @@ def _with_heading(
         named = others
     if len(named) == 1:
         rest = [heading[k] or f"number {k + 1}" for k in others if k not in named]
-        remarks = [f"{where}: these columns are not read: {', '.join(rest)}"] if rest else []
+        remarks = [f"{where}: these columns are not read: {some_of(rest)}"] if rest else []
         column = named[0]
         return [Written(r.cells[image], r.cells[column], f"line {r.line}") for r in rows], remarks
     if not truths:
         strange = [k for row in rows[:1] for k in others if row.cells[k].casefold() not in _TRUTH]
         said = [
-            f" (line {rows[0].line} has {rows[0].cells[k]!r} in column {heading[k]!r})"
+            f" (line {rows[0].line} has {shown(rows[0].cells[k])} in column {shown(heading[k])})"
             for k in strange[:1]
         ]
         raise DataError(
-            f"{where} has the columns {', '.join(heading[k] for k in others)} beside "
-            f"{heading[image]!r}; keep either one of labels or one of 0 and 1 for each class"
+            f"{where} has the columns {some_of([heading[k] for k in others])} beside "
+            f"{shown(heading[image])}; keep either one of labels or one of 0 and 1 for each class"
             + "".join(said)
         )
+    times = collections.Counter(heading)
     for k in others:
         if not heading[k]:
             raise DataError(f"{where}: column {k + 1} has no heading; name its class there")
-        if heading.count(heading[k]) > 1:
-            raise DataError(f"{where}: column {heading[k]!r} is there twice; keep one of them")
+        if times[heading[k]] > 1:
+            raise DataError(f"{where}: column {shown(heading[k])} is there twice; keep one of them")
     remarks = []
     if len(others) == 1:
         remarks.append(
-            f"{where}: column {heading[others[0]]!r} holds 0 and 1, so it is the one class"
+            f"{where}: column {shown(heading[others[0]])} holds 0 and 1, so it is the one class"
         )
     written = [
         Written(row.cells[image], _marked(where, heading, row, others), f"line {row.line}")
@@ -230,7 +232,7 @@ def _with_heading(
     if never := [heading[k] for k in others if heading[k] not in used]:
         remarks.append(
             f"{where}: no image has a 1 in these columns, which are no classes then: "
-            f"{', '.join(never)}; list all classes in classes.txt to keep them"
+            f"{some_of(never)}; list all classes in classes.txt to keep them"
         )
     return written, remarks
 
@@ -240,14 +242,14 @@ def _marked(where: str, heading: list[str], row: _Row, columns: list[int]) -> li
     for k in columns:
         if row.cells[k].casefold() not in _TRUTH:
             raise DataError(
-                f"{where}, line {row.line}, column {heading[k]!r}: {row.cells[k]!r} is neither 0 "
-                "nor 1; correct it"
+                f"{where}, line {row.line}, column {shown(heading[k])}: {shown(row.cells[k])} is "
+                "neither 0 nor 1; correct it"
             )
     return [heading[k] for k in columns if _TRUTH[row.cells[k].casefold()]]
 
 
 def _refuse_row(where: str, row: _Row) -> None:
     raise DataError(
-        f"{where}, line {row.line}: {','.join(row.cells)!r} is not `file,label;label`; write two "
-        "columns and quote names that hold a comma"
+        f"{where}, line {row.line}: {shown(','.join(row.cells))} is not `file,label;label`; write "
+        "two columns and quote names that hold a comma"
     )

@@ -16,9 +16,9 @@ from toco_jax.data.labelling.label_text import (
     split_texts,
 )
 from toco_jax.data.labelling.other_content import refuse_other_content
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
-_WHOLE = re.compile(r"[0-9]+(\.0)?")  # pandas adds the point where some are missing
+_WHOLE = re.compile(r"[0-9]{1,18}(\.0)?")  # pandas adds the point where some are missing
 
 
 def understand(
@@ -45,7 +45,7 @@ def understand(
     texts = {k: v for k, v in enumerate(values) if isinstance(v, str) and not is_missing(v)}
     split, remarks = split_texts(texts, known, separator, where)
     entries = [
-        split[k] if k in split else _entry(value, f"{where}, {names[k]!r}")
+        split[k] if k in split else _entry(value, f"{where}, {shown(names[k])}")
         for k, value in enumerate(values)
     ]
     if not separator:
@@ -59,8 +59,8 @@ def understand(
         one = len(empty) == 1
         remarks.append(
             f"{where}: {len(empty)} {'image has' if one else 'images have'} no label, the first "
-            f"one {empty[0]!r}, and {'counts as an image' if one else 'count as images'} without "
-            f"any class; take {'it' if one else 'them'} out of the splits if "
+            f"one {shown(empty[0])}, and {'counts as an image' if one else 'count as images'} "
+            f"without any class; take {'it' if one else 'them'} out of the splits if "
             f"{'it is' if one else 'they are'} not labelled yet"
         )
     positions = _positions(entries, split, len(known))
@@ -89,8 +89,8 @@ def _refuse_odd_items(
     found = None if known else several_names(named)
     if found and found[0] in items:
         raise DataError(
-            f"{where}: {found[0]!r} may be one class or several; write several as items of their "
-            "own, or list the classes in classes.txt if it is one"
+            f"{where}: {shown(found[0])} may be one class or several; write several as items of "
+            "their own, or list the classes in classes.txt if it is one"
         )
 
 
@@ -138,7 +138,8 @@ def _positions(
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    is_number = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return is_number and int(value).bit_length() <= 64
 
 
 def _is_list_of_numbers(value: Any) -> bool:
@@ -163,12 +164,12 @@ def as_vector(entry: Any, class_names: Sequence[str], where: str) -> np.ndarray:
     if is_names(entry):
         for name in entry:
             if name not in class_names:
-                raise DataError(f"{where}: {name!r} is {none_of(class_names, name)}")
+                raise DataError(f"{where}: {shown(name)} is {none_of(class_names, name)}")
             label[class_names.index(name)] = 1
         return label
     try:
         vector = np.asarray(entry, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         vector = None
     if vector is None or vector.shape != label.shape:
         shape = "no vector" if vector is None else f"a vector of shape {vector.shape}"

@@ -13,11 +13,8 @@ The pickle of a `.npy` is read without running anything in it.
 import csv
 import dataclasses
 import functools
-import json
 import pathlib
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -36,8 +33,10 @@ from toco_jax.data.labelling.label_entries import is_names, understand
 from toco_jax.data.labelling.lists import image_name
 from toco_jax.data.labelling.text_files import read_text
 from toco_jax.data.labels import INDICES, MaskFormat, read_mask
+from toco_jax.data.npz_files import read_npz
 from toco_jax.data.remarks import count
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime import json_text
+from toco_jax.runtime.errors import DataError, clipped, is_inside, shown
 
 ENDINGS = (".npy", ".npz", ".json", ".csv")
 
@@ -70,8 +69,8 @@ class LabelFile:
         """Returns the labels of an image; raises `DataError` if it has none."""
         if name not in self.entries:
             raise DataError(
-                f"label file {self.path} has no entry for image {name!r} (its first one is "
-                f"{next(iter(self.entries))!r}); add it or take the image out of the split"
+                f"label file {self.path} has no entry for image {shown(name)} (its first one is "
+                f"{shown(next(iter(self.entries)))}); add it or take the image out of the split"
             )
         return self.entries[name]
 
@@ -133,9 +132,9 @@ def _written(
         return readers[ending](path)
     except DataError:
         raise
-    except (OSError, ValueError, csv.Error, RecursionError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
-            f"label file {path} cannot be read ({error}); replace it or make it anew"
+            f"label file {path} cannot be read ({clipped(error, 300)}); replace it or make it anew"
         ) from error
 
 
@@ -152,27 +151,33 @@ def _names(
     """
     by_number: dict[int, list[str]] = {}
     for image in sorted(images):
-        if re.fullmatch(r"\d+|\d{4}_\d{6}", image):
+        if re.fullmatch(r"\d{1,18}|\d{4}_\d{6}", image):
             by_number.setdefault(int(image.replace("_", "")), []).append(image)
     names, renamed = [], []
     for item in written:
         name = item.name.decode("latin1") if isinstance(item.name, bytes) else item.name
-        if isinstance(name, int) and not isinstance(name, bool):
+        if isinstance(name, int) and not isinstance(name, bool) and name.bit_length() <= 64:
             name = str(name)
         if not isinstance(name, str):
             raise DataError(
-                f"{where} has the key {name!r}, which is no name of an image; save {{name: label}}"
+                f"{where} has the key {shown(name)}, which is no name of an image; save "
+                f"{{name: label}}"
             )
         name = name_of(name)
-        if name not in images and name.isdecimal():
+        if not is_inside(name):
+            raise DataError(
+                f"{where} has an entry for {shown(item.name)}, which is not below the data set's "
+                "folder; write names relative to it"
+            )
+        if name not in images and name.isdecimal() and len(name) <= 18:
             meant = by_number.get(int(name), [name])
             if len(meant) > 1:
                 raise DataError(
-                    f"{where} has the number {name}, which may be {meant[0]!r} or {meant[1]!r}; "
-                    "write the names of images"
+                    f"{where} has the number {name}, which may be {shown(meant[0])} or "
+                    f"{shown(meant[1])}; write the names of images"
                 )
             if meant != [name]:
-                renamed.append(f"{name} as {meant[0]!r}")
+                renamed.append(f"{name} as {shown(meant[0])}")
                 name = meant[0]
         names.append(name)
     if not renamed:
@@ -202,8 +207,8 @@ def _joined(
             place = f", {item.place}" if item.place else ""
             before = f" ({first[name].place})" if first[name].place else ""
             contradictions.append(
-                f"{where}{place}: {item.name!r} is there twice with other labels, first as "
-                f"{first[name].name!r}{before}; join the labels of one image in one entry"
+                f"{where}{place}: {shown(item.name)} is there twice with other labels, first as "
+                f"{shown(first[name].name)}{before}; join the labels of one image in one entry"
             )
         joined.setdefault(name, entry)
         first.setdefault(name, item)
@@ -231,23 +236,13 @@ def _read_npy(path: pathlib.Path) -> tuple[list[Written], list[str]]:
 
 
 def _read_npz(path: pathlib.Path) -> tuple[list[Written], list[str]]:
-    arrays = load_arrays(path)
+    arrays = read_npz(path)
     if set(arrays) == {"names", "labels"}:
         names, labels = arrays["names"], arrays["labels"]
-        if names.ndim != 1 or len(names) != len(labels):
+        if names.ndim != 1 or labels.ndim == 0 or len(names) != len(labels):
             raise ValueError(f"names of shape {names.shape}, labels of shape {labels.shape}")
         return [Written(*pair, "") for pair in zip(names.tolist(), labels, strict=True)], []
     return [Written(name, array, "") for name, array in arrays.items()], []
-
-
-def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Reads all arrays of an `.npz` file; raises `ValueError` or `OSError` if it is damaged."""
-    try:
-        # A file of our own is closed in every case; numpy leaves a damaged one open.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, AttributeError) as error:
-        raise ValueError(f"damaged or no .npz file: {error}") from error
 
 
 class _Pairs(list):
@@ -255,7 +250,7 @@ class _Pairs(list):
 
 
 def _read_json(path: pathlib.Path) -> tuple[list[Written], list[str]]:
-    content = json.loads(read_text(path, "label file"), object_pairs_hook=_Pairs)
+    content = json_text.parse(read_text(path, "label file"), object_pairs_hook=_Pairs)
     if isinstance(content, _Pairs):
         return [
             Written(name, dict(value) if isinstance(value, _Pairs) else value, "")

@@ -11,7 +11,7 @@ from typing import Any
 from toco_jax.data.classes import folded, several_names
 from toco_jax.data.labelling.other_content import refuse_other_content
 from toco_jax.data.labelling.text_files import trimmed
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown, some_of
 
 # What programs write where there is no value; never a class.
 MISSING = frozenset(("", "nan", "null", "none", "na", "n/a", "#n/a", "<na>"))
@@ -82,7 +82,7 @@ def split_texts(
     if found := several_names(labels):
         label, between = found
         raise DataError(
-            f"{where}: {label!r} may be one class or several; set {_KEY} to {between!r} if it "
+            f"{where}: {shown(label)} may be one class or several; set {_KEY} to {between!r} if it "
             "separates labels, to ';' if it is part of a name"
         )
     return split, remarks
@@ -117,7 +117,7 @@ def _commas_separate(split: Mapping[Any, list[str]], *, several: bool, where: st
     for text, separating in separates.items():
         if separating == several:
             raise DataError(
-                f"{where}: {text!r} may be one class or several; set {_KEY} to ',' if commas "
+                f"{where}: {shown(text)} may be one class or several; set {_KEY} to ',' if commas "
                 "separate labels, to ';' if they are part of a name"
             )
     return bool(separates) and not several
@@ -138,26 +138,25 @@ def _blanks_in_names(labels: Collection[str], where: str) -> list[str]:
     inner = {word for words in combined for word in words[:-1]}
     if len(last | inner) <= len(combined) or last & inner:
         raise DataError(
-            f"{where}: {shared[0]!r} may be one class or several; set {_KEY} to ' ' if blanks "
+            f"{where}: {shown(shared[0])} may be one class or several; set {_KEY} to ' ' if blanks "
             "separate labels, to ';' if they are part of a name"
         )
     number, verb = ("1 label", "is") if len(shared) == 1 else (f"{len(shared)} labels", "are")
     return [
-        f"{where}: {number} of several words, such as {shared[0]!r}, {verb} taken as one class "
-        f"each; set {_KEY} to ' ' if blanks separate labels"
+        f"{where}: {number} of several words, such as {shown(shared[0])}, {verb} taken as one "
+        f"class each; set {_KEY} to ' ' if blanks separate labels"
     ]
 
 
 def none_of(class_names: Sequence[str], name: str) -> str:
     """Completes a sentence that begins with a name that is no class."""
-    shown = ", ".join(class_names[:20]) + (", ..." if len(class_names) > 20 else "")
     alike = [known for known in class_names if _letters(known) == _letters(name)]
     remedy = "correct the name"
     if alike:
         looks_equal = unicodedata.normalize("NFC", alike[0]) == unicodedata.normalize("NFC", name)
-        meant = f"{alike[0]!a}, not {name!a}" if looks_equal else repr(alike[0])
+        meant = f"{alike[0][:100]!a}, not {name[:100]!a}" if looks_equal else shown(alike[0])
         remedy = f"did you mean {meant}? Correct the name"
-    return f"none of the {number_of_classes(class_names)} ({shown}); {remedy}"
+    return f"none of the {number_of_classes(class_names)} ({some_of(class_names)}); {remedy}"
 
 
 def number_of_classes(class_names: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from toco_jax.data.files import read_list, refuse_repeats
 from toco_jax.data.image_files import IMAGE_ENDINGS
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, is_inside, shown
 
 
 def image_name(written: str, root: pathlib.Path | None = None) -> str:
@@ -77,14 +77,14 @@ def read_names(path: pathlib.Path, name_of: Callable[[str], str] = image_name) -
         columns = re.split(r"[\s,;]+", line)
         if any(column.lower().endswith(IMAGE_ENDINGS) for column in columns[:-1]):
             raise DataError(
-                f"list {path} has the line {line!r}, which is more than the name of an image; "
+                f"list {path} has the line {shown(line)}, which is more than the name of an image; "
                 "write one image name a line, without a second column"
             )
         name = name_of(line)
-        if pathlib.PurePosixPath(name).is_absolute():
+        if not is_inside(name):
             raise DataError(
-                f"list {path} has the line {line!r}, which is not below the data set's folder; "
-                "write names relative to it"
+                f"list {path} has the line {shown(line)}, which is not below the data set's "
+                "folder; write names relative to it"
             )
         names.append(name)
     refuse_repeats(names, f"list {path}")

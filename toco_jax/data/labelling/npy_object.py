@@ -8,6 +8,7 @@ import numpy as np
 
 from toco_jax.data import safe_pickle
 from toco_jax.data.safe_pickle import Refused
+from toco_jax.runtime.errors import clipped, shown
 
 
 def _empty_array(kind: Any, shape: Any, typecode: Any) -> np.ndarray:
@@ -20,8 +21,9 @@ def _dtype(name: Any, *_flags) -> np.dtype:
     if name == "O8":  # numpy wraps a single pickled object in a 0-d array of objects
         return np.dtype(object)
     if type(name) is not str or not re.fullmatch(r"[biufSU]\d{1,6}", name):
-        shown = repr(name[:20]) if type(name) is str else f"<{type(name).__name__}>"
-        raise Refused(f"arrays of type {shown} are refused: numbers, truth values and text only")
+        raise Refused(
+            f"arrays of type {shown(name)} are refused: numbers, truth values and text only"
+        )
     return np.dtype(name)
 
 
@@ -61,7 +63,9 @@ def load(path: str | pathlib.Path) -> Any:
             shape, _, dtype = read_header(file)
         # What numpy raises on a damaged header depends on where the damage is.
         except Exception as error:
-            raise ValueError(f"{path} is not a .npy file, or is damaged: {error}") from error
+            raise ValueError(
+                f"{path} is not a .npy file, or is damaged: {clipped(error)}"
+            ) from error
         if dtype != np.dtype(object) or shape != ():
             raise ValueError(
                 f"{path} holds an array of shape {shape} and type {dtype}, not one pickled "

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Collection, Iterable
 
+from toco_jax.data.classes import LONGEST_NAME
 from toco_jax.data.labelling.text_files import trimmed
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
-NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?"
+# No pattern here can match a text in two ways, which would take time quadratic in its length.
+NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)(e[-+]?\d+)?"
 _FEWEST_COORDINATES = 4
-_FRACTION = r"[-+]?\d*\.\d*[1-9]\d*(e[-+]?\d+)?"
+_FRACTION = r"[-+]?\d*\.(?=0*[1-9])\d+(e[-+]?\d+)?"
 # [cat, dog], {'cat'} or [1 0], but not [cat].
-_PRINTED_LIST = r"""\[\]|\{\}|\(\)|(\[.*[,'"\s].*\]|\{.*[,'"\s].*\}|\(.*[,'"\s].*\))"""
+_PRINTED_LIST = r"""\[\]|\{\}|\(\)|(\[(?=.*[,'"\s]).*\]|\{(?=.*[,'"\s]).*\}|\((?=.*[,'"\s]).*\))"""
 _KINDS = (
     (_PRINTED_LIST, "is a list as programs print it"),
     (_FRACTION, "is a number with a fraction"),
@@ -35,8 +37,8 @@ def refuse_other_content(texts: Iterable[str], known: Collection[str], where: st
             kind = None if line in known else _kind(trimmed(line))
             if kind:
                 raise DataError(
-                    f"{where}: {line!r} {kind}, no name of a class; write names with ; between "
-                    "them, or set data.label_separator to ';' if it is a name"
+                    f"{where}: {shown(line)} {kind}, no name of a class; write names with ; "
+                    "between them, or set data.label_separator to ';' if it is a name"
                 )
 
 
@@ -47,7 +49,8 @@ def _kind(line: str) -> str | None:
     for pattern, kind in _KINDS:
         if re.fullmatch(pattern, line, re.IGNORECASE):
             return kind
-    return None
+    longest = max(map(len, re.split("[;|,]", line)))
+    return f"is longer than {LONGEST_NAME} characters" if longest > LONGEST_NAME else None
 
 
 def _holds_coordinates(text: str) -> bool:

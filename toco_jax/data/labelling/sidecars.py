@@ -11,10 +11,10 @@ from toco_jax.data.labelling.label_entries import understand
 from toco_jax.data.labelling.label_text import Positions
 from toco_jax.data.labelling.other_content import NUMBER
 from toco_jax.data.labelling.text_files import read_text
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
 # A row of boxes or outlines as YOLO's tools write them: a class and at least four numbers.
-_BOXES = re.compile(rf"\s*\d+(\s+{NUMBER}){{4,}}\s*", re.IGNORECASE)
+_BOXES = re.compile(rf"\s*\d{{1,9}}(\s+{NUMBER}){{4,}}\s*", re.IGNORECASE)
 
 
 def read_sidecars(
@@ -78,7 +78,7 @@ def _classes_of_boxes(
         if strange:
             raise DataError(
                 f"label file {first} holds boxes, a class number and coordinates a row, but "
-                f"{paths[name]} has {strange[0]!r}; write either boxes or names everywhere"
+                f"{paths[name]} has {shown(strange[0])}; write either boxes or names everywhere"
             )
     if not known:
         raise DataError(

@@ -12,11 +12,12 @@ import numpy as np
 from toco_jax.data.classes import COCO_CLASSES
 from toco_jax.data.files import FileSource, OnProblem, evenly_spaced, raise_problem, refuse_empty
 from toco_jax.data.image_files import image_of_each
-from toco_jax.data.labelling.label_files import classes_in_mask, load_arrays
+from toco_jax.data.labelling.label_files import classes_in_mask
 from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labels import INDICES, MaskFormat, read_bytes, stored_mask
 from toco_jax.data.mask_formats import foreground_format, refuse_two_valued
-from toco_jax.runtime.errors import DataError
+from toco_jax.data.npz_files import read_npz
+from toco_jax.runtime.errors import DataError, clipped, is_inside, shown
 
 PARTS = {"train": "train2014", "val": "val2014"}
 VAL_PART = 5_000
@@ -113,7 +114,7 @@ def _members(
     for name in listed:
         if name not in known:
             raise DataError(
-                f"list {path} has {name!r}, which is no annotated image; take the line out"
+                f"list {path} has {shown(name)}, which is no annotated image; take the line out"
             )
     return listed, np.stack([known[n][1] for n in listed]), [known[n][0] for n in listed]
 
@@ -125,10 +126,12 @@ def _read_index(
     if not path.is_file():
         raise DataError(f"{path} is missing: run toco prepare coco --root {root} once")
     try:
-        index = load_arrays(path)
+        index = read_npz(path)
         names, cls_labels = index["names"], index["labels"]
         if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) < len(names):
             raise ValueError("names are no list of different names")
+        if not all(is_inside(name) and "/" not in name for name in names.tolist()):
+            raise ValueError("names are not those of images in a folder")
         if (
             cls_labels.shape != (len(names), len(COCO_CLASSES))
             or not np.isin(cls_labels, (0, 1)).all()
@@ -136,8 +139,8 @@ def _read_index(
             raise ValueError(f"labels are no 0 and 1 of shape {(len(names), len(COCO_CLASSES))}")
     except (OSError, ValueError, KeyError) as error:
         raise DataError(
-            f"{path} cannot be read ({error}); remove it and run toco prepare coco --root {root} "
-            "again"
+            f"{path} cannot be read ({clipped(error, 300)}); remove it and run toco prepare coco "
+            f"--root {root} again"
         ) from error
     return names, cls_labels
 

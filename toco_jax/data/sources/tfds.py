@@ -9,7 +9,7 @@ import numpy as np
 
 from toco_jax.data.files import fitted
 from toco_jax.data.labels import decode_image, decode_mask
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, is_inside, shown
 
 
 class TfdsSource:
@@ -53,6 +53,12 @@ class TfdsSource:
         self.class_names = tuple(about["class_names"])
         self.names = tuple(about["names"][split])
         self.num_present = int(about["max_classes"][split])
+        for name in self.names:  # which results are called by
+            if not isinstance(name, str) or not is_inside(name):
+                raise DataError(
+                    f"{root} has a record called {shown(name)}, which is no name within a folder; "
+                    "build it again"
+                )
         self._masks = masks
         pictures = ("image", "mask") if about["masks"] else ("image",)
         skip = dict.fromkeys(pictures, tfds.decode.SkipDecoding())

@@ -15,7 +15,7 @@ from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import as_remarks
-from toco_jax.runtime.errors import DataError
+from toco_jax.runtime.errors import DataError, shown
 
 LISTS = pathlib.PurePath("ImageSets", "Segmentation")
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
@@ -76,7 +76,9 @@ def open_voc(
         remarks = as_remarks(file.remarks)
 
         def read(name: str) -> np.ndarray:
-            return as_vector(file.entry(name), VOC_CLASSES, f"label file {file.path}, {name!r}")
+            return as_vector(
+                file.entry(name), VOC_CLASSES, f"label file {file.path}, {shown(name)}"
+            )
 
     else:
 
@@ -150,8 +152,8 @@ def _listed_names(path: pathlib.Path) -> tuple[str, ...]:
     for name in names:
         if "/" in name or "," in name or len(name.split()) > 1:
             raise DataError(
-                f"list {path} has the line {name!r}; write one image name a line, without folder "
-                "or a second column"
+                f"list {path} has the line {shown(name)}; write one image name a line, without "
+                "folder or a second column"
             )
     return names
 

@@ -1,0 +1,35 @@
+"""Whatever pictures and classes are called, no result replaces another or leaves its folder."""
+
+import itertools
+import pathlib
+
+from toco_jax.inference.inputs import result_names
+from toco_jax.inference.predictions import class_slugs
+
+CLASSES = (
+    *("cat", "big cat", "big_cat", "Cat", "../../../../outside", "/etc/x", "a\0b", ".", ""),
+    *("x" * 300, "x" * 301, "a/b", "a\\b", "..", "猫", "\x1b[2J", "cat.jpg"),
+)
+FILES = (
+    *("img.png", "img_big.png", "img.cat.png", "img.jpg", "img.cat.jpg", "IMG.png", "img"),
+    *("clip.avi", "clip.mp4", "clip/000000.png", "clip.png", "clip.png/000000.png", "clip_/a.png"),
+    *("clip.avi_/000000.jpg", "deep/img.png", "..png", "deep/clip.avi"),
+)
+
+
+def test_results_of_any_names():
+    slugs = class_slugs(CLASSES)
+    relatives = [pathlib.PurePath(name) for name in (*FILES, *FILES[:3])]
+    names = []
+    for relative, name in zip(relatives, result_names(relatives), strict=True):
+        is_clip = relative.suffix in (".avi", ".mp4")
+        names += [f"{name}/{k:06}" for k in range(2)] if is_clip else [name]
+    written = [f"masks/{name}.png" for name in names] + [
+        f"cams/{name}.{slug}.jpg" for name, slug in itertools.product(names, slugs)
+    ]
+    assert len({path.casefold() for path in written}) == len(written)
+    folders = {str(parent) for path in written for parent in pathlib.PurePath(path).parents}
+    assert not folders & set(written)
+    for path in written:
+        assert ".." not in pathlib.PurePath(path).parts and path.isprintable() and "\\" not in path
+        assert all(len(part) < 120 for part in pathlib.PurePath(path).parts)
