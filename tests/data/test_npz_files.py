@@ -77,6 +77,16 @@ def test_headers_that_claim_more_than_is_there(tmp_path, shape, descr):
     assert "'x.npy' does not hold what its header says" in refused(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_text_of_numbers_that_are_no_characters(tmp_path, order):
+    """Python raises a `SystemError` for the name of such an array's item."""
+    numbers = np.array([ord("a"), 2**31], f"{order}u4").tobytes()
+    write(tmp_path / "x.npz", header((2,), f"{order}U1") + numbers)
+    assert "stand for no character" in refused(tmp_path / "x.npz")
+    write(tmp_path / "x.npz", header((2,), f"{order}U1") + numbers[:4] * 2)
+    assert read_npz(tmp_path / "x.npz")["x"].tolist() == ["a", "a"]
+
+
 @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, 99])
 def test_other_ways_of_packing(tmp_path, compression):
     path = tmp_path / "x.npz"

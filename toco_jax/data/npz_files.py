@@ -12,6 +12,7 @@ from toco_jax.runtime.errors import clipped, shown
 # One-hot labels are packed about a hundredfold, a file of zeros a thousandfold.
 _MOST_TIMES = 64
 _FREE = 2**26
+_LAST_CHARACTER = 0x10FFFF
 
 
 def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -34,6 +35,20 @@ def read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     # What zipfile and zlib raise on a damaged file depends on where the damage is.
     except Exception as error:
         raise ValueError(f"damaged or no .npz file: {clipped(error)}") from error
+
+
+def check_text(values: np.ndarray) -> None:
+    """Raises `ValueError` for an array of text with numbers that stand for no character.
+
+    Python ends with an error of its own inside if it is to make text of them.
+    """
+    if values.dtype.kind != "U" or not values.size:
+        return
+    characters = np.frombuffer(
+        values.tobytes(), np.dtype("u4").newbyteorder(values.dtype.byteorder)
+    )
+    if characters.max(initial=0) > _LAST_CHARACTER:
+        raise ValueError("its text holds numbers that stand for no character")
 
 
 def _check_sizes(records: list[zipfile.ZipInfo], size: int) -> None:
@@ -59,4 +74,5 @@ def _read_npy(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> np.ndarray:
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != record.file_size - file.tell():
             raise ValueError(f"{name} does not hold what its header says")
         values = np.frombuffer(file.read(), dtype)
+    check_text(values)
     return values.reshape(shape, order="F" if is_fortran else "C")

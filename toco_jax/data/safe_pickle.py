@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from toco_jax.data.npz_files import check_text
 from toco_jax.runtime.errors import clipped
 
 Constructor = Callable[..., Any]
@@ -218,6 +219,7 @@ def _fill(
         raise ValueError(f"{len(data)} bytes for an array of shape {shape} and type {dtype}")
     filled: Any = (version, shape, dtype, bool(fortran), data)
     array.__setstate__(filled)
+    check_text(array)
 
 
 def _without_arguments(name: str, make: Callable[[], Any]) -> Constructor:

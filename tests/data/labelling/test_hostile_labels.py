@@ -132,6 +132,13 @@ def pickled(instructions):
 
 NAME = b"}X\x01\x00\x00\x00a"
 LONG = b"\x8b" + struct.pack("<i", 10**4) + b"\x7f" * 10**4
+U1 = b"cnumpy\ndtype\nX\x02\x00\x00\x00U1K\x00K\x01\x87R"
+TEXT = (
+    b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01\x85"
+    + U1
+    + b"\x89C\x04\xff\xff\xff\xfftb"
+)
+SCALAR = b"cnumpy.core.multiarray\nscalar\n" + U1 + b"C\x04\xff\xff\xff\xff\x86R"
 DOUBLED = b")q\x01" + b"h\x01\x86q\x01" * 40
 
 
@@ -143,6 +150,8 @@ DOUBLED = b")q\x01" + b"h\x01\x86q\x01" * 40
         (NAME + LONG + b"s", "no vector"),
         (b"}" + LONG + b"K\x01s", "has the key <int>"),
         (b"}K\x01" + DOUBLED + b"s", "nested list or object"),
+        (NAME + TEXT + b"s", "stand for no character"),
+        (b"}" + SCALAR + b"K\x01s", "stand for no character"),
         (NAME + b"cnumpy\ndtype\n" + DOUBLED + b"\x85Rs", "arrays of type <tuple> are refused"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from toco_jax.data import safe_pickle
+from toco_jax.data.npz_files import check_text
 from toco_jax.data.safe_pickle import Refused
 from toco_jax.runtime.errors import clipped, shown
 
@@ -31,7 +32,9 @@ def _scalar(dtype: Any, data: Any) -> Any:
     """Returns a numpy scalar as a Python number or text, so that it may be a dictionary's key."""
     if not isinstance(dtype, np.dtype) or type(data) is not bytes or len(data) != dtype.itemsize:
         raise ValueError("a number without type or value")
-    return np.frombuffer(data, dtype)[0].item()
+    values = np.frombuffer(data, dtype)
+    check_text(values)
+    return values[0].item()
 
 
 _NUMPY: dict[str, safe_pickle.Constructor] = {
