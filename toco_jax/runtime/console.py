@@ -4,6 +4,7 @@ Names of classes and files come from users. Characters that the terminal's encod
 printed as escapes (`\\u732b`), and square brackets, which rich reads as styles, as they are.
 """
 
+import errno
 import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -14,6 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from toco_jax.runtime.outputs import drop_what_follows
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
@@ -33,6 +36,10 @@ def say(text: object = "", *, error: bool = False) -> None:
     except BrokenPipeError:
         # Python would report at exit that it cannot write what is still buffered.
         drop_what_follows(stream.fileno())
+    except OSError as refused:
+        # What goes to a file on a full disk stays in the stream's buffer until there is room.
+        if refused.errno not in _FULL:
+            raise
 
 
 def silent(text: object) -> None:

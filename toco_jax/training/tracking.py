@@ -1,6 +1,5 @@
 """Logs a run's numbers to `metrics.jsonl`, to TensorBoard and in a line, and checks them."""
 
-import json
 import math
 import pathlib
 import time
@@ -9,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tensorboardX import SummaryWriter
 
 from toco_jax.config import LOSS_TERMS
 from toco_jax.run import records
@@ -20,6 +18,7 @@ from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.processes import is_first
 from toco_jax.runtime.stopwatch import format_seconds
+from toco_jax.training.log_files import Board, GrowingFile, metrics_line
 
 
 class TrainingError(UserError):
@@ -43,17 +42,18 @@ class Tracker:
         if self._path.exists():
             kept = [line for at, line in records.metric_lines(workdir) if at <= start_step]
             write_atomically(self._path, b"".join(kept))
-        self._file = self._path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._file = GrowingFile(self._path)
+        self._board = Board(workdir / records.TENSORBOARD, first_step=start_step + 1)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Writes the values of a step as one line and one TensorBoard point per value."""
+        """Writes the values of a step as one line and one TensorBoard point per value.
+
+        What a full disk does not take is kept and written later.
+        """
         if self._file is None or self._board is None:
             return
-        self._file.write(json.dumps({"step": step} | values) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._file.append(metrics_line(step, values))
+        self._board.write(step, values)
 
     def progress(self, step: int, terms: dict[str, float], images_per_step: int) -> float:
         """Prints the step, its loss terms, the speed since the last line and the time left.
