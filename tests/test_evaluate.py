@@ -20,6 +20,7 @@ from toco_jax.data.classes import VOC_CLASSES, palette
 from toco_jax.evaluation import evaluator, metrics, scoring, shares
 from toco_jax.inference.segmenter import Segmenter
 from toco_jax.run.checkpoints import CheckpointError
+from toco_jax.runtime.outputs import OutputError
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,12 @@ def test_a_folder_that_takes_no_file_is_refused_before_any_image(run, monkeypatc
     monkeypatch.setattr(shares, "count_split", None)
     with pytest.raises(SystemExit, match=f"error: cannot write to the folder /proc .*{option}"):
         commands.run("evaluate", [f"--checkpoint={run}", "--protocol=native", f"{option}=/proc"])
+
+
+def test_a_folder_in_the_place_of_the_scores_is_refused_before_any_image(run, tmp_path):
+    (tmp_path / "evaluation.json").mkdir()
+    with pytest.raises(OutputError, match=r"evaluation\.json is a folder, .* another --out"):
+        evaluation.evaluate(run, out=tmp_path)
 
 
 def test_results_outlast_what_goes_wrong_afterwards(run, results, tmp_path, monkeypatch, capsys):

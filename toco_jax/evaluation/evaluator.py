@@ -18,7 +18,7 @@ from toco_jax.inference.native import default_batch_size
 from toco_jax.run import runs
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import silent
-from toco_jax.runtime.outputs import make_folder, write_atomically
+from toco_jax.runtime.outputs import OutputError, make_folder, write_atomically
 from toco_jax.runtime.stopwatch import Stopwatch
 
 RESULTS_FILE = "evaluation.json"
@@ -75,6 +75,11 @@ def evaluate(
     for option, folder in (("--out", out), ("--pseudo_labels", extras.pseudo_labels)):
         if folder is not None:
             make_folder(folder, option)
+    if out is not None and (out / RESULTS_FILE).is_dir():
+        raise OutputError(
+            f"{out / RESULTS_FILE} is a folder, and the scores go to a file of that name: move it "
+            "away, or give another --out"
+        )
     count = min(limit, len(source)) if limit else len(source)
     about = [run.fingerprint, run.step, fingerprint(source, count), str(root), names, str(extras)]
     watch = Stopwatch()
