@@ -204,14 +204,7 @@ def _labels_of_file(
         name_of=finder(root, files),
         on_problem=on_problem,
     )
-    entries = dict(read.entries)
-
-    def missing(name: str) -> DataError:
-        return DataError(
-            f"label file {path} has no entry for image {shown(name)} (its first one is "
-            f"{shown(next(iter(entries)))}); add it or take the image out of the split"
-        )
-
+    entries = read.entries
     absent = tuple(str(read.written[name]) for name in entries if name not in files)
     remarks = _without_label(files, entries, f"entry in {path.name}", "one with no label")
     if len(absent) == len(entries):
@@ -229,7 +222,7 @@ def _labels_of_file(
         )
         remarks.append(DataRemark("labels without an image", message, absent))
     return Labels(
-        dict(sorted(entries.items())), missing, remarks=[*as_remarks(read.remarks), *remarks]
+        dict(sorted(entries.items())), read.missing, remarks=[*as_remarks(read.remarks), *remarks]
     )
 
 

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from toco_jax.data.labelling.label_text import none_of
+from toco_jax.data.labelling.text_files import is_unicode
 from toco_jax.data.labels import read_bytes
 from toco_jax.runtime.errors import DataError, clipped, shown
 
@@ -31,7 +32,7 @@ def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarra
             is no class.
     """
     text = _decoded(read_bytes(path, "annotation"), path)
-    if "\0" in text or not _is_unicode(text):
+    if "\0" in text or not is_unicode(text):
         raise DataError(f"annotation {path} holds characters that are no text; save it as UTF-8")
     if "<!ENTITY" in text:
         raise DataError(
@@ -60,15 +61,6 @@ def read_annotation(path: pathlib.Path, class_names: Sequence[str]) -> np.ndarra
             )
         label[class_names.index(name)] = 1
     return label
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text is free of halves of characters, which some encodings let through."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _decoded(content: bytes, path: pathlib.Path) -> str:

@@ -65,13 +65,17 @@ class LabelFile:
     written: Mapping[str, Any]
     remarks: Sequence[str]
 
+    def missing(self, name: str) -> DataError:
+        """Returns the error to raise for an image without labels."""
+        return DataError(
+            f"label file {self.path} has no entry for image {shown(name)} (its first one is "
+            f"{shown(next(iter(self.entries)))}); add it or take the image out of the split"
+        )
+
     def entry(self, name: str) -> Any:
         """Returns the labels of an image; raises `DataError` if it has none."""
         if name not in self.entries:
-            raise DataError(
-                f"label file {self.path} has no entry for image {shown(name)} (its first one is "
-                f"{shown(next(iter(self.entries)))}); add it or take the image out of the split"
-            )
+            raise self.missing(name)
         return self.entries[name]
 
 

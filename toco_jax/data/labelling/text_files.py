@@ -45,3 +45,12 @@ def trimmed(text: str) -> str:
     while text != previous:
         previous, text = text, text.strip().strip(_INVISIBLE)
     return text
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text holds no halves of characters, as names and texts in other encodings do."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -35,6 +35,7 @@ from toco_jax.data.folders.folder_splits import split_members
 from toco_jax.data.folders.labelled_images import LabelledImages
 from toco_jax.data.image_files import IMAGE_ENDINGS, Listing, image_files
 from toco_jax.data.labelling.lists import finder
+from toco_jax.data.labelling.text_files import is_unicode
 from toco_jax.data.labels import INDICES
 from toco_jax.data.mask_formats import recognise
 from toco_jax.data.remarks import DataRemark, are, count, some
@@ -164,7 +165,7 @@ def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict
     unspeakable: list[str] = []
     for path in listing.files:
         key = path.relative_to(root).with_suffix("").as_posix()
-        if _no_text(key):
+        if not is_unicode(key):
             unspeakable.append(key)
             continue
         if key in files:
@@ -190,15 +191,6 @@ def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict
             f"{root} holds no image ({', '.join(IMAGE_ENDINGS)}); correct data.root{passed}"
         )
     return dict(sorted(files.items()))
-
-
-def _no_text(name: str) -> bool:
-    """Whether a name holds bytes that are not UTF-8."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[DataRemark]:
