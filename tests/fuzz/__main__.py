@@ -21,6 +21,7 @@ import traceback
 from collections import Counter
 
 import numpy as np
+import psutil
 from changes import changed
 from readers import READERS
 
@@ -62,20 +63,22 @@ def fuzz(reader, args: argparse.Namespace) -> None:
     """Reads inputs in processes that may die until the time is over, and reports."""
     context = multiprocessing.get_context("fork")
     current = context.Value("q", args.first)
-    counts, known = context.Queue(), set()
+    known: set[str] = set()
     total: Counter = Counter()
     start = time.monotonic()
     while time.monotonic() - start < 60 * args.minutes:
         first = current.value
-        worker = context.Process(target=read_batch, args=(reader, current, counts, args.folder))
+        receiver, sender = context.Pipe(duplex=False)
+        worker = context.Process(target=read_batch, args=(reader, current, sender, args.folder))
         worker.start()
-        worker.join()
-        while not counts.empty():
-            kind, place, number = counts.get()
+        sender.close()  # so that the end of the worker is the end of what it sends
+        while found := received(receiver):
+            kind, place, number = found
             total[kind] += 1
             if kind == "finding" and place not in known:
                 known.add(place)
                 print(f"{args.reader} {number}: {place}", flush=True)
+        worker.join()
         if worker.exitcode:  # the time or the memory was over, or a library crashed
             number = current.value
             why = signal.Signals(-worker.exitcode).name if worker.exitcode < 0 else "exit"
@@ -91,11 +94,22 @@ def fuzz(reader, args: argparse.Namespace) -> None:
     sys.exit(1 if total["finding"] else 0)
 
 
-def read_batch(reader, current, counts, folder: pathlib.Path) -> None:
+def received(receiver) -> tuple[str, str, int] | None:
+    """What a worker says of its next input; None at its end."""
+    try:
+        return receiver.recv()
+    except EOFError:
+        return None
+
+
+def read_batch(reader, current, sender, folder: pathlib.Path) -> None:
     """Reads inputs from the current number on; a call that takes too long kills the process."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):  # to which libraries write, too
         os.dup2(nowhere, stream)
+    # What asks for more than that gets a MemoryError, and the machine goes on.
+    room = psutil.Process().memory_info().vms + 16 * MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
     first = current.value
     for number in range(first, first + BATCH):
         current.value = number
@@ -108,9 +122,7 @@ def read_batch(reader, current, counts, folder: pathlib.Path) -> None:
             kind, place = "finding", f"{peak() - before:,} bytes of memory"
         if kind == "finding":
             (folder / f"{reader.name}-{number}").write_bytes(content)
-        counts.put((kind, place, number))
-    counts.close()
-    counts.join_thread()
+        sender.send((kind, place, number))
 
 
 def outcome(reader, content: bytes) -> tuple[str, str]:
