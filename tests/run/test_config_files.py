@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from toco_jax.cli import commands
 from toco_jax.config import ConfigError, flat_values
 from toco_jax.run import config_files
 from toco_jax.run.config_files import assign, find_file, load_config
@@ -138,9 +139,15 @@ def test_keys_and_values_that_do_not_fit(assignment, message):
     assert message in str(refused.value)
 
 
-def test_the_configuration_is_printed_resolved(capsys):
-    from toco_jax.cli import commands
+@pytest.mark.parametrize("verb", ["check", "show", "config"])
+def test_a_value_that_cannot_work_is_refused_by_every_command(verb):
+    with pytest.raises(
+        SystemExit, match=r"error: data\.scale_range=\(1\.0,\) must be an ascending"
+    ):
+        commands.run(verb, ["voc", "data.scale_range=1.0"])
 
+
+def test_the_configuration_is_printed_resolved(capsys):
     commands.run("config", ["voc:vit_base", "total_steps=4000", "--platform=gpu"])
     lines = capsys.readouterr().out.splitlines()
     assert {"backbone = 'vit_base'", "total_steps = 4000", "compute_dtype = 'bfloat16'"} < {*lines}

@@ -28,10 +28,12 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Checks, prints, and exits with 1 where training would fail."""
+    from toco_jax.config import validate
     from toco_jax.data import check
     from toco_jax.run.config_files import load_config
 
     config = load_config(options.config, options.keys)
+    validate(config, num_devices=1)
     if config.data.source == "shapes":
         print("procedural scenes have no files to check")
         return

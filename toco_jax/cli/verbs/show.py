@@ -29,11 +29,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draws the picture and says where it is."""
+    from toco_jax.config import validate
     from toco_jax.data import show
     from toco_jax.run.config_files import load_config
 
+    config = load_config(options.config, options.keys)
+    validate(config, num_devices=1)
     show.write_sheet(
-        load_config(options.config, options.keys),
+        config,
         options.out,
         images=options.images,
         start_step=options.start_step,
