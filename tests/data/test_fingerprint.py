@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from toco_jax.data import open_source
-from toco_jax.data.fingerprint import fingerprint
+from toco_jax.data.fingerprint import fingerprint, listing
 from toco_jax.data.labels import MaskFormat
 from toco_jax.data.renumbered import Renumbered
 
@@ -51,6 +52,22 @@ def test_a_change_shows(root, change):
     else:
         (root / "val.txt").write_text("1\n0\n2\n")
     assert taken(root) != before
+
+
+def listed(root):
+    return listing(open_source("folder", root=str(root), split="val", masks=True))
+
+
+def test_a_listing_is_that_of_a_copy_in_another_place(root, tmp_path_factory):
+    copy = shutil.copytree(root, tmp_path_factory.mktemp("copy") / "data")
+    Image.new("RGB", (4, 4), (200, 7, 9)).save(copy / "2.png")
+    assert listed(copy) == listed(root)
+    (copy / "2.txt").write_text("cat")
+    assert listed(copy) != listed(root)
+    (root / "val.txt").write_text("1\n0\n2\n")
+    (copy / "2.txt").write_text("dog")
+    assert listed(copy) != listed(root)
+    assert len({listing(open_source("shapes", split=s, masks=True)) for s in ("train", "val")}) == 2
 
 
 def test_a_mask_that_is_not_there_is_left_to_the_reader(root):
