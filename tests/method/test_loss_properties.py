@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from extreme_values import (
     BF16,
+    FLUSHED,
     arrays,
     assert_finite,
     boxes,
@@ -69,10 +70,11 @@ def test_patch_token_contrast(num, dtype, data):
     order, back = permuted(data.draw(seeds()), 6)
     again, grad_again = ptc(tokens[:, order], affinity[:, order][:, :, order])
     close(again, value)
-    largest = np.abs(np.float32(grad)).max()
-    np.testing.assert_allclose(
-        np.float32(grad_again)[:, back], np.float32(grad), rtol=0.02, atol=0.02 * largest
-    )
+    # The gradient for a token is one over its length times a sum of numbers up to 1, which for
+    # parallel tokens is rounding alone.
+    length = np.linalg.norm(np.float64(np.float32(tokens)), axis=-1, keepdims=True)
+    near = 1e-4 / np.maximum(length, 1e-8) + 0.02 * np.abs(np.float32(grad)) + FLUSHED
+    assert (np.abs(np.float32(grad_again)[:, back] - np.float32(grad)) <= near).all()
     ignored = np.array(label == 255).reshape(num, 6)
     assert not np.float32(grad)[ignored].any()
 
