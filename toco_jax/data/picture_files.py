@@ -62,7 +62,9 @@ def open_picture(file: io.BytesIO | pathlib.Path) -> Image.Image:
     try:
         picture = Image.open(file, formats=_formats())
     except Image.DecompressionBombError as error:
-        raise PhotoError(f"{error}; {_remedy()}") from error
+        # Pillow's message names a limit that is not ours.
+        message = f"it has far more pixels than the {most:,} that are read; {_remedy()}"
+        raise PhotoError(message) from error
     try:
         refuse_many_pixels(*picture.size)
     except PhotoError:
