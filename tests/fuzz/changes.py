@@ -78,7 +78,8 @@ def _in_zip(content: bytes, rng: np.random.Generator) -> bytes:
         k = small[rng.integers(len(small))]
         name, data = records[k]
         if rng.random() < 0.1:
-            records[k] = (_anywhere(name.encode(), rng).decode("latin-1") or "x", data)
+            name = _anywhere(name.encode(), rng).decode("latin-1")[:30_000]  # zip takes no more
+            records[k] = (name or "x", data)
         else:
             records[k] = (name, _anywhere(data, rng))
         for name, data in records:
