@@ -144,7 +144,7 @@ def test_a_file_of_an_encoder_leaves_the_heads_to_the_seed(tiny_config, tmp_path
 
 def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_config, tmp_path, monkeypatch):
     only = {f"loss_weights.{term}": ((0, float(term == "cls")),) for term in slow_step.WEIGHTS}
-    config = tiny_config(**only, eval_every=2, save_every=1)
+    config = tiny_config(**only, total_steps=6, eval_every=2, save_every=1)
     evaluate, scores = validation.Evaluator.__call__, {2: 30.0, 4: 10.0, 6: 20.0}
 
     def first_best(self, state, tracker):

@@ -19,7 +19,7 @@ def run(tiny_config, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("total_steps", 7),
+        ("total_steps", 11),
         ("log_every", 3),
         ("eval_every", 3),
         ("eval_batches", 0),
@@ -45,7 +45,7 @@ def test_harmless_changes_are_said_and_written(run, tiny_config, key, value, cap
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("total_steps", 5, r"total_steps \(6 there, 5 now\)"),
+        ("total_steps", 5, r"total_steps \(10 there, 5 now\)"),
         ("seed", 1, r"seed \(0 there, 1 now\)"),
         ("loss_weights.ptc", ((0, 0.5),), r"loss_weights\.ptc \(\(\(0, 0\.2\),\) there"),
         ("data.train_split", "other", r"data\.train_split \(train there, other now\)"),
