@@ -417,7 +417,7 @@ def loop(config, workdir):
         def progress(self, step, terms, images_per_step):
             found["shown"].append(step)
 
-    class Preemption:
+    class Preemption(contextlib.nullcontext):
         def stops(self, step):
             return False
 

@@ -28,6 +28,7 @@ def make_state(step, size=200):
         teacher_params=jax.tree.map(lambda x: x / 2, params),
         opt_state=(params, {"count": jnp.int32(step)}),
         key=jax.random.key(7),
+        healthy=jnp.ones((), bool),
     )
 
 
@@ -211,3 +212,16 @@ def test_a_run_whose_folder_is_gone_is_not_made_anew(tmp_path):
     with pytest.raises(CheckpointError, match=r"config.json is gone: restore the run's folder"):
         store.save(make_state(2), meta=META)
     assert not (tmp_path / "run").exists()
+
+
+def test_parameters_that_are_not_finite_are_refused_by_name(tmp_path):
+    save(tmp_path, 1)
+    store, state = Checkpoints(tmp_path), make_state(2)
+    params = state.params | {"bias": jnp.array([1, jnp.nan, 1])}
+    store.save(state.replace(params=params), meta=META)
+    store.close()
+    with pytest.raises(
+        CheckpointError, match=r"step 2 in .* 1 arrays, the first params/bias: .* 1, 2"
+    ):
+        checkpoints.load_run(tmp_path)
+    assert checkpoints.load_run(tmp_path / "checkpoints" / "1")[1]["step"] == 1

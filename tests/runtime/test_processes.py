@@ -13,10 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import stand_in_run
 from conftest import TINY_RUN, XLA_FLAGS
 
 from toco_jax.run.workdir import CLASSES_FILE
 from toco_jax.runtime import processes
+from toco_jax.runtime.exit_codes import RESTART
 from toco_jax.training.loop import train
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -92,13 +94,13 @@ def test_stopped_killed_and_finished_run_is_that_of_one_process(tiny_config, tmp
     assert [process.poll() for process in led.processes] == [None, None]
     led.processes[0].kill()
     codes, printed = led.ends(60)
-    assert codes[0] == -signal.SIGKILL and codes[1] not in (0, processes.RESTART), printed
+    assert codes[0] == -signal.SIGKILL and codes[1] not in (0, RESTART), printed
 
     told = Job(shared)
     told.wait_for_step(2)
-    told.processes[1].send_signal(signal.SIGTERM)
+    told.processes[1].send_signal(signal.SIGINT)  # which passes SIGTERM on to itself
     codes, printed = told.ends()
-    assert codes == [processes.RESTART] * 2, printed
+    assert codes == [RESTART] * 2, printed
     assert "stopped and saved at step" in printed[0]
     assert "step 1/10" in printed[0] and "step 1/10" not in printed[1]
     saved = max(int(path.name) for path in (shared / "checkpoints").iterdir())
@@ -108,7 +110,7 @@ def test_stopped_killed_and_finished_run_is_that_of_one_process(tiny_config, tmp
     killed.wait_for_step(saved + 2)
     killed.processes[1].kill()
     codes, printed = killed.ends(60)
-    assert codes[0] not in (0, processes.RESTART) and codes[1] == -signal.SIGKILL, printed
+    assert codes[0] not in (0, RESTART) and codes[1] == -signal.SIGKILL, printed
     assert f"going on from step {saved}" in printed[0]
     assert not (shared / "results.json").exists()
 
@@ -220,10 +222,74 @@ def test_an_error_alone_is_an_ordinary_error():
         raise ZeroDivisionError
 
 
-def test_sigterm_is_noticed_and_given_back():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_noticed_and_given_back(number, capfd):
+    before = signal.getsignal(number)
     with processes.Preemption() as preemption:
         assert not preemption.stops(1)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert preemption.stops(2)
-    assert signal.getsignal(signal.SIGTERM) == before
+        told = "Ctrl-C again ends without saving" in capfd.readouterr().err
+        assert told == (number == signal.SIGINT)
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_interrupt_ends_at_once():
+    with processes.Preemption():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ignored_interrupts_stay_ignored():
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with processes.Preemption() as preemption:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not preemption.stops(1)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_stop_saves_and_goes_on(number, tiny_config, tmp_path):
+    config, steps = tiny_config(total_steps=6, save_every=100), []
+
+    def before(at):
+        steps.append(at)
+        if len(steps) == 3:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(processes.Preempted, match="stopped and saved at step 3 of"):
+        stand_in_run.train(config, tmp_path, before=before)
+    assert stand_in_run.train(config, tmp_path, before=before) == {"finished": True}
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_that_is_told_before_its_first_step_takes_none(tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(processes.Preemption, "stops", lambda self, step: step == 0)
+    with pytest.raises(processes.Preempted, match="stopped before step 1 of"):
+        stand_in_run.train(tiny_config(), tmp_path, before=lambda at: pytest.fail("a step"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"),
+    [(signal.SIGTERM, RESTART, "the same command goes on"), (signal.SIGINT, 130, "interrupted")],
+)
+def test_a_command_that_is_told_within_its_imports_ends_cleanly(number, code, line, tmp_path):
+    process = subprocess.Popen(
+        [*(sys.executable, "-m", "toco_jax.main", "--config=configs/shapes.py", "--out"), tmp_path],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    maps = pathlib.Path(f"/proc/{process.pid}/maps")
+    deadline = time.monotonic() + 60
+    while "jaxlib" not in maps.read_text() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    printed = process.communicate(timeout=60)[0]
+    assert process.returncode == code and line in printed and "Traceback" not in printed
+    assert not list(tmp_path.iterdir())

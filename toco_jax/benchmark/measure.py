@@ -13,6 +13,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from toco_jax.runtime.device_memory import planned_bytes
+
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
 
@@ -87,13 +89,6 @@ def peak_bytes(compiled: jax.stages.Compiled) -> tuple[int, str]:
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"], "measured"
     return planned_bytes(compiled), "planned"
-
-
-def planned_bytes(compiled: jax.stages.Compiled) -> int:
-    """Memory that one device's program takes by its own plan, arguments and results included."""
-    plan: Any = compiled.memory_analysis()
-    planned = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    return planned - plan.alias_size_in_bytes
 
 
 def hardware() -> Row:

@@ -15,9 +15,10 @@ from jax.experimental import topologies
 
 from toco_jax.benchmark import workload
 from toco_jax.benchmark.flop_count import product_flops
-from toco_jax.benchmark.measure import Row, Tables, planned_bytes
+from toco_jax.benchmark.measure import Row, Tables
 from toco_jax.benchmark.scaling import exchanged_bytes
 from toco_jax.config import ConfigError
+from toco_jax.runtime.device_memory import planned_bytes
 from toco_jax.runtime.sharding import mesh_of
 
 # What XLA wants to know of a GPU, in its text format; sizes in bytes, bandwidth in bytes/s.

@@ -4,12 +4,16 @@ Only the entry points of commands call these functions; they change the whole pr
 """
 
 import faulthandler
+import functools
 import io
 import os
 import pathlib
+import signal
 import sys
 import tempfile
+from types import FrameType
 
+from toco_jax.runtime.exit_codes import INTERRUPTED, RESTART
 from toco_jax.runtime.outputs import drop_what_follows
 
 
@@ -54,6 +58,29 @@ def show_crashes() -> None:
     """Prints the Python traceback of a crash in compiled code."""
     if sys.stderr is not None:
         faulthandler.enable()
+
+
+def end_at_once() -> None:
+    """Ends the command at once on SIGTERM and on Ctrl-C.
+
+    A command that saves calls it before its imports, which take seconds, and catches the signals
+    itself as soon as there is something to save. SIGTERM ends it with the exit code by which launch
+    scripts start it again, Ctrl-C with that of an interruption.
+    """
+    ends = {
+        signal.SIGTERM: (RESTART, b"stopped; the same command goes on\n"),
+        signal.SIGINT: (INTERRUPTED, b"interrupted\n"),
+    }
+    for number, (code, line) in ends.items():
+        # A shell has its background commands ignore Ctrl-C.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, functools.partial(_end, code, line))
+
+
+def _end(code: int, line: bytes, _number: int, _frame: FrameType | None) -> None:
+    # An exception would surface in the middle of an import, where libraries may swallow it.
+    os.write(2, line)
+    os._exit(code)
 
 
 def keep_programs() -> None:

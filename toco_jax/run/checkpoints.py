@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
@@ -206,7 +207,8 @@ class Checkpoints:
             self._set_aside(damaged)
             plain, meta = found
             plain = stored.place(plain, like=_plain(state))
-            return TrainState(**plain | {"key": jax.random.wrap_key_data(plain["key"])}), meta
+            key = jax.random.wrap_key_data(plain["key"])
+            return state.replace(**plain | {"key": key}), meta
         raise DamagedCheckpointError(
             f"{next(iter(damaged.values()))}; no other checkpoint of {self._workdir} is whole: "
             "restore one from a copy, or use another --out"
@@ -246,7 +248,8 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
         dictionaries of numpy arrays; the int `step`; and `meta`, the values saved with them.
 
     Raises:
-        CheckpointError: there is no run or no checkpoint, or it is damaged.
+        CheckpointError: there is no run or no checkpoint, it is damaged, or a parameter is not
+            finite.
     """
     path, step = run_folder(path)
     config = load_config(path)
@@ -265,12 +268,24 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
         raise DamagedCheckpointError(
             f"{error}: restore it from a copy, or give another step (there are {others})"
         ) from error
+    _refuse_not_finite(state, f"the checkpoint of step {step} in {path}", steps)
     return config, {
         "params": state["params"],
         "teacher_params": state["teacher_params"],
         "step": int(state["step"]),
         "meta": meta,
     }
+
+
+def _refuse_not_finite(state: dict[str, Any], where: str, steps: list[int]) -> None:
+    """Raises `CheckpointError` for parameters of which a network could make nothing but NaNs."""
+    arrays = stored.by_path({name: state[name] for name in ("params", "teacher_params")})
+    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
+    if broken:
+        raise CheckpointError(
+            f"{where} has NaN or infinity in {len(broken)} arrays, the first {broken[0]}: give "
+            f"another step (there are {', '.join(map(str, steps))}), or train again"
+        )
 
 
 def save_run(workdir: str | os.PathLike, config: ConfigDict, state: TrainState) -> None:

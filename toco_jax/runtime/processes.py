@@ -10,9 +10,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
+from typing import Any
 
 import jax
 import numpy as np
@@ -207,30 +208,44 @@ def ends_all() -> Iterator[None]:
 
 
 class Preemption:
-    """Notices SIGTERM, by which schedulers announce that a process has to end soon.
+    """Notices SIGTERM, by which schedulers announce that a process has to end soon, and Ctrl-C.
 
-    As a context manager it catches the signal in the main thread of a single process, and restores
-    the earlier handler at the end. In several processes JAX catches it.
+    As a context manager it catches the signals in the main thread, and restores the earlier
+    handlers at the end. A second Ctrl-C raises `KeyboardInterrupt`. In several processes JAX
+    catches SIGTERM, and a Ctrl-C in one of them counts as that.
     """
 
     def __init__(self):
-        self._told = False
-        self._earlier: Callable | int | None = None
+        self._told = self._interrupted = False
+        self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> "Preemption":
-        alone = jax.process_count() == 1
-        if alone and threading.current_thread() is threading.main_thread():
-            self._earlier = signal.signal(signal.SIGTERM, self._tell)
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        numbers = [signal.SIGINT, signal.SIGTERM] if jax.process_count() == 1 else [signal.SIGINT]
+        for number in numbers:
+            # A shell has its background commands ignore Ctrl-C.
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._earlier[number] = signal.signal(number, self._tell)
         return self
 
-    def _tell(self, _number: int, _frame: FrameType | None) -> None:
+    def _tell(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+            # Not by `print`, which may be what was interrupted.
+            os.write(2, b"\nends after this step and saves; Ctrl-C again ends without saving\n")
+            if jax.process_count() > 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
         self._told = True
 
     def __exit__(
         self, kind: type | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._earlier is not None:
-            signal.signal(signal.SIGTERM, self._earlier)
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
 
     def stops(self, step: int) -> bool:
         """Returns whether to save the state after `step` and end.

@@ -44,7 +44,7 @@ def train(
 
     The call leaves the process as it was: `config`, `sys.stdout`, `os.environ` and the signal
     handlers do not change, so that notebooks can call it, in any thread and several times. While it
-    runs in the main thread, SIGTERM makes it save and raise `Preempted`.
+    takes steps in the main thread, SIGTERM or Ctrl-C makes it save and raise `Preempted`.
 
     Several processes of one job call it alike, with one folder for all; the first one writes.
 
@@ -68,7 +68,8 @@ def train(
             code, data and folder.
         LockError: another process trains in the folder.
         TrainingError: a loss is not finite.
-        Preempted: SIGTERM came; the state is saved.
+        Preempted: SIGTERM or Ctrl-C came; the state is saved.
+        KeyboardInterrupt: Ctrl-C came twice.
     """
     workdir = pathlib.Path(workdir)
     with agreement.together():
@@ -80,8 +81,7 @@ def train(
     if results is not None:
         say(f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --out")
         return results
-    with processes.Preemption() as preemption:
-        return train_until_stopped(config, workdir, preemption, override=override)
+    return train_until_stopped(config, workdir, processes.Preemption(), override=override)
 
 
 def finished(workdir: pathlib.Path, config: ConfigDict, *, override: bool) -> dict[str, Any] | None:
@@ -180,8 +180,10 @@ def take_steps(
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     batches = configured_batches(source, config, start_step=step, **share)
     tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
-    with closing(batches), closing(tracker), closing(store):
+    with preemption, closing(batches), closing(tracker), closing(store):
         log = StepLog(tracker, config.batch_size)
+        if preemption.stops(step):
+            raise processes.Preempted(f"stopped before step {step + 1} of {workdir}")
         while step < config.total_steps:
             batch = next(batches)
             names, skipped = batch.pop("name"), batch.pop("skipped", None)

@@ -52,6 +52,7 @@ def run(options: argparse.Namespace) -> None:
     from toco_jax import evaluate
     from toco_jax.runtime import processes
     from toco_jax.runtime.console import say
+    from toco_jax.runtime.exit_codes import INTERRUPTED
 
     with processes.ends_all(), commands.reported(debug=options.debug):
         try:
@@ -63,4 +64,4 @@ def run(options: argparse.Namespace) -> None:
                 evaluate.score(options)
         except KeyboardInterrupt:
             say("stopped; the same command goes on where it was", error=True)
-            sys.exit(commands.INTERRUPTED)
+            sys.exit(INTERRUPTED)

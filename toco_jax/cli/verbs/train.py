@@ -6,7 +6,8 @@
 The run's folder receives checkpoints, metrics.jsonl, TensorBoard events, results.json and
 samples.png. Started again on the same folder, a run goes on where it was, with more total_steps and
 other intervals if these have changed, and with other values of any key only with --override. Told
-to stop (SIGTERM), it saves and exits with 75: start it again.
+to stop (SIGTERM or Ctrl-C), it saves and exits with 75: start it again. A second Ctrl-C ends it at
+once.
 
 Several processes are one job with --distributed (under SLURM, on a TPU pod, in a JobSet), or with
 --coordinator=HOST:PORT --num_processes=N --process_id=I.
@@ -20,7 +21,7 @@ from toco_jax.cli import commands, process
 from toco_jax.cli.parser import Parser, whole_number
 from toco_jax.runtime.host_memory import keep_memory
 
-SET_UP = (keep_memory, process.keep_programs)
+SET_UP = (process.end_at_once, keep_memory, process.keep_programs)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -42,6 +43,7 @@ def run(options: argparse.Namespace) -> None:
     from toco_jax.run.config_files import load_config
     from toco_jax.runtime import processes
     from toco_jax.runtime.console import say
+    from toco_jax.runtime.exit_codes import RESTART
     from toco_jax.training.loop import train
 
     config = load_config(options.config, options.keys)
@@ -60,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
             train(config, out, override=options.override)
         except processes.Preempted as stopped:
             say(f"{stopped}; the same command goes on")
-            sys.exit(processes.RESTART)
+            sys.exit(RESTART)
 
 
 def default_folder(config: str) -> pathlib.Path:
