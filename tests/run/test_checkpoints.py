@@ -28,7 +28,6 @@ def make_state(step, size=200):
         teacher_params=jax.tree.map(lambda x: x / 2, params),
         opt_state=(params, {"count": jnp.int32(step)}),
         key=jax.random.key(7),
-        healthy=jnp.ones((), bool),
     )
 
 

@@ -207,8 +207,7 @@ class Checkpoints:
             self._set_aside(damaged)
             plain, meta = found
             plain = stored.place(plain, like=_plain(state))
-            key = jax.random.wrap_key_data(plain["key"])
-            return state.replace(**plain | {"key": key}), meta
+            return TrainState(**plain | {"key": jax.random.wrap_key_data(plain["key"])}), meta
         raise DamagedCheckpointError(
             f"{next(iter(damaged.values()))}; no other checkpoint of {self._workdir} is whole: "
             "restore one from a copy, or use another --out"
