@@ -16,7 +16,7 @@ GIB = 2**30
 # In the place of a step: a product of outer size, sorted, which needs some megabytes.
 WORK = jax.jit(lambda state, batch: jnp.sort(jnp.outer(batch["image"], batch["image"])).sum())
 INPUTS = (
-    TrainState(jnp.int32(0), {"w": jnp.zeros(4)}, {}, (), jax.random.key(0), jnp.ones((), bool)),
+    TrainState(jnp.int32(0), {"w": jnp.zeros(4)}, {}, (), jax.random.key(0)),
     {"image": np.zeros(1000, np.float32)},
 )
 NO_ROOM = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.")

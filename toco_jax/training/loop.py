@@ -31,6 +31,7 @@ from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import make_folder, write_atomically
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.runtime.stopwatch import format_seconds
+from toco_jax.training import out_of_memory
 from toco_jax.training.start import begin, open_sources
 from toco_jax.training.step import make_train_step
 from toco_jax.training.tracking import StepLog, Tracker, check_update
@@ -66,6 +67,7 @@ def train(
         CheckpointError: the folder holds another run or a damaged file, or the last save failed.
         JobError: another process of the job failed, or they do not hold the same configuration,
             code, data and folder.
+        DeviceMemoryError: a step does not fit in a device's memory.
         LockError: another process trains in the folder.
         TrainingError: a loss is not finite.
         Preempted: SIGTERM or Ctrl-C came; the state is saved.
@@ -180,7 +182,8 @@ def take_steps(
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     batches = configured_batches(source, config, start_step=step, **share)
     tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
-    with preemption, closing(batches), closing(tracker), closing(store):
+    explained = out_of_memory.explained(config, mesh.size)
+    with preemption, closing(batches), closing(tracker), closing(store), explained:
         log = StepLog(tracker, config.batch_size)
         if preemption.stops(step):
             raise processes.Preempted(f"stopped before step {step + 1} of {workdir}")
@@ -225,9 +228,11 @@ def make_stepper(config: ConfigDict, model: ToCo, mesh: Mesh, *, num_present: in
 
     def take_step(state: TrainState, batch: dict, step: int) -> tuple[TrainState, dict]:
         batch = shard_batch(batch, mesh)
+        train_step = step_of(phase_at(config, step))
+        plan = functools.partial(out_of_memory.plan_of, config, mesh.size, train_step, state, batch)
         # The batch is all that goes to the devices, and logged numbers all that comes back.
-        with jax.transfer_guard("disallow"):
-            return step_of(phase_at(config, step))(state, batch)
+        with out_of_memory.explained(config, mesh.size, plan), jax.transfer_guard("disallow"):
+            return train_step(state, batch)
 
     return take_step
 
