@@ -124,6 +124,7 @@ def test_unknown_variant(voc_config):
         ("total_steps", 10.5, "total_steps=10.5 must be of type int, such as total_steps=20000"),
         ("group_size", True, "group_size=True must be of type int"),
         ("as_published", "no", "as_published='no' must be of type bool"),
+        ("learning_rate", 1e30, r"learning_rate=1e\+30, .* must be at most 1"),
         ("learning_rate", float("nan"), "learning_rate=nan must be finite"),
         ("learning_rate", float("inf"), "learning_rate=inf must be finite"),
         ("max_grad_norm", 1e39, r"max_grad_norm=1e\+39 must be finite in float32"),

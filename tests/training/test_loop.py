@@ -205,17 +205,14 @@ def test_load_run_errors(tmp_path, finished, monkeypatch):
             checkpoints.load_run(copy)
 
 
-def test_non_finite_loss_stops_with_names(finished, tiny_config, tmp_path):
+def test_weights_beyond_use_are_refused(finished, tiny_config, tmp_path):
     encoder = encoder_of(finished[0])
     save_file(
         {name: 1e30 * value for name, value in encoder.items()}, tmp_path / "huge.safetensors"
     )
     config = tiny_config(init=str(tmp_path / "huge.safetensors"))
-    with pytest.raises(
-        TrainingError, match=r"step \d+: .*=nan.* is not finite, for the images"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"infinity or values beyond 10000 in \d+ arrays"):
         train(config, tmp_path / "run")
-    assert "train" in str(caught.value)
     assert not (tmp_path / "run" / "results.json").exists()
 
 
@@ -342,7 +339,7 @@ def test_weights_that_are_not_finite_are_not_blamed_on_the_learning_rate(tiny_co
     config = tiny_config(init="mine.npz")
     start.check_start(config, state_of(), tmp_path)
     broken = state_of("encoder")
-    with pytest.raises(ConfigError, match=r"init='mine.npz' has NaN or infinity.* 0/encoder"):
+    with pytest.raises(ConfigError, match=r"init='mine.npz' has NaN, infinity .* 0/encoder"):
         start.check_start(config, broken, tmp_path)
     broken = state_of("encoder", step=4)
     with pytest.raises(checkpoints.CheckpointError, match=r"step 4 .* remove .*checkpoints/4 "):
@@ -350,7 +347,9 @@ def test_weights_that_are_not_finite_are_not_blamed_on_the_learning_rate(tiny_co
 
 
 def test_spoilt_weights_are_not_saved(tiny_config, tmp_path, monkeypatch):
-    with pytest.raises(TrainingError, match=r"step 4: all .* gradients are not.*0/classifier"):
+    with pytest.raises(
+        TrainingError, match=r"step 4: all .* gradients or weights are not.*0/classifier"
+    ):
         tracking.check_update(state_of("classifier", step=4))
     monkeypatch.setattr(tracking, "broken_weights", lambda _: next(answers))
     answers = iter([[], ["encoder"]])

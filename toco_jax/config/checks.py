@@ -117,6 +117,17 @@ def _check_values(config: ConfigDict) -> None:
         config.warmup_steps < config.total_steps,
         f"warmup_steps={config.warmup_steps} must be below total_steps={config.total_steps}",
     )
+    # The largest gradient moves a weight by a few times its rate, and weights are below 1.
+    rate = config.learning_rate * max(
+        1.0, config.head_lr_multiplier, config.projection_lr_multiplier
+    )
+    _require(
+        rate * max(1.0, config.weight_decay) <= 1,
+        f"learning_rate={config.learning_rate}, times head_lr_multiplier="
+        f"{config.head_lr_multiplier} or projection_lr_multiplier="
+        f"{config.projection_lr_multiplier} and times weight_decay={config.weight_decay} if that "
+        "is above 1, must be at most 1: AdamW changes weights by so much at a step",
+    )
     _require(0 <= config.ema_momentum < 1, f"ema_momentum={config.ema_momentum} must lie in [0, 1)")
     machine = config.machine
     choices = {

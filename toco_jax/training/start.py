@@ -20,7 +20,7 @@ from toco_jax.run.state import TrainState
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.training.step import init_params, init_state, place_state
-from toco_jax.training.tracking import broken_weights
+from toco_jax.training.tracking import LARGEST_WEIGHT, broken_weights
 from toco_jax.weights import class_rows, load
 
 
@@ -152,7 +152,7 @@ def start_state(
 
 
 def check_start(config: ConfigDict, state: TrainState, workdir: pathlib.Path) -> None:
-    """Refuses weights that are not finite, from which no step could learn.
+    """Refuses weights that are not finite or too large, from which no step could learn.
 
     Raises:
         CheckpointError: those of a checkpoint of this run.
@@ -160,7 +160,8 @@ def check_start(config: ConfigDict, state: TrainState, workdir: pathlib.Path) ->
     """
     if not (broken := broken_weights((state.params, state.teacher_params))):
         return
-    what = f"NaN or infinity in {len(broken)} arrays, the first {broken[0]}"
+    what = f"NaN, infinity or values beyond {LARGEST_WEIGHT:g} in {len(broken)} arrays, the first "
+    what += broken[0]
     if step := int(state.step):
         raise checkpoints.CheckpointError(
             f"the checkpoint of step {step} in {workdir} has {what}: remove "

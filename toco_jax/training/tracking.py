@@ -81,15 +81,19 @@ class Tracker:
             self._board.close()
 
 
+# Weights of trained networks stay below some hundreds: one this large is finite and of no use.
+LARGEST_WEIGHT = 1e4
+
+
 def broken_weights(params: Any) -> list[str]:
-    """Returns the names of the arrays in a tree of parameters that hold a NaN or an infinity."""
+    """Returns the names of the arrays of a tree that hold a NaN or values beyond use."""
     flags = by_path(jax.device_get(_jitted_is_broken(params)))
     return [name for name, is_broken in flags.items() if is_broken]
 
 
 @jax.jit
 def _jitted_is_broken(params: Any) -> Any:
-    return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), params)
+    return jax.tree.map(lambda x: ~(jnp.abs(x) <= LARGEST_WEIGHT).all(), params)
 
 
 def check_update(state: TrainState) -> None:
@@ -100,8 +104,9 @@ def check_update(state: TrainState) -> None:
     """
     if broken := broken_weights((state.params, state.teacher_params)):
         raise TrainingError(
-            f"step {int(state.step)}: all loss terms are finite, but its gradients are not: the "
-            f"update left NaN or infinity in {len(broken)} arrays, the first {broken[0]}. It is "
+            f"step {int(state.step)}: all loss terms are finite, but its gradients or "
+            f"weights are not: the update left NaN, infinity or values beyond "
+            f"{LARGEST_WEIGHT:g} in {len(broken)} arrays, the first {broken[0]}. It is "
             "not saved, and checkpoints saved before are whole. Lower learning_rate or set "
             "max_grad_norm, and start a new --out"
         )
