@@ -1,5 +1,6 @@
 """The loop: a run from start to results, killed and resumed, refused and stopped."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,6 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -153,6 +155,11 @@ def test_a_finished_run_of_other_values_is_not_taken_for_this_one(finished, tiny
 
 
 def test_a_finished_run_goes_on_to_more_steps(finished, tiny_config, tmp_path, monkeypatch, capsys):
+    # A step that only counts: the real one would be compiled anew for another `total_steps`.
+    count = jax.jit(
+        lambda state: (dataclasses.replace(state, step=state.step + 1), {"total": jnp.zeros(())})
+    )
+    monkeypatch.setattr(loop, "make_train_step", lambda *_, **__: lambda state, _: count(state))
     monkeypatch.setattr(loop, "baselines", lambda source: {})
     run = shutil.copytree(finished[0], tmp_path / "run")
     results = train(tiny_config(total_steps=11), run)
