@@ -1,5 +1,6 @@
 """Every way a photo may be stored gives the same upright RGB."""
 
+import os
 import struct
 import zlib
 
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from toco_jax.data import photos
+from toco_jax.data.labels import read_bytes
+from toco_jax.runtime.errors import DataError
 
 RNG = np.random.default_rng(0)
 
@@ -236,3 +239,12 @@ def test_arrays_that_are_no_images_are_refused():
     for wrong in (np.zeros((4, 4, 3), np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros(4)):
         with pytest.raises(ValueError, match="an image"):
             photos.as_rgb(wrong)
+
+
+def test_a_pipe_is_refused_not_waited_for(tmp_path):
+    path = tmp_path / "a.jpg"
+    os.mkfifo(path)
+    with pytest.raises(photos.PhotoError, match=r"a\.jpg cannot be read .*a pipe or a device"):
+        photos.read_photo(path)
+    with pytest.raises(DataError, match=r"mask .*a\.jpg cannot be read \(a pipe or a device"):
+        read_bytes(path, "mask")

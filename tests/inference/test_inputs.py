@@ -52,16 +52,6 @@ def test_words_that_name_nothing_are_named(tmp_path):
     }
 
 
-def test_a_pipe_is_refused_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "a.jpg")
-    for word in (f"{tmp_path}/a.jpg", f"{tmp_path}/*.jpg"):
-        found = inputs.find_files([word])
-        ((named, error),) = found.problems
-        assert named == word and "a.jpg is a pipe or a device: save what it gives" in str(error)
-        assert found.files == []
-    assert inputs.find_files([tmp_path]).files == []
-
-
 def test_earlier_results_are_left_out(tmp_path):
     for name in ("a.jpg", "out/masks/a.png", "out/b.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -6,10 +6,8 @@ Every reader raises a `DataError` that names the file if it is missing or cannot
 import dataclasses
 import functools
 import io
-import os
 import pathlib
 import re
-import stat
 
 import numpy as np
 import PIL.Image
@@ -17,7 +15,7 @@ import PIL.ImageOps
 
 from toco_jax.data.classes import palette
 from toco_jax.data.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
-from toco_jax.data.picture_files import open_picture
+from toco_jax.data.picture_files import content_of, open_picture
 from toco_jax.runtime.errors import DataError
 
 _VOC_COLOURS = palette()
@@ -217,17 +215,11 @@ def _indices_of_colours(mask: np.ndarray, path: pathlib.PurePath, *, grey: bool)
 def read_bytes(path: pathlib.Path, what: str) -> bytes:
     """Reads the content of a file; `what` says in messages what the file is."""
     try:
-        with path.open("rb") as file:
-            # A device or a pipe, to which a link in a folder may lead, need not end.
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise DataError(f"{what} {path} is no file; check what is at that path")
-            return file.read()
+        return content_of(path)
     except FileNotFoundError:
         raise DataError(
             f"{what} {path} is missing; add the file or take {path.stem!r} out of the split"
         ) from None
-    except DataError:
-        raise
     except (OSError, ValueError) as error:  # the latter for a path with a zero byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(

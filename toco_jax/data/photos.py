@@ -12,7 +12,13 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from toco_jax.data.image_files import READS_HEIF
-from toco_jax.data.picture_files import PhotoError, open_picture, refuse_many_pixels, tiff_size
+from toco_jax.data.picture_files import (
+    PhotoError,
+    content_of,
+    open_picture,
+    refuse_many_pixels,
+    tiff_size,
+)
 
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 # What decoders raise for damaged files.
@@ -43,7 +49,7 @@ def read_photo(path: str | os.PathLike) -> tuple[np.ndarray, list[str]]:
         PhotoError: the file is missing or cannot be decoded.
     """
     try:
-        photo = decode_photo(pathlib.Path(path).read_bytes())
+        photo = decode_photo(content_of(pathlib.Path(path)))
     except FileNotFoundError:
         raise PhotoError(f"{path} does not exist") from None
     except (OSError, ValueError) as error:  # the latter for a path with a zero byte, too

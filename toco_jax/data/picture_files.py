@@ -4,10 +4,12 @@ A file of some megabytes can hold a picture that fills the memory. All code that
 so here. `TOCO_MAX_PIXELS` in the environment raises the limit, for every command alike.
 """
 
+import errno
 import functools
 import io
 import os
 import pathlib
+import stat
 import struct
 import warnings
 
@@ -45,6 +47,17 @@ class PhotoError(UserError):
 def _formats() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def content_of(path: pathlib.Path) -> bytes:
+    """Reads a file; raises `OSError` where it cannot be read, is a pipe or is a device.
+
+    Those need not end, and opening a pipe may wait for ever.
+    """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.EINVAL, "a pipe or a device, no file")
+    return path.read_bytes()
 
 
 def open_picture(file: io.BytesIO | pathlib.Path) -> Image.Image:

@@ -60,11 +60,6 @@ def find_files(
             continue
         holds_any = False
         for path in paths:
-            if path.exists() and not (path.is_file() or path.is_dir()):
-                error = PhotoError(f"{path} is a pipe or a device: save what it gives as a file")
-                problems.append((word, error))
-                holds_any = True
-                continue
             if not path.is_dir():
                 relatives.setdefault(path, pathlib.PurePath(path.name))
                 holds_any = True
