@@ -90,6 +90,7 @@ def test_unknown_variant(voc_config):
         ("learning_rate", -1.0, "learning_rate=-1.0"),
         ("ema_momentum", 1.0, "ema_momentum=1.0 must lie in"),
         ("compute_dtype", "float16", "compute_dtype='float16' must be one of auto, float32"),
+        ("on_nan", "go on", "on_nan='go on' must be one of stop, skip"),
         ("machine.low_memory", "yes", "machine.low_memory='yes' must be one of auto, on, off"),
         ("machine.attention", "flash", "machine.attention='flash' must be one of auto, xla, cudnn"),
         ("machine.accumulate", 0, "machine.accumulate=0 must be at least 1"),

@@ -28,9 +28,9 @@ from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints
 from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
+from toco_jax.training import failures, step, tracking, validation
 from toco_jax.training import loop as train
 from toco_jax.training import start as beginning
-from toco_jax.training import step, tracking, validation
 from toco_jax.weights import class_rows
 from toco_jax.weights import load as pretrained
 
@@ -116,6 +116,7 @@ KEYS = {
     "eval_batches": (1, {"evaluation": {"images"}}),
     "save_every": (3, {"loop": {"saved"}}),
     "log_every": (3, {"loop": {"shown"}}),
+    "on_nan": ("skip", {"loop": {"on_nan"}}),
     "data.source": ("folder", {"sources": {"train.name", "val.name"}}),
     "data.root": ("elsewhere", {"sources": {"train.root", "val.root"}}),
     "data.train_split": ("more", {"sources": {"train.split", "train.splits", "val.splits"}}),
@@ -382,7 +383,10 @@ def loop(config, workdir):
     """A whole run, around stand-ins for the step, the evaluation and the checkpoints."""
     found = {"weights": [], "cam": [], "evaluated": [], "saved": [], "shown": []}
     count = jax.jit(
-        lambda state: (dataclasses.replace(state, step=state.step + 1), {"total": jnp.ones(())})
+        lambda state: (
+            dataclasses.replace(state, step=state.step + 1),
+            {"total": jnp.ones(()), step.LEFT_OUT: jnp.zeros(())},
+        )
     )
 
     def make_train_step(config, model, mesh, phase, *, num_present):
@@ -417,6 +421,11 @@ def loop(config, workdir):
         def progress(self, step, terms, images_per_step):
             found["shown"].append(step)
 
+    class Failures(failures.Failures):
+        def __init__(self, workdir, on_nan):
+            super().__init__(workdir, on_nan)
+            found["on_nan"] = on_nan
+
     class Preemption(contextlib.nullcontext):
         def stops(self, step):
             return False
@@ -425,7 +434,7 @@ def loop(config, workdir):
         return None, step.init_state(config, {"proj_head": {"w": jnp.zeros(2)}})
 
     with pytest.MonkeyPatch.context() as patch:
-        for stand_in in (make_train_step, Evaluator, Tracker):
+        for stand_in in (make_train_step, Evaluator, Tracker, Failures):
             patch.setattr(train, stand_in.__name__, stand_in)
         patch.setattr(beginning, "start_state", start_state)
         patch.setattr(checkpoints, "Checkpoints", Checkpoints)

@@ -21,6 +21,7 @@ def run(tiny_config, tmp_path):
     [
         ("total_steps", 11),
         ("log_every", 3),
+        ("on_nan", "skip"),
         ("eval_every", 3),
         ("eval_batches", 0),
         ("save_every", 3),

@@ -15,6 +15,7 @@ from toco_jax.runtime.errors import UserError
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 ATTENTIONS = ("auto", "xla", "cudnn")
 LOW_MEMORY = ("auto", "on", "off", "parts")
+ON_NAN = ("stop", "skip")
 LARGEST_SIDE = 32_767  # of an image in pixels, in OpenCV
 MOST_THREADS = 1024
 
@@ -134,6 +135,7 @@ def _check_values(config: ConfigDict) -> None:
         "compute_dtype": (config.compute_dtype, COMPUTE_DTYPES),
         "machine.attention": (machine.attention, ATTENTIONS),
         "machine.low_memory": (machine.low_memory, LOW_MEMORY),
+        "on_nan": (config.on_nan, ON_NAN),
         "data.on_error": (config.data.on_error, ON_ERROR),
     }
     for key, (value, allowed) in choices.items():

@@ -94,6 +94,9 @@ def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
     config.eval_batches = 0
     config.save_every = 1_000
     config.log_every = 20
+    # A step whose losses or gradients are not finite changes nothing. "stop" ends the run there,
+    # "skip" goes on, until 10 steps in a row are such.
+    config.on_nan = "stop"
 
     config.data = _data_defaults()
     config.machine = _machine_defaults()

@@ -19,7 +19,8 @@ Changes = Mapping[str, tuple[Any, Any]]
 
 # Keys that may differ when a run goes on, as all keys of `machine` may, because they do not change
 # what the run computes. `total_steps` may grow.
-FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "data.root", "data.on_error")
+FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "on_nan")
+FREE_KEYS += ("data.root", "data.on_error")
 
 
 def between(begun: ConfigDict, config: ConfigDict) -> Changes:

@@ -17,6 +17,7 @@ RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.png"
 CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 TENSORBOARD = "tensorboard"  # the folder of TensorBoard's events
+FAILURES = "failures"  # the folder of the reports of steps that were left out
 
 _FILES = (CONFIG_FILE, CHANGES_FILE, CLASSES_FILE, START_FILE, METRICS_FILE, RESULTS_FILE)
 _FILES += (SAMPLES_FILE, "lock.json")
@@ -34,7 +35,7 @@ def check(workdir: pathlib.Path) -> None:
                 f"{workdir / name} is a folder, and a run has a file of that name: move it away, "
                 "or use another --out"
             )
-    for name in (CHECKPOINTS, TENSORBOARD):
+    for name in (CHECKPOINTS, TENSORBOARD, FAILURES):
         if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
             raise CheckpointError(
                 f"{workdir / name} is no folder, and a run has a folder of that name: move it "

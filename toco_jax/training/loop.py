@@ -32,6 +32,7 @@ from toco_jax.runtime.outputs import make_folder, write_atomically
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training import out_of_memory
+from toco_jax.training.failures import Failures
 from toco_jax.training.start import begin, open_sources
 from toco_jax.training.step import make_train_step
 from toco_jax.training.tracking import StepLog, Tracker, check_update
@@ -69,7 +70,7 @@ def train(
             code, data and folder.
         DeviceMemoryError: a step does not fit in a device's memory.
         LockError: another process trains in the folder.
-        TrainingError: a loss is not finite.
+        TrainingError: a loss or a gradient is not finite, see `on_nan`.
         Preempted: SIGTERM or Ctrl-C came; the state is saved.
         KeyboardInterrupt: Ctrl-C came twice.
     """
@@ -184,7 +185,7 @@ def take_steps(
     tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
     explained = out_of_memory.explained(config, mesh.size)
     with preemption, closing(batches), closing(tracker), closing(store), explained:
-        log = StepLog(tracker, config.batch_size)
+        log = StepLog(tracker, Failures(workdir, config.on_nan), config.batch_size)
         if preemption.stops(step):
             raise processes.Preempted(f"stopped before step {step + 1} of {workdir}")
         while step < config.total_steps:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -17,6 +18,8 @@ from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import AXIS, data_parallel, replicated, split_over
 from toco_jax.training import optim
 
+# The entry of a step's terms that is 1 where its update was left out, otherwise 0.
+LEFT_OUT = "left_out"
 # Number of the random stream of the crops, folded into the run's key before the step.
 _CROPS = 1
 
@@ -122,8 +125,9 @@ def make_train_step(
     Returns:
         `train_step(state, batch, crop_origins=None) -> (state, terms)`. `batch` is split over the
         mesh and holds uint8 `image`, `view2` and `local` `[B, S, S, 3]`, float32 `cls_label [B, C]`
-        and int32 `valid_box [B, 4]`. `terms` holds the loss terms and `total`, float32 `[]`. The
-        memory of the given state is reused (donated).
+        and int32 `valid_box [B, 4]`. `terms` holds the loss terms and `total`, float32 `[]`, and
+        `left_out`: 1 if one of them or a gradient was not finite and therefore all of the state but
+        its step stayed, otherwise 0. The memory of the given state is reused (donated).
     """
     loss_fn = make_loss_fn(config, model, phase, num_present=num_present)
 
@@ -148,8 +152,13 @@ def make_train_step(
         crop_key = jax.random.fold_in(jax.random.fold_in(state.key, _CROPS), state.step)
         keys = jax.random.split(crop_key, batch["image"].shape[0])
         grads, terms = all_grads(state.params, teacher_params, keys, batch)
-        state = apply_gradients(config, state, teacher_params, grads)
+        updated = apply_gradients(config, state, teacher_params, grads)
+        stayed = dataclasses.replace(state, step=updated.step)
+        # Not finite if any number is not.
+        is_finite = jnp.isfinite(optax.tree.norm((grads, terms)))
+        state = jax.tree.map(lambda *x: jnp.where(is_finite, *x), updated, stayed)
         placement = state_placement(config, state, mesh)
+        terms = terms | {LEFT_OUT: (~is_finite).astype(jnp.float32)}
         return jax.lax.with_sharding_constraint(state, placement), terms
 
     copies: Any = replicated(mesh)

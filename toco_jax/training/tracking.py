@@ -1,6 +1,5 @@
 """Logs a run's numbers to `metrics.jsonl`, to TensorBoard and in a line, and checks them."""
 
-import math
 import pathlib
 import time
 from typing import Any
@@ -9,20 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from toco_jax.config import LOSS_TERMS
 from toco_jax.run import records
 from toco_jax.run.state import TrainState
 from toco_jax.run.stored import by_path
 from toco_jax.runtime.console import say
-from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import write_atomically
 from toco_jax.runtime.processes import is_first
 from toco_jax.runtime.stopwatch import format_seconds
+from toco_jax.training.failures import Failures, TrainingError
 from toco_jax.training.log_files import Board, GrowingFile, metrics_line
-
-
-class TrainingError(UserError):
-    """Training cannot go on; the message says what happened and what to do next."""
+from toco_jax.training.step import LEFT_OUT
 
 
 class Tracker:
@@ -113,15 +108,12 @@ def check_update(state: TrainState) -> None:
 
 
 class StepLog:
-    """Collects loss terms on the device, and fetches and checks them a few steps at a time.
+    """Collects loss terms on the device, and fetches and checks them a few steps at a time."""
 
-    The weights before the first of these steps are assumed to be finite.
-    """
-
-    def __init__(self, tracker: Tracker, batch_size: int):
+    def __init__(self, tracker: Tracker, failures: Failures, batch_size: int):
         self._tracker = tracker
+        self._failures = failures
         self._batch_size = batch_size
-        self._last_step: int | None = None
         self._pending: list[tuple[int, list[str], dict[str, jax.Array]]] = []
         self._since_shown: list[dict[str, float]] = []
 
@@ -131,7 +123,7 @@ class StepLog:
         Args:
             step: number of steps taken, this one included.
             names: names of the images of its batch.
-            terms: its loss terms, float32 `[]` each.
+            terms: what `train_step` returned for it, float32 `[]` each.
         """
         self._pending.append((step, names, terms))
 
@@ -143,12 +135,14 @@ class StepLog:
                 that did not compute a term do not count in its mean.
 
         Raises:
-            TrainingError: a term is not finite.
+            TrainingError: an update was left out, and the run is not to go on.
         """
         for step, names, terms in self._pending:
             values = {name: float(value) for name, value in jax.device_get(terms).items()}
-            self._check(step, names, values)
-            self._last_step = step
+            left_out = values.pop(LEFT_OUT)
+            self._failures.check(step, names, values, left_out=bool(left_out))
+            if left_out:  # JSON has no number for NaN
+                values = {LEFT_OUT: left_out}
             self._tracker.write(step, values)
             self._since_shown.append(values)
         self._pending.clear()
@@ -162,33 +156,3 @@ class StepLog:
             }
             self._tracker.progress(step, means, self._batch_size)
             self._since_shown.clear()
-
-    def _check(self, step: int, names: list[str], values: dict[str, float]) -> None:
-        """Raises `TrainingError` for a value that is not finite, and says where it came from."""
-        broken = [name for name, value in values.items() if not math.isfinite(value)]
-        if not broken:
-            return
-        shown = ", ".join(f"{name}={values[name]}" for name in broken)
-        whole = [name for name in LOSS_TERMS if name in values and name not in broken]
-        if whole:
-            terms = " and ".join(name for name in broken if name != "total")
-            origin = (
-                f"{', '.join(whole)} {'is' if len(whole) == 1 else 'are'} finite, so it comes from "
-                f"{terms} or from weights that nothing else uses; look at these images, and set "
-                "its loss_weights to 0 to see"
-            )
-        elif self._last_step is None:
-            origin = (
-                "this is the first step and the weights it began with are finite, so the network's "
-                "own values overflow; try compute_dtype='float32' or other weights as init"
-            )
-        else:
-            origin = (
-                f"all terms of the step before are finite, so the update of step {self._last_step} "
-                "made the weights too large or not finite. Lower learning_rate or set "
-                "max_grad_norm, and start a new --out"
-            )
-        raise TrainingError(
-            f"step {step}: {shown} is not finite, for the images {', '.join(names)}; {origin}. "
-            "Checkpoints saved before are whole"
-        )
