@@ -21,7 +21,7 @@ from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
 
-STEPS = 10
+STEPS = 5
 BATCH = 16
 
 
@@ -54,7 +54,7 @@ def restore(like: step.TrainState, folder: pathlib.Path) -> step.TrainState:
 
 
 def main(out: pathlib.Path, folder: pathlib.Path) -> None:
-    """Ten steps on each mesh, and the tenth once more from the other mesh's checkpoint."""
+    """Steps on each mesh, and the last once more from the other mesh's checkpoint."""
     config = make_tiny(load_config("voc")(), batch_size=BATCH, group_size=2)
     model = make_model(config, grid=4)
     params = jax.tree.map(np.asarray, step.init_params(model, jax.random.key(0)))

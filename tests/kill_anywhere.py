@@ -11,6 +11,7 @@ the bit, and the next run is begun. Exits with 1 where they are not.
 
 import argparse
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -56,30 +57,38 @@ def environment(cache: pathlib.Path) -> dict[str, str]:
     }
 
 
-def start(workdir: pathlib.Path, env: Mapping[str, str]) -> subprocess.Popen:
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """The run that is killed: its values, and the environment of its processes."""
+
+    values: Mapping[str, object]
+    env: Mapping[str, str]
+
+
+def start(workdir: pathlib.Path, training: Training) -> subprocess.Popen:
     """Starts training in a folder."""
-    flags = [f"--config.{key}={value}" for key, value in VALUES.items()]
+    flags = [f"--config.{key}={value}" for key, value in training.values.items()]
     return subprocess.Popen(
         [
             *(sys.executable, "-m", "toco_jax.main", "--config=configs/voc.py"),
             *(f"--workdir={workdir}", *flags),
         ],
         cwd=REPOSITORY,
-        env=env,
+        env=training.env,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def finish(workdir: pathlib.Path, env: Mapping[str, str]) -> float:
+def finish(workdir: pathlib.Path, training: Training) -> float:
     """Trains in a folder to the end; the seconds that took.
 
     Raises:
         KillError: the process ended with an error.
     """
     began = time.monotonic()
-    process = start(workdir, env)
+    process = start(workdir, training)
     printed = process.communicate(timeout=_LONGEST)[0]
     if process.returncode:
         raise KillError(f"{workdir}: exit code {process.returncode}\n{printed}")
@@ -122,9 +131,23 @@ def arrays_of(workdir: pathlib.Path) -> dict[str, tuple]:
 
 
 def kill_often(
-    folder: pathlib.Path, env: Mapping[str, str], *, kills: int, seed: int
+    folder: pathlib.Path,
+    training: Training,
+    undisturbed: pathlib.Path,
+    *,
+    longest: float,
+    kills: int,
+    seed: int,
 ) -> collections.Counter:
     """Kills runs in a folder `kills` times and compares each that ends.
+
+    Args:
+        folder: where the runs are begun.
+        training: what they train.
+        undisturbed: the folder of the same run, finished without a kill.
+        longest: seconds after which a process is killed at the latest.
+        kills: how many there are.
+        seed: of their moments.
 
     Returns:
         How often a process was killed in which part of a run, and under "runs" how many were
@@ -133,14 +156,10 @@ def kill_often(
     Raises:
         KillError: a run ended with an error, or differs from the undisturbed one.
     """
-    undisturbed, rng = folder / "undisturbed", random.Random(seed)
-    finish(folder / "first", env)  # which compiles, so that the next shows how long the others take
-    longest = finish(undisturbed, env)
-    compare(folder / "first", undisturbed)
-    found: collections.Counter = collections.Counter(runs=1)
+    rng, found = random.Random(seed), collections.Counter(runs=0)
     while kills:
         workdir = folder / f"run_{found['runs']}"
-        process = start(workdir, env)
+        process = start(workdir, training)
         try:
             printed = process.communicate(timeout=rng.uniform(0, longest))[0]
         except subprocess.TimeoutExpired:
@@ -152,7 +171,7 @@ def kill_often(
         elif process.returncode:
             raise KillError(f"{workdir}: exit code {process.returncode}\n{printed}")
         if not kills and process.returncode:
-            finish(workdir, env)
+            finish(workdir, training)
         if not kills or process.returncode == 0:
             compare(workdir, undisturbed)
             found["runs"] += 1
@@ -167,8 +186,15 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="toco_jax_kills_") as folder:
         root = pathlib.Path(folder)
+        training, undisturbed = Training(VALUES, environment(root / "xla")), root / "undisturbed"
         try:
-            found = kill_often(root, environment(root / "xla"), kills=args.kills, seed=args.seed)
+            # The first compiles, so that the next shows how long the others take.
+            finish(root / "first", training)
+            longest = finish(undisturbed, training)
+            compare(root / "first", undisturbed)
+            found = kill_often(
+                *(root, training, undisturbed), longest=longest, kills=args.kills, seed=args.seed
+            )
         except KillError as error:
             sys.exit(f"error: {error}")
     runs = found.pop("runs")

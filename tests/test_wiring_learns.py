@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
-TURN = 30  # The step at which all losses are in force.
+TURN = 24  # The step at which all losses are in force.
 SHORTENED = {
-    "total_steps": 70,
+    "total_steps": 56,
     "warmup_steps": 10,
     "loss_weights.ptc": ((0, 0.0), (TURN, 0.2)),
     "loss_weights.ctc": ((0, 0.0), (TURN, 0.1)),

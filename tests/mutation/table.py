@@ -99,8 +99,8 @@ BY_HAND = {
     "toco_jax/training/loop.py": (
         (
             "the phase of the first step for all steps",
-            "step_of(phase_at(config, step))",
-            "step_of(phase_at(config, 0))",
+            "phase = phase_at(config, step)",
+            "phase = phase_at(config, 0)",
         ),
     ),
     "toco_jax/training/step.py": (

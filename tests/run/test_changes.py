@@ -48,7 +48,11 @@ def test_harmless_changes_are_said_and_written(run, tiny_config, key, value, cap
     [
         ("total_steps", 5, r"total_steps \(10 there, 5 now\)"),
         ("seed", 1, r"seed \(0 there, 1 now\)"),
-        ("loss_weights.ptc", ((0, 0.5),), r"loss_weights\.ptc \(\(\(0, 0\.2\),\) there"),
+        (
+            "loss_weights.ptc",
+            ((0, 0.5),),
+            r"loss_weights\.ptc \(\(\(0, 0\.0\), \(2, 0\.2\)\) there",
+        ),
         ("data.train_split", "other", r"data\.train_split \(train there, other now\)"),
     ],
 )

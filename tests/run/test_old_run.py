@@ -30,7 +30,8 @@ def old(tmp_path):
 
 
 def test_goes_on_with_the_same_numbers(old, tiny_config):
-    results = train(tiny_config(max_grad_norm=1.0, total_steps=6, save_every=2), old)
+    weights = {"loss_weights.ptc": ((0, 0.2),), "loss_weights.ctc": ((0, 0.5),)}
+    results = train(tiny_config(max_grad_norm=1.0, total_steps=6, save_every=2, **weights), old)
     lines = [json.loads(line) for line in (old / "metrics.jsonl").read_text().splitlines()]
     found = {line["step"]: line for line in lines if "total" in line}
     assert found.keys() == TERMS.keys()

@@ -176,5 +176,5 @@ def _write(scores: scoring.Scores, out: pathlib.Path) -> None:
     """Writes the scores, and only then removes the counts that every process keeps."""
     if processes.is_first():
         write_atomically(out / RESULTS_FILE, json.dumps(scores, indent=1) + "\n")
-    processes.barrier("evaluation")
+    processes.barrier()
     shares.forget(out)

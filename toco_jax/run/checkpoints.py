@@ -221,7 +221,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)  # an earlier damaged one
                 (self._folder / str(step)).rename(path)
         if damaged:
-            processes.barrier("damaged")
+            processes.barrier()
             self._manager = self._open()
 
     def close(self) -> None:

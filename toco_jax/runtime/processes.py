@@ -4,6 +4,7 @@ JAX's runtime finds the processes of a SLURM job, a TPU pod or a Kubernetes JobS
 of them dies, and passes a preemption notice from one process to all.
 """
 
+import itertools
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from orbax.checkpoint import multihost
 
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.exit_codes import MISTAKE, RESTART
@@ -26,6 +28,9 @@ from toco_jax.runtime.exit_codes import MISTAKE, RESTART
 _MEETING = 300
 # What libraries say of another process that is gone.
 _GONE = ("Gloo", "NCCL", "Connection reset", "Connection closed", "Socket closed", "coordination")
+# Seconds that a process waits for the others at a barrier, as for one that compiles for long.
+_LONGEST = 7200
+_barriers = itertools.count()
 # Seconds without a sign of life after which a process counts as dead, and all others end.
 _SILENCE = 30
 
@@ -160,16 +165,21 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def barrier(name: str) -> None:
-    """Waits for all processes."""
+def barrier() -> None:
+    """Waits for all processes, of which one that is dead ends the others.
+
+    Collectives of the devices give up earlier, on a CPU after 30 s.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+        key = f"toco_jax {next(_barriers)}"
+        multihost.get_barrier_sync_fn()(key=key, timeout_ms=1000 * _LONGEST)
 
 
 def gather(content: bytes) -> list[bytes]:
     """Returns the `content` of every process, in the order of the processes."""
     if jax.process_count() == 1:
         return [content]
+    barrier()
     lengths = multihost_utils.process_allgather(np.array([len(content)], np.int32)).reshape(-1)
     padded = np.zeros(lengths.max(), np.uint8)
     padded[: len(content)] = np.frombuffer(content, np.uint8)

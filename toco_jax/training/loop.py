@@ -219,9 +219,11 @@ def take_steps(
 def make_stepper(config: ConfigDict, model: ToCo, mesh: Mesh, *, num_present: int) -> Callable:
     """Returns `take_step(state, batch, step) -> (state, terms)` for all phases of a run.
 
-    A phase is compiled at its first step. `batch` is this process's share of the global batch, as
-    numpy arrays. See `make_train_step` for the arguments and for what is returned.
+    A phase is compiled at its first step, where several processes wait for each other. `batch` is
+    this process's share of the global batch, as numpy arrays. See `make_train_step` for the
+    arguments and for what is returned.
     """
+    compiled: set[Phase] = set()
 
     @functools.lru_cache
     def step_of(phase: Phase) -> Callable:
@@ -229,11 +231,17 @@ def make_stepper(config: ConfigDict, model: ToCo, mesh: Mesh, *, num_present: in
 
     def take_step(state: TrainState, batch: dict, step: int) -> tuple[TrainState, dict]:
         batch = shard_batch(batch, mesh)
-        train_step = step_of(phase_at(config, step))
+        phase = phase_at(config, step)
+        train_step = step_of(phase)
         plan = functools.partial(out_of_memory.plan_of, config, mesh.size, train_step, state, batch)
-        # The batch is all that goes to the devices, and logged numbers all that comes back.
-        with out_of_memory.explained(config, mesh.size, plan), jax.transfer_guard("disallow"):
-            return train_step(state, batch)
+        with out_of_memory.explained(config, mesh.size, plan):
+            if phase not in compiled and jax.process_count() > 1:
+                train_step.lower(state, batch).compile()
+                processes.barrier()
+            compiled.add(phase)
+            # The batch is all that goes to the devices, and logged numbers all that comes back.
+            with jax.transfer_guard("disallow"):
+                return train_step(state, batch)
 
     return take_step
 
@@ -266,5 +274,5 @@ def finish(
     )
     if processes.is_first():
         write_atomically(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
-    processes.barrier("finished")
+    processes.barrier()
     return results
