@@ -48,14 +48,18 @@ settings.load_profile("few")
 # Files that take longest, the longest first: one that comes late leaves a worker without work.
 LONGEST = (
     "runtime/test_processes.py",
+    "config/test_every_key.py",
+    "wiring/test_train.py",
     "training/test_loop.py",
-    "test_wiring_train.py",
-    "test_config_keys.py",
-    "test_wiring_learns.py",
+    "runtime/test_sharding.py",
+    "wiring/test_learns.py",
     "training/test_step.py",
-    "inference/test_native.py",
+    "weights/test_load.py",
     "test_evaluate.py",
+    "models/test_vit.py",
+    "wiring/test_step.py",
     "test_export.py",
+    "inference/test_native.py",
 )
 
 

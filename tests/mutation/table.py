@@ -16,14 +16,14 @@ MODULES = {
     "toco_jax/evaluation/protocols.py": (
         *("tests/evaluation/test_protocols.py", "tests/evaluation/test_scoring.py"),
     ),
-    "toco_jax/config/keys.py": ("tests/test_config.py", "tests/data/test_configs.py"),
-    "toco_jax/config/checks.py": ("tests/test_config.py", "tests/data/test_configs.py"),
-    "toco_jax/config/auto.py": ("tests/test_config.py",),
+    "toco_jax/config/keys.py": ("tests/config/test_config.py", "tests/data/test_configs.py"),
+    "toco_jax/config/checks.py": ("tests/config/test_config.py", "tests/data/test_configs.py"),
+    "toco_jax/config/auto.py": ("tests/config/test_config.py",),
     "toco_jax/training/optim.py": ("tests/training/test_optim.py",),
     "toco_jax/method/crops.py": ("tests/method/test_crops.py",),
     "toco_jax/method/cams.py": ("tests/method/test_cams.py",),
     "toco_jax/data/pipeline.py": (
-        *("tests/data/test_pipeline.py", "tests/test_config_keys.py"),
+        *("tests/data/test_pipeline.py", "tests/config/test_every_key.py"),
         *("-k", "pipeline or batches"),
     ),
     "toco_jax/method/par.py": ("tests/method/test_par.py",),
@@ -49,32 +49,32 @@ MODULES = {
     "toco_jax/evaluation/native.py": (
         *(
             "tests/evaluation/test_native.py",
-            "tests/test_wiring_evaluate.py",
+            "tests/wiring/test_evaluate.py",
             "tests/test_evaluate.py",
         ),
         *("-k", "not two_processes"),
     ),
     "toco_jax/evaluation/squashed.py": (
-        *("tests/evaluation/test_squashed.py", "tests/test_config_keys.py"),
-        *("tests/test_wiring_evaluate.py", "-k", "evaluat or validation"),
+        *("tests/evaluation/test_squashed.py", "tests/config/test_every_key.py"),
+        *("tests/wiring/test_evaluate.py", "-k", "evaluat or validation"),
     ),
     "toco_jax/training/step.py": (
-        *("tests/test_config_keys.py", "tests/training/test_step.py", "tests/test_wiring_step.py"),
+        *("tests/config/test_every_key.py", "tests/training/test_step.py", "tests/wiring/test_step.py"),
         *("tests/runtime/test_sharding.py", "-k", "not losses and not golden"),
     ),
     "toco_jax/method/toco.py": (
-        *("tests/test_wiring_step.py", "tests/test_config_keys.py", "tests/training/test_step.py"),
+        *("tests/wiring/test_step.py", "tests/config/test_every_key.py", "tests/training/test_step.py"),
         *("-k", "not golden and (wiring or losses or class_maps)"),
     ),
 }
-_WIRING_TRAIN = "tests/test_wiring_train.py"
-_KEYS = "tests/test_config_keys.py"
+_WIRING_TRAIN = "tests/wiring/test_train.py"
+_KEYS = "tests/config/test_every_key.py"
 # Modules of which only mutants made by hand are run.
 ONLY_BY_HAND = {
     "toco_jax/training/loop.py": (_KEYS, _WIRING_TRAIN, "-k", "loop or wiring"),
     "toco_jax/training/start.py": (_KEYS, _WIRING_TRAIN, "-k", "start or wiring"),
     "toco_jax/run/checkpoints.py": (_WIRING_TRAIN, "-k", "best"),
-    "toco_jax/inference/native.py": ("tests/test_wiring_evaluate.py",),
+    "toco_jax/inference/native.py": ("tests/wiring/test_evaluate.py",),
 }
 
 # Module: mutants made by hand, each a name, a text that the module holds once, and its replacement.

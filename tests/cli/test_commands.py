@@ -16,7 +16,7 @@ from toco_jax.cli import commands, parser, process, verbs
 from toco_jax.cli.verbs import VERBS, benchmark, prepare
 from toco_jax.runtime.errors import UserError
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 VOC = "--config=configs/voc.py"
 
 

@@ -6,7 +6,7 @@ import pathlib
 import subprocess
 import sys
 
-REPOSITORY = pathlib.Path(__file__).parents[1]
+REPOSITORY = pathlib.Path(__file__).parents[2]
 TURN = 24  # The step at which all losses are in force.
 SHORTENED = {
     "total_steps": 56,
