@@ -59,11 +59,19 @@ MODULES = {
         *("tests/wiring/test_evaluate.py", "-k", "evaluat or validation"),
     ),
     "toco_jax/training/step.py": (
-        *("tests/config/test_every_key.py", "tests/training/test_step.py", "tests/wiring/test_step.py"),
+        *(
+            "tests/config/test_every_key.py",
+            "tests/training/test_step.py",
+            "tests/wiring/test_step.py",
+        ),
         *("tests/runtime/test_sharding.py", "-k", "not losses and not golden"),
     ),
     "toco_jax/method/toco.py": (
-        *("tests/wiring/test_step.py", "tests/config/test_every_key.py", "tests/training/test_step.py"),
+        *(
+            "tests/wiring/test_step.py",
+            "tests/config/test_every_key.py",
+            "tests/training/test_step.py",
+        ),
         *("-k", "not golden and (wiring or losses or class_maps)"),
     ),
 }
