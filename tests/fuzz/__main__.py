@@ -44,8 +44,6 @@ def main() -> None:
     args.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         reader = READERS[args.reader](pathlib.Path(scratch))
-        for content in reader.seeds:  # an error here is one of this program
-            reader.read(content)
         if args.only is not None:
             content = input_of(reader, args.only)
             print(f"{len(content)} bytes: {content[:300]!r}")
@@ -65,6 +63,11 @@ def fuzz(reader, args: argparse.Namespace) -> None:
     current = context.Value("q", args.first)
     known: set[str] = set()
     total: Counter = Counter()
+    seeds = context.Process(target=read_seeds, args=(reader,))
+    seeds.start()
+    seeds.join()
+    if seeds.exitcode:  # an error of this program, which is printed
+        sys.exit(1)
     start = time.monotonic()
     while time.monotonic() - start < 60 * args.minutes:
         first = current.value
@@ -92,6 +95,12 @@ def fuzz(reader, args: argparse.Namespace) -> None:
         f"{total['refused']} refused, {total['finding']} findings"
     )
     sys.exit(1 if total["finding"] else 0)
+
+
+def read_seeds(reader) -> None:
+    """Reads the valid inputs, in a process of its own, because libraries start threads for it."""
+    for content in reader.seeds:
+        reader.read(content)
 
 
 def received(receiver) -> tuple[str, str, int] | None:

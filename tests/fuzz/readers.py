@@ -4,6 +4,8 @@ import io
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,7 +26,7 @@ from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labelling.sidecars import read_sidecars
 from toco_jax.data.sources.coco import CATEGORY_IDS
 from toco_jax.inference.inputs import video_frames
-from toco_jax.run import workdir
+from toco_jax.run import stored, workdir
 from toco_jax.runtime.errors import UserError
 from toco_jax.weights import backbone_files, class_rows, files, layouts, load
 
@@ -287,6 +289,43 @@ def runs(folder: pathlib.Path) -> Reader:
     return Reader("run", "text", seeds, read)
 
 
+# Run by a process of its own: a fork inherits none of the threads that libraries start for it.
+_SAVE = """
+import pathlib, sys
+import numpy as np
+import orbax.checkpoint as ocp
+folder = pathlib.Path(sys.argv[1])
+tree = {"params": {"kernel": np.ones((2, 3), np.float32), "bias": np.zeros(3, np.int32)}}
+ocp.PyTreeCheckpointer().save(folder / "state", tree)
+(folder / "meta").mkdir()
+(folder / "meta" / "metadata").write_text('{"seconds": 1.5}')
+"""
+
+
+def checkpoints(folder: pathlib.Path) -> Reader:
+    """A file of a checkpoint, after its path and a zero byte, among others with right checksums."""
+    whole, broken = folder / "whole", folder / "broken"
+    subprocess.run([sys.executable, "-c", _SAVE, str(whole)], check=True, capture_output=True)
+    files = [path for path in sorted(whole.rglob("*")) if path.is_file()]
+    names = [path.relative_to(whole).as_posix() for path in files]
+    seeds = [
+        name.encode() + b"\0" + path.read_bytes() for name, path in zip(names, files, strict=True)
+    ]
+
+    def read(content: bytes) -> None:
+        name, _, content = content.partition(b"\0")
+        shutil.rmtree(broken, ignore_errors=True)
+        shutil.copytree(whole, broken)
+        # A change of the path changes the first file.
+        (broken / (name.decode() if name.decode("latin-1") in names else names[0])).write_bytes(
+            content
+        )
+        stored.write_checksums(broken)
+        stored.read(broken)
+
+    return Reader("checkpoint", "text", seeds, read)
+
+
 READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
     "pth": pth,
     "npz": npz,
@@ -302,4 +341,5 @@ READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
     "picture": pictures,
     "video": videos,
     "run": runs,
+    "checkpoint": checkpoints,
 }
