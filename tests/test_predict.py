@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as coco_mask
 from tiny_run import compilation_cache, make_run, photo
 
 import toco_jax
@@ -101,6 +103,7 @@ def predicted(run, tmp_path_factory):
     writer.release()
     out = folder / "out"
     arguments = [str(folder), f"--checkpoint={run}", f"--out={out}", "--every=2"]
+    arguments += ["--format=coco,ultralytics"]
     with pytest.raises(SystemExit) as stopped:
         commands.run("predict", [*arguments, "--threshold=0.5", "--single_scale"])
     return stopped.value.code, out, json.loads((out / "predictions.json").read_text())
@@ -142,6 +145,41 @@ def test_predictions_say_what_the_files_show(predicted, segmenter):
         np.asarray(Image.open(out / cat["mask"])), segmenter(photo((24, 36), 0))
     )
     assert any(entry["cams"] for entry in found["images"])
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_masks_for_other_tools_are_those_of_the_index_pngs(predicted):
+    _, out, found = predicted
+    masks = [np.asarray(Image.open(out / entry["mask"])) for entry in found["images"]]
+    coco = json.loads((out / "coco" / "annotations.json").read_text())
+    assert [category["name"] for category in coco["categories"]] == list(VOC_CLASSES)
+    files = ["cat.png", "images/clip/000000.png", "images/clip/000002.png", "large.png"]
+    assert [image["file_name"] for image in coco["images"]] == files
+    for k, (entry, mask) in enumerate(zip(found["images"], masks, strict=True), start=1):
+        drawn = np.zeros_like(mask)
+        for annotation in coco["annotations"]:
+            label = annotation["category_id"]
+            if annotation["image_id"] == k:
+                drawn += label * coco_mask.decode(annotation["segmentation"])
+                assert annotation["score"] == entry["class_scores"][VOC_CLASSES[label - 1]]
+        np.testing.assert_array_equal(drawn, mask)
+    frame = np.asarray(Image.open(out / "coco" / files[2]))
+    assert np.abs(frame.astype(int) - photo((24, 36), 2)[..., ::-1]).mean() < 10  # by MJPG
+    for entry, mask in zip(found["images"], masks, strict=True):
+        path = out / "ultralytics" / entry["mask"].replace("masks/", "masks/train/")
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), mask)
+
+
+def test_masks_for_other_tools_are_never_overwritten(tmp_path, monkeypatch):
+    save(tmp_path / "a.png")
+    arguments = [str(tmp_path / "a.png"), f"--out={tmp_path}/out", "--format=coco"]
+    assert quickly(monkeypatch, arguments)[0] == 0
+    corrected = tmp_path / "out" / "coco" / "annotations.json"
+    corrected.write_text("by hand")
+    code, _ = quickly(monkeypatch, arguments)
+    assert "out/coco is there already, perhaps with masks that were corrected" in code
+    assert corrected.read_text() == "by hand"
+    assert quickly(monkeypatch, arguments[:-1])[0] == 0
 
 
 def test_masks_from_cams_hold_predicted_classes_only(run):
@@ -318,7 +356,7 @@ def test_a_full_disk_ends_it_in_one_sentence_and_a_long_name_does_not(tmp_path, 
 def test_what_was_segmented_is_never_lost(tmp_path, monkeypatch, stop):
     for name in ("a.png", "stop.png"):
         save(tmp_path / name)
-    arguments = [str(tmp_path), f"--out={tmp_path}/out"]
+    arguments = [str(tmp_path), f"--out={tmp_path}/out", "--format=coco"]
     if isinstance(stop, KeyboardInterrupt):
         assert quickly(monkeypatch, arguments, stop=stop)[0] == 130
     else:
@@ -326,6 +364,9 @@ def test_what_was_segmented_is_never_lost(tmp_path, monkeypatch, stop):
             quickly(monkeypatch, arguments, stop=stop)
     found = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert [e["mask"] for e in found["images"]] == ["masks/a.png"] and not found["complete"]
+    coco = json.loads((tmp_path / "out" / "coco" / "annotations.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a.png"]
+    shutil.rmtree(tmp_path / "out" / "coco")
     code, found = quickly(monkeypatch, arguments)
     assert code == 0 and found["complete"] and len(found["images"]) == 2
 

@@ -14,6 +14,8 @@ from toco_jax.cli import commands
 from toco_jax.data import photos
 from toco_jax.data.mask_files import write_mask
 from toco_jax.inference import drawing, inputs
+from toco_jax.inference.formats import writer
+from toco_jax.inference.formats.pictures import Picture, Task
 from toco_jax.inference.native import resize_map
 from toco_jax.inference.predictions import Report, claim_results, class_slugs
 from toco_jax.inference.segmenter import Segmentation, Segmenter
@@ -38,7 +40,8 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
     """
     if options.every < 1:
         raise UserError(f"--every={options.every} must be at least 1")
-    results = claim_results(options.out, options.path)
+    formats = writer.parse(options.format)
+    results = claim_results(options.out, options.path, formats)
     found = inputs.find_files(options.path, results=results)
     for remark in found.remarks:
         say(f"remark: {remark}", error=True)
@@ -51,7 +54,8 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         with_cams=True,
         crf=options.crf,
     )
-    report = Report(options, segmenter)
+    writers = mask_writers(options, formats, segmenter)
+    report = Report(options, segmenter, writers)
     report.save()
     for word, error in found.problems:
         report.fail(word, error)
@@ -60,6 +64,8 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         for record, result in segmenter.segment(jobs(found, options.every, report), report.read):
             try:
                 entry = write_results(options.out, record, result, segmenter.class_names, slugs)
+                for mask_writer in writers:
+                    mask_writer.add(record["order"], picture_of(record, result))
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise OutputError(f"--out={options.out} cannot be written ({error})") from error
@@ -75,16 +81,50 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
     return report.failed
 
 
+def mask_writers(
+    options: argparse.Namespace, formats: Sequence[str], segmenter: Segmenter
+) -> list[writer.MaskWriter]:
+    """Opens a writer of each format, in the folder of its name among the results.
+
+    Raises:
+        UserError: a format cannot hold the names of the classes.
+    """
+
+    def opened(name: str) -> writer.MaskWriter:
+        folder = options.out / name
+        model = f"{options.checkpoint} at step {segmenter.step}"
+        names = tuple(segmenter.class_names)
+        task = Task(names, polygons=options.polygons, folder=folder, model=model)
+        return writer.MaskWriter(name, folder, task)
+
+    return [opened(name) for name in formats]
+
+
+def picture_of(record: dict[str, Any], result: Segmentation) -> Picture:
+    """Returns a picture and its segmentation as the formats of masks take them."""
+    return Picture(
+        name=record["name"],
+        file_name=record["file_name"],
+        path=None if "frame" in record else record["path"],
+        mask=result.mask,
+        read=lambda: record["image"],
+        scores=result.class_scores,
+    )
+
+
 def jobs(found: inputs.Found, every: int, report: Report) -> Iterator[dict[str, Any]]:
     """Yields what to segment: each picture by its path, each video frame by frame."""
     order = itertools.count()
     for path, name in found.files:
         if not inputs.is_video(path):
-            yield {"path": path, "name": name, "order": next(order)}
+            file_name = found.file_names[path]
+            yield {"path": path, "name": name, "file_name": file_name, "order": next(order)}
             continue
         try:
             for number, frame in inputs.video_frames(path, every=every):
-                job = {"path": path, "name": f"{name}/{number:06d}", "order": next(order)}
+                frame_name = f"{name}/{number:06d}"
+                job = {"path": path, "name": frame_name, "file_name": f"images/{frame_name}.png"}
+                job |= {"order": next(order), "frame": number}
                 yield job | {"image": frame, "notes": [f"frame {number}"]}
         except photos.PhotoError as error:
             report.fail(path, error)

@@ -1,8 +1,12 @@
 """Whatever pictures and classes are called, no result replaces another or leaves its folder."""
 
+import argparse
 import itertools
+import json
 import pathlib
+import types
 
+from toco_jax.inference import predictions
 from toco_jax.inference.inputs import result_names
 from toco_jax.inference.predictions import class_slugs
 
@@ -33,3 +37,29 @@ def test_results_of_any_names():
     for path in written:
         assert ".." not in pathlib.PurePath(path).parts and path.isprintable() and "\\" not in path
         assert all(len(part) < 120 for part in pathlib.PurePath(path).parts)
+
+
+def test_saving_takes_a_small_part_of_the_time_however_many_pictures(tmp_path, monkeypatch):
+    """A picture takes a second, and saving takes a second for each hundred of them."""
+    clock = {"time": 0.0, "saving": 0.0}
+
+    class Slow:
+        def save(self):
+            clock["time"] += len(report.entries) / 100
+            clock["saving"] += len(report.entries) / 100
+            assert len(json.loads(report.path.read_text())["images"]) == len(report.entries)
+
+    time = types.SimpleNamespace(monotonic=lambda: clock["time"])
+    monkeypatch.setattr(predictions, "time", time)
+    options = argparse.Namespace(out=tmp_path, checkpoint="x", source="seg", threshold=0.5)
+    segmenter = types.SimpleNamespace(step=0, class_names=("cat",), max_side=1)
+    report = predictions.Report(options, segmenter, [Slow()])
+    report.save()
+    for k in range(1000):
+        clock["time"] += 1
+        report.add(999 - k, {"file": str(999 - k), "predicted": [], "notes": []})
+    assert 0 < clock["saving"] < 0.06 * clock["time"]
+    report.save()
+    found = json.loads(report.path.read_text())
+    assert [entry["file"] for entry in found["images"]] == [str(k) for k in range(1000)]
+    assert not found["complete"] and found["classes"] == ["background", "cat"]

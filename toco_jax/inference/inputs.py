@@ -14,7 +14,7 @@ import numpy as np
 
 from toco_jax.data.image_files import IMAGE_ENDINGS, image_files
 from toco_jax.data.picture_files import PhotoError, refuse_many_pixels
-from toco_jax.inference.predictions import FOLDERS, REPORT_FILE
+from toco_jax.inference.predictions import ALL_FOLDERS, REPORT_FILE
 
 VIDEO_ENDINGS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 # Containers that store their number of frames. The others store a duration, that of the longer of
@@ -30,11 +30,14 @@ class Found:
         files: path of each picture and video, and a unique name for its results.
         problems: each word that names no file, and the reason.
         remarks: sentences about files in the folders that are left out.
+        file_names: for each path, its path within the folder that was named, with `/`; the path
+            itself if several files share that.
     """
 
     files: list[tuple[pathlib.Path, str]]
     problems: list[tuple[str, PhotoError]]
     remarks: list[str]
+    file_names: dict[pathlib.Path, str] = dataclasses.field(default_factory=dict)
 
 
 def find_files(
@@ -72,7 +75,12 @@ def find_files(
         if not holds_any:
             problems.append((word, PhotoError(f"{word}: no picture or video found there")))
     names = result_names(list(relatives.values()))
-    return Found(list(zip(relatives, names, strict=True)), problems, remarks)
+    alike = Counter(map(_key, relatives.values()))
+    file_names = {
+        path: (relative if alike[_key(relative)] == 1 else path).as_posix()
+        for path, relative in relatives.items()
+    }
+    return Found(list(zip(relatives, names, strict=True)), problems, remarks, file_names)
 
 
 def _files_in(
@@ -81,7 +89,7 @@ def _files_in(
     """Returns the pictures and videos in a folder, and remarks on what is left out."""
     listing = image_files(folder, endings=IMAGE_ENDINGS + VIDEO_ENDINGS, leave_out=results)
     reports = [file for file in listing.others if file.name == REPORT_FILE]
-    earlier = {report.parent / name for report in reports for name in FOLDERS}
+    earlier = {report.parent / name for report in reports for name in ALL_FOLDERS}
     files = [file for file in listing.files if earlier.isdisjoint(file.parents)]
     present = [
         path

@@ -1,7 +1,6 @@
 """The results folder of `predict`: `predictions.json` and the folders beside it."""
 
 import argparse
-import json
 import os
 import pathlib
 import re
@@ -10,24 +9,39 @@ from collections.abc import Sequence
 from typing import Any
 
 from toco_jax.data import photos
+from toco_jax.inference.formats.writer import FORMATS, MaskWriter, refuse_present
 from toco_jax.inference.segmenter import Segmenter
 from toco_jax.runtime.console import say
-from toco_jax.runtime.outputs import OutputError, make_folder, write_atomically
+from toco_jax.runtime.journal import Journal
+from toco_jax.runtime.json_text import object_text
+from toco_jax.runtime.outputs import OutputError, make_folder, open_atomically
 
 REPORT_FILE = "predictions.json"
 FOLDERS = ("masks", "overlays", "cams")
+# Folders that a call may have written.
+ALL_FOLDERS = (*FOLDERS, *FORMATS)
 _SAVE_EVERY = 10  # seconds
+# Saving, which takes the longer the more pictures there are, takes one part in so many of the time.
+_SAVE_SHARE = 20
 _SLUG_LENGTH = 60
 
 
-def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]:
+def claim_results(
+    out: pathlib.Path, words: Sequence[str], formats: Sequence[str] = ()
+) -> list[pathlib.Path]:
     """Creates the results folder, checks it, and returns the paths of the folders within it.
+
+    Args:
+        out: the folder.
+        words: the words that name pictures.
+        formats: formats in which masks are written, too, each to the folder of its name.
 
     Raises:
         OutputError: the folder cannot be written, it holds folders that this command did not
-            write, or a word names a file among the results, which would be overwritten.
+            write, a word names a file among the results, which would be overwritten, or masks of a
+            format are there, which may have been corrected.
     """
-    folders = [out / name for name in FOLDERS]
+    folders = [out / name for name in (*FOLDERS, *formats)]
     for word in words:
         path = pathlib.Path(word).resolve()
         if any(folder.resolve() in (path, *path.parents) for folder in folders):
@@ -42,24 +56,34 @@ def claim_results(out: pathlib.Path, words: Sequence[str]) -> list[pathlib.Path]
                     f"{folder} is there already and is not of this command (there is no "
                     f"{out / REPORT_FILE}): give another folder as --out, or move it"
                 )
+    for name in formats:
+        refuse_present(out / name, "--out")
     for folder in (out, *filter(pathlib.Path.exists, folders)):
         make_folder(folder, "--out")
     return folders
 
 
 class Report:
-    """The content of `predictions.json`, saved every few seconds in case the command is stopped.
+    """The content of `predictions.json`, saved now and then in case the command is stopped.
+
+    The files of `writers` that describe all pictures are saved with it.
 
     Attributes:
         path: path of the file.
-        entries: the entry of each picture, by its position in the input.
+        entries: the entry of each picture, by its position in the input; they are on the disk.
         failed: `{"file": path, "error": message}` for each file that could not be segmented.
         complete: whether all files have been processed.
     """
 
-    def __init__(self, options: argparse.Namespace, segmenter: Segmenter):
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        segmenter: Segmenter,
+        writers: Sequence[MaskWriter] = (),
+    ):
         self.path = options.out / REPORT_FILE
-        self.entries: dict[int, dict[str, Any]] = {}
+        self.entries = Journal(options.out)
+        self._writers = writers
         self.failed: list[dict[str, str]] = []
         self.complete = False
         self._about = {
@@ -89,17 +113,22 @@ class Report:
 
     def add(self, order: int, entry: dict[str, Any]) -> None:
         """Records a picture's entry and prints its predicted classes and notes."""
-        self.entries[order] = entry
+        self.entries.add(order, entry)
         say("  ".join([entry["file"], ", ".join(entry["predicted"]) or "-", *entry["notes"]]))
-        if time.monotonic() - self._saved > _SAVE_EVERY:
+        if time.monotonic() > self._next_save:
             self.save()
 
     def save(self) -> None:
-        """Writes the file with the entries so far."""
-        images = [self.entries[order] for order in sorted(self.entries)]
-        content = {"complete": self.complete, "images": images, "failed": self.failed}
-        write_atomically(self.path, json.dumps(self._about | content, indent=1) + "\n")
-        self._saved = time.monotonic()
+        """Writes the files with the entries so far."""
+        began = time.monotonic()
+        content = {"complete": self.complete, "images": iter(self.entries), "failed": self.failed}
+        with open_atomically(self.path) as file:
+            for piece in object_text(self._about | content, indent=1):
+                file.write(piece.encode())
+        for writer in self._writers:
+            writer.save()
+        saved = time.monotonic()
+        self._next_save = saved + max(_SAVE_EVERY, _SAVE_SHARE * (saved - began))
 
 
 def class_slugs(names: Sequence[str]) -> list[str]:

@@ -7,6 +7,8 @@ PATH is a picture, a video, a folder of them, or a glob pattern in quotes. The r
 legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which lists the files
 of each picture. If a file cannot be read, the command names it, segments the others, and exits with
 code 1.
+
+`--format` also writes the masks for other tools, each to a folder of its name: ultralytics, coco.
 """
 
 import argparse
@@ -34,6 +36,9 @@ def add_arguments(parser: Parser) -> None:
     add("--max_side", metavar="PIXELS", type=int, help=longest)
     add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
     add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
+    add("--format", metavar="NAMES", default="png", help="formats of masks, with commas")
+    outlines = "describe shapes by polygons where the format knows both"
+    add("--polygons", action="store_true", help=outlines)
     add("--every", type=int, default=1, help="take one of N frames of a video")
 
 
