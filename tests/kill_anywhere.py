@@ -27,7 +27,7 @@ import numpy as np
 from conftest import TINY_RUN, XLA_FLAGS
 from flax import traverse_util
 
-from toco_jax.run.checkpoints import load_run
+from toco_jax.run.saved import load_run
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
 # A checkpoint every other step and an evaluation every fourth, so that many kills hit one.

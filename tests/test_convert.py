@@ -15,7 +15,7 @@ from weight_formats import original_state, timm_state, transformers_state
 
 from toco_jax import convert
 from toco_jax.cli import commands
-from toco_jax.run import checkpoints
+from toco_jax.run import saved
 from toco_jax.weights import inspection, load
 
 torch = pytest.importorskip("torch")
@@ -83,7 +83,7 @@ def test_what_we_write_is_a_source(small, tmp_path):
     commands.run("convert", [str(source), str(tmp_path / "again.safetensors")])
     same_tensors(load_file(tmp_path / "again.safetensors"), state)
     commands.run("convert", [str(source), str(tmp_path / "run")])
-    config, run = checkpoints.load_run(tmp_path / "run")
+    config, run = saved.load_run(tmp_path / "run")
     assert config.backbone == SMALL
     params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
     np.testing.assert_array_equal(

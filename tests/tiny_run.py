@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from toco_jax.data.classes import VOC_CLASSES
-from toco_jax.run import checkpoints
+from toco_jax.run import saved
 from toco_jax.run.network import make_model
 from toco_jax.training import step
 
@@ -43,7 +43,7 @@ def make_run(
     shapes = jax.eval_shape(lambda key: step.init_params(model, key), jax.random.key(0))
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, np.float32), shapes)
-    checkpoints.save_run(folder, config, step.init_state(config, params))
+    saved.save_run(folder, config, step.init_state(config, params))
     return folder
 
 

@@ -195,13 +195,13 @@ def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:
 
 
 def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[str]:
-    from toco_jax.run import checkpoints, workdir
+    from toco_jax.run import saved, workdir
     from toco_jax.training import step
 
     state = step.init_state(config, network["params"], network["teacher_params"])
     notes = []
     with outputs.whole_folder(target) as folder:
-        checkpoints.save_run(folder, config, state)
+        saved.save_run(folder, config, state)
         workdir.note_start(folder, network["origin"], goes_on=False)
         names = network["class_names"] or workdir.class_names(folder, config)
         if names is None:

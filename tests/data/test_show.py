@@ -131,7 +131,7 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
     """The map of a network is the step's own: from the auxiliary CAM and the run's thresholds."""
     from toco_jax.method import cams
     from toco_jax.models.network import normalize
-    from toco_jax.run import checkpoints
+    from toco_jax.run import checkpoints, saved
     from toco_jax.runtime.errors import DataError
     from toco_jax.training import step
 
@@ -149,7 +149,7 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
     with pytest.raises(checkpoints.CheckpointError, match=r"is not a run: it has no config\.json"):
         show.regions_of(str(tmp_path), Halves.records(), NAMES)
     state = {"params": params, "teacher_params": params, "step": 1}
-    monkeypatch.setattr(checkpoints, "load_run", lambda run: (config, state))
+    monkeypatch.setattr(saved, "load_run", lambda run: (config, state))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "classes.json").write_text(json.dumps(NAMES))
     records = Halves.records()

@@ -9,7 +9,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from toco_jax.run import checkpoints, stored
+from toco_jax.run import saved, stored
 from toco_jax.run.checkpoints import CheckpointError, Checkpoints
 from toco_jax.run.state import TrainState
 from toco_jax.runtime import processes
@@ -47,7 +47,7 @@ def save(run, *steps):
 
 
 @pytest.fixture(scope="module")
-def saved(tmp_path_factory):
+def two_steps(tmp_path_factory):
     """A run with the checkpoints of steps 1 and 2."""
     run = tmp_path_factory.mktemp("checkpoints") / "run"
     save(run, 1, 2)
@@ -62,8 +62,8 @@ def restore(run):
     return state
 
 
-def test_states_are_restored_to_the_bit(saved):
-    assert_same(restore(saved), make_state(2))
+def test_states_are_restored_to_the_bit(two_steps):
+    assert_same(restore(two_steps), make_state(2))
 
 
 DAMAGES = {
@@ -75,12 +75,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_whatever_happens_to_a_file_of_the_newest_checkpoint_is_noticed(saved, tmp_path, damage):
+def test_whatever_happens_to_a_file_of_the_newest_one_is_noticed(two_steps, tmp_path, damage):
     kinds = collections.Counter()
-    newest = saved / "checkpoints" / "2"
-    files = [path.relative_to(saved) for path in newest.rglob("*") if path.is_file()]
+    newest = two_steps / "checkpoints" / "2"
+    files = [path.relative_to(two_steps) for path in newest.rglob("*") if path.is_file()]
     for number, name in enumerate(files):
-        run = shutil.copytree(saved, tmp_path / str(number))
+        run = shutil.copytree(two_steps, tmp_path / str(number))
         content = DAMAGES[damage]((run / name).read_bytes())
         if content is None:
             (run / name).unlink()
@@ -98,21 +98,21 @@ def damage_step(run, step):
     file.write_bytes(file.read_bytes()[:-1])
 
 
-def test_a_damaged_checkpoint_is_named_and_set_aside(saved, tmp_path, capsys):
-    run = shutil.copytree(saved, tmp_path / "run")
+def test_a_damaged_checkpoint_is_named_and_set_aside(two_steps, tmp_path, capsys):
+    run = shutil.copytree(two_steps, tmp_path / "run")
     damage_step(run, 2)
     message = r"2 is damaged: state/manifest.ocdbt holds other .* another step \(there are 1\)"
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.load_run(run)
-    assert checkpoints.load_run(run / "checkpoints" / "1")[1]["step"] == 1
+        saved.load_run(run)
+    assert saved.load_run(run / "checkpoints" / "1")[1]["step"] == 1
     assert_same(restore(run), make_state(1))
     assert "renamed to 2.damaged, and training goes on from an older one" in capsys.readouterr().out
     save(run, 2)  # made again
     assert_same(restore(run), make_state(2))
 
 
-def test_without_a_whole_checkpoint_nothing_is_renamed(saved, tmp_path):
-    run = shutil.copytree(saved, tmp_path / "run")
+def test_without_a_whole_checkpoint_nothing_is_renamed(two_steps, tmp_path):
+    run = shutil.copytree(two_steps, tmp_path / "run")
     for step in (1, 2):
         damage_step(run, step)
     with pytest.raises(CheckpointError, match=r"no other checkpoint of .* is whole: restore one"):
@@ -120,8 +120,8 @@ def test_without_a_whole_checkpoint_nothing_is_renamed(saved, tmp_path):
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"1", "2"}
 
 
-def test_a_checkpoint_of_another_network_is_refused(saved):
-    store = Checkpoints(saved)
+def test_a_checkpoint_of_another_network_is_refused(two_steps):
+    store = Checkpoints(two_steps)
     message = r"network: opt_state/0/encoder/kernel is float32\[200\] there and float32\[300\]"
     with pytest.raises(CheckpointError, match=message):
         store.restore(make_state(0, size=300))
@@ -196,8 +196,8 @@ def test_a_last_save_that_fails_is_an_error_and_the_one_before_stays(
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
-def test_what_is_left_of_a_deletion_or_a_save_is_cleared_at_the_next_start(saved, tmp_path):
-    run = shutil.copytree(saved, tmp_path / "run")
+def test_what_is_left_of_a_deletion_or_a_save_is_cleared_at_the_next_start(two_steps, tmp_path):
+    run = shutil.copytree(two_steps, tmp_path / "run")
     for name in ("deleted/0", "3.orbax-checkpoint-tmp"):
         (run / "checkpoints" / name).mkdir(parents=True)
     assert int(restore(run).step) == 2
@@ -222,5 +222,5 @@ def test_parameters_that_are_not_finite_are_refused_by_name(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"step 2 in .* 1 arrays, the first params/bias: .* 1, 2"
     ):
-        checkpoints.load_run(tmp_path)
-    assert checkpoints.load_run(tmp_path / "checkpoints" / "1")[1]["step"] == 1
+        saved.load_run(tmp_path)
+    assert saved.load_run(tmp_path / "checkpoints" / "1")[1]["step"] == 1

@@ -11,7 +11,7 @@ from stand_in_run import GOOD, INFINITE_SLOPE, NAN_LOSS, STEEP
 
 from toco_jax.config import LOSS_TERMS
 from toco_jax.method.phases import phase_at
-from toco_jax.run import checkpoints
+from toco_jax.run import saved
 from toco_jax.runtime.sharding import make_mesh
 from toco_jax.training import step
 from toco_jax.training.failures import MOST_IN_A_ROW, Failures, TrainingError
@@ -64,7 +64,7 @@ def test_the_run_stops_and_goes_on_without_that_batch_if_told_so(tiny_config, tm
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 11))
     assert [line for line in lines if len(line) != 3] == [{"step": 7, "left_out": 1.0}]
-    params = checkpoints.load_run(tmp_path)[1]["params"]
+    params = saved.load_run(tmp_path)[1]["params"]
     assert np.isfinite(params["encoder"]["w"]).all()
 
 

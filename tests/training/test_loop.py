@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 from toco_jax.cli import commands
 from toco_jax.config import ConfigError, resolve
 from toco_jax.evaluation import evaluate
-from toco_jax.run import checkpoints
+from toco_jax.run import checkpoints, saved
 from toco_jax.run.lock import LockError, locked
 from toco_jax.run.workdir import note_start
 from toco_jax.runtime.stopwatch import format_seconds
@@ -126,12 +126,12 @@ def test_checkpoints_kept(finished):
 
 def test_trained_network_can_be_loaded(finished):
     workdir, config, _ = finished
-    loaded_config, run = checkpoints.load_run(workdir)
+    loaded_config, run = saved.load_run(workdir)
     assert loaded_config.to_dict() == resolve(config).to_dict()
     assert run["step"] == 10
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(run["params"]))
     assert set(run["params"]) == {"encoder", "classifier", "aux_classifier", "decoder", "proj_head"}
-    _, earlier = checkpoints.load_run(workdir / "checkpoints" / "5")
+    _, earlier = saved.load_run(workdir / "checkpoints" / "5")
     assert earlier["step"] == 5
 
 
@@ -192,9 +192,9 @@ def raiser(error):
 
 def test_load_run_errors(tmp_path, finished, monkeypatch):
     with pytest.raises(checkpoints.CheckpointError, match="is not a run"):
-        checkpoints.load_run(tmp_path)
+        saved.load_run(tmp_path)
     with pytest.raises(checkpoints.CheckpointError, match=r"no checkpoint 6.*\[5, 10\]"):
-        checkpoints.load_run(finished[0] / "checkpoints" / "6")
+        saved.load_run(finished[0] / "checkpoints" / "6")
     copy = tmp_path / "copy"
     shutil.copytree(finished[0], copy)
     for error in (FileNotFoundError("no manifest"), ValueError("cut short"), KeyError("params")):
@@ -203,11 +203,11 @@ def test_load_run_errors(tmp_path, finished, monkeypatch):
         with pytest.raises(
             checkpoints.CheckpointError, match=r"checkpoints/10 is damaged .*\(there are 5\)"
         ):
-            checkpoints.load_run(copy)
+            saved.load_run(copy)
     for content, message in (("{", "cannot be read"), ('{"model_type": "vit"}', "Hugging Face")):
         (copy / "config.json").write_text(content)
         with pytest.raises(checkpoints.CheckpointError, match=rf"config\.json .*{message}"):
-            checkpoints.load_run(copy)
+            saved.load_run(copy)
 
 
 def test_weights_beyond_use_are_refused(finished, tiny_config, tmp_path):
@@ -223,7 +223,7 @@ def test_weights_beyond_use_are_refused(finished, tiny_config, tmp_path):
 
 def encoder_of(workdir):
     """The trained encoder of a run by its names in a file."""
-    _, run = checkpoints.load_run(workdir)
+    _, run = saved.load_run(workdir)
     return traverse_util.flatten_dict({"encoder": run["params"]["encoder"]}, sep="/")
 
 

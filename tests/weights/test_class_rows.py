@@ -11,7 +11,7 @@ from tiny_run import make_run
 from toco_jax import convert
 from toco_jax.config import with_values
 from toco_jax.data.classes import VOC_CLASSES
-from toco_jax.run import checkpoints, workdir
+from toco_jax.run import saved, workdir
 from toco_jax.training import loop, start
 from toco_jax.weights import class_rows
 
@@ -45,7 +45,7 @@ def test_outputs_go_by_name(made, tmp_path, kind, capsys):
         init = tmp_path / "x.safetensors"
         convert.convert(str(made), init)
     capsys.readouterr()
-    old = outputs(checkpoints.load_run(made)[1]["params"])
+    old = outputs(saved.load_run(made)[1]["params"])
     new = outputs(started(made, init, OURS))
     dog, cat = VOC_CLASSES.index("dog"), VOC_CLASSES.index("cat")
     for name in ("cam", "aux_cam"):
@@ -64,7 +64,7 @@ def test_outputs_go_by_name(made, tmp_path, kind, capsys):
 def test_as_many_classes_of_other_names_are_not_taken_for_the_same(made, tmp_path, capsys):
     run = shutil.copytree(made, tmp_path / "run")
     (run / "classes.json").write_text(json.dumps(VOC_CLASSES[::-1]))
-    old = outputs(checkpoints.load_run(run)[1]["params"])
+    old = outputs(saved.load_run(run)[1]["params"])
     np.testing.assert_array_equal(
         outputs(started(run, run, VOC_CLASSES))["cam"], old["cam"][..., ::-1]
     )
@@ -76,13 +76,13 @@ def test_names_that_are_not_known_are_said(made, tmp_path, capsys):
     config = json.loads((run / "config.json").read_text())
     config["data"]["source"] = "folder"
     (run / "config.json").write_text(json.dumps(config))
-    old = outputs(checkpoints.load_run(run)[1]["params"])
+    old = outputs(saved.load_run(run)[1]["params"])
     np.testing.assert_array_equal(outputs(started(run, run, VOC_CLASSES))["seg"], old["seg"])
     assert "do not name their classes: their outputs are taken in order" in capsys.readouterr().out
 
 
 def test_the_same_classes_need_no_line(made, capsys):
-    old = outputs(checkpoints.load_run(made)[1]["params"])
+    old = outputs(saved.load_run(made)[1]["params"])
     np.testing.assert_array_equal(outputs(started(made, made, VOC_CLASSES))["cam"], old["cam"])
     assert "outputs" not in capsys.readouterr().out
 

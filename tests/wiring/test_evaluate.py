@@ -11,7 +11,7 @@ from tiny_run import make_devkit, make_run
 
 from toco_jax.cli import commands
 from toco_jax.data import open_source
-from toco_jax.run import checkpoints
+from toco_jax.run import saved
 
 CAM_SCALES = (1.0, 1.5)
 
@@ -33,7 +33,7 @@ def rows(run):
 @pytest.fixture(scope="module")
 def expected(run):
     """The same, plainly."""
-    config, state = checkpoints.load_run(run)
+    config, state = saved.load_run(run)
     network = plain_network(config, grid=4)
     slow = SlowEvaluator(network, state["params"], cam_scales=CAM_SCALES, bkg_thre=0.5)
     source = open_source("voc", root=config.data.root, split="val", masks=True)

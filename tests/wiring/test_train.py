@@ -13,7 +13,7 @@ from weight_formats import timm_state
 
 from toco_jax.data.pipeline import train_batches
 from toco_jax.data.sources import shapes
-from toco_jax.run import checkpoints
+from toco_jax.run import saved
 from toco_jax.training import loop, start, validation
 
 WEIGHTS = [slow_step.WEIGHTS | {"ptc": 0.0, "reg": 0.0}, slow_step.WEIGHTS]
@@ -100,7 +100,7 @@ def test_two_steps_are_those_taken_by_hand(run, batches):
 
         before = slow_step.flat(params)
         expected, moments = plain.update(params, grads, moments, step=i)
-        state = checkpoints.load_run(workdir / "checkpoints" / str(i + 1))[1]
+        state = saved.load_run(workdir / "checkpoints" / str(i + 1))[1]
         params = state["params"]
         slow_step.assert_updated(params, expected, before, moments[0])
         jax.tree.map(
@@ -112,7 +112,7 @@ def test_two_steps_are_those_taken_by_hand(run, batches):
 
 def test_its_scores_are_those_of_plain_code(run):
     workdir, config, results, _ = run
-    params = checkpoints.load_run(workdir)[1]["params"]
+    params = saved.load_run(workdir)[1]["params"]
     slow = SlowEvaluator(
         slow_step.plain_network(config, grid=4),
         params,
@@ -154,6 +154,6 @@ def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_config, tmp_path, mo
     with without_baselines():
         results = loop.train(config, tmp_path)
     assert (results["step"], results["seg_miou"]) == (6, 20.0)
-    kept = {path.name: checkpoints.load_run(path)[1] for path in tmp_path.glob("checkpoints/*")}
+    kept = {path.name: saved.load_run(path)[1] for path in tmp_path.glob("checkpoints/*")}
     assert {name: run["step"] for name, run in kept.items()} == {"2": 2, "5": 5, "6": 6}
     assert kept["2"]["meta"]["evaluation"]["seg_miou"] == 30.0

@@ -1,23 +1,19 @@
 """Saves and restores the checkpoints of a run exactly; keeps the last two and the best."""
 
 import contextlib
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from toco_jax.run import stored
 from toco_jax.run.records import CHECKPOINTS, CONFIG_FILE
 from toco_jax.run.state import TrainState
 from toco_jax.run.stored import CheckpointError, DamagedCheckpointError
-from toco_jax.run.workdir import load_config, run_folder, save_config
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 
@@ -234,75 +230,3 @@ class Checkpoints:
         self._manager.close()
         if self._failure:
             raise CheckpointError(f"{self._failure}: {_REMEDY}")
-
-
-def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
-    """Reads a trained network from a run's folder.
-
-    Args:
-        path: the folder of a run, for its newest checkpoint, or `<run>/checkpoints/<step>`.
-
-    Returns:
-        The run's configuration, and a dictionary: `params` and `teacher_params`, nested
-        dictionaries of numpy arrays; the int `step`; and `meta`, the values saved with them.
-
-    Raises:
-        CheckpointError: there is no run or no checkpoint, it is damaged, or a parameter is not
-            finite.
-    """
-    path, step = run_folder(path)
-    config = load_config(path)
-    if not (path / CHECKPOINTS).is_dir():
-        raise CheckpointError(f"{path} has no checkpoint yet: train it first")
-    steps = sorted(int(p.name) for p in (path / CHECKPOINTS).iterdir() if p.name.isdecimal())
-    if not steps:
-        raise CheckpointError(f"{path} has no checkpoint yet: train it first")
-    step = steps[-1] if step is None else step
-    if step not in steps:
-        raise CheckpointError(f"{path} has no checkpoint {step}: it holds steps {steps}")
-    try:
-        state, meta = stored.read(path / CHECKPOINTS / str(step))
-    except DamagedCheckpointError as error:
-        others = ", ".join(str(other) for other in steps if other != step) or "none"
-        raise DamagedCheckpointError(
-            f"{error}: restore it from a copy, or give another step (there are {others})"
-        ) from error
-    _refuse_not_finite(state, f"the checkpoint of step {step} in {path}", steps)
-    return config, {
-        "params": state["params"],
-        "teacher_params": state["teacher_params"],
-        "step": int(state["step"]),
-        "meta": meta,
-    }
-
-
-def _refuse_not_finite(state: dict[str, Any], where: str, steps: list[int]) -> None:
-    """Raises `CheckpointError` for parameters of which a network could make nothing but NaNs."""
-    arrays = stored.by_path({name: state[name] for name in ("params", "teacher_params")})
-    broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
-    if broken:
-        raise CheckpointError(
-            f"{where} has NaN or infinity in {len(broken)} arrays, the first {broken[0]}: give "
-            f"another step (there are {', '.join(map(str, steps))}), or train again"
-        )
-
-
-def save_run(workdir: str | os.PathLike, config: ConfigDict, state: TrainState) -> None:
-    """Writes a network, such as one converted from PyTorch, as the folder of a new run.
-
-    Raises:
-        CheckpointError: the folder already holds a run, or the disk is too full.
-    """
-    workdir = pathlib.Path(workdir)
-    if (workdir / CONFIG_FILE).exists():
-        raise CheckpointError(f"{workdir} holds a run already: use another --out")
-    workdir.mkdir(parents=True, exist_ok=True)
-    save_config(workdir, config)
-    checkpoints = Checkpoints(workdir)
-    if lacks := checkpoints.lack_of_room(state):
-        raise CheckpointError(
-            f"the disk of {workdir.parent} is too full for the run: {lacks}; make room, or choose "
-            "another target"
-        )
-    checkpoints.save(state, meta={"seconds": 0.0})
-    checkpoints.close()

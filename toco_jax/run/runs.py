@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from toco_jax.config import resolve, with_values
 from toco_jax.data.renumbered import Renumbered, columns_of
 from toco_jax.models.network import ToCo
-from toco_jax.run import checkpoints, workdir
+from toco_jax.run import saved, workdir
 from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import DataError, some_of
@@ -122,7 +122,7 @@ def load(
     Raises:
         CheckpointError: there is no run or no checkpoint, or its `classes.json` is broken.
     """
-    recorded, state = checkpoints.load_run(checkpoint)
+    recorded, state = saved.load_run(checkpoint)
     folder, _ = workdir.run_folder(checkpoint)
     names = workdir.class_names(folder, recorded)
     if names is None:

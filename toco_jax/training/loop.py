@@ -226,7 +226,7 @@ def make_stepper(config: ConfigDict, model: ToCo, mesh: Mesh, *, num_present: in
     compiled: set[Phase] = set()
 
     @functools.lru_cache
-    def step_of(phase: Phase) -> Callable:
+    def step_of(phase: Phase) -> jax.stages.Wrapped:
         return make_train_step(config, model, mesh, phase, num_present=num_present)
 
     def take_step(state: TrainState, batch: dict, step: int) -> tuple[TrainState, dict]:
