@@ -4,10 +4,11 @@
     toco show folder data.root=DIR --out sheet.png
     toco train folder data.root=DIR
 
-Labels are read from labels.csv (`file,label;label`), from labels.json, from a text file beside each
-image, or from one folder per class; copies of a file in several folders are one image of all these
-classes. Masks are used for scores only, and are read from DIR/masks. Variants, memory and runtime
-are those of `configs/voc.py`. Scores depend on the images.
+Labels are read from labels.csv (`file,label;label`), from labels.json, from the export of an
+annotation tool, from a text file beside each image, or from one folder per class; copies of a file
+in several folders are one image of all these classes. Masks are used for scores only, and are read
+from DIR/masks. Variants, memory and runtime are those of `configs/voc.py`. Scores depend on the
+images.
 """
 
 from toco_jax.config import ConfigDict, defaults

@@ -150,6 +150,32 @@ def _json_seeds() -> list[bytes]:
     return [json.dumps(value).encode() for value in values]
 
 
+def _tool_seeds() -> list[bytes]:
+    """Exports of annotation tools in JSON."""
+    result = {"type": "choices", "value": {"choices": ["cat", "dog"]}}
+    box = {"type": "rectanglelabels", "value": {"x": 1, "rectanglelabels": ["cat"]}}
+    image = "/data/upload/1/0a1b2c3d-a.jpg"
+    annotation = {"was_cancelled": False, "result": [result, box]}
+    flat = {"image": image, "choice": {"choices": ["cat", "dog"]}, "annotation_id": 1}
+    values = [
+        [{"id": 1, "data": {"image": image}, "annotations": [annotation]}],
+        [{"id": 1, **flat}, {"id": 2, **flat, "image": "s3://b/2007_000001.jpg?x"}],
+        {
+            "images": [{"id": 1, "file_name": "a.jpg"}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
+            "categories": [{"id": 1, "name": "cat"}],
+        },
+    ]
+    return [json.dumps(value).encode() for value in values]
+
+
+def _cvat_seeds() -> list[bytes]:
+    image = '<image id="0" name="a.jpg"><tag label="cat"/><box label="dog" xtl="1"/></image>'
+    labels = "<meta><task><labels><label><name>cat</name></label></labels></task></meta>"
+    text = f"<annotations><version>1.1</version>{labels}{image}</annotations>"
+    return [f'<?xml version="1.0" encoding="utf-8"?>\n{text}'.encode(), text.encode("utf-16")]
+
+
 def _npy_seeds() -> list[bytes]:
     content = {"2007_000001": np.float32([1, 0]), "a": ["cat"], "b": 1}
     return [_saved(np.save, np.array(content, object))]
@@ -333,6 +359,8 @@ READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
     "labels_npy": _label_reader("labels_npy", "text", ".npy", _npy_seeds()),
     "labels_npz": _label_reader("labels_npz", "zip", ".npz", _npz_seeds()),
     "labels_json": _label_reader("labels_json", "text", ".json", _json_seeds()),
+    "labels_tools": _label_reader("labels_tools", "text", ".json", _tool_seeds()),
+    "labels_cvat": _label_reader("labels_cvat", "text", ".xml", _cvat_seeds()),
     "labels_csv": _label_reader("labels_csv", "text", ".csv", _csv_seeds()),
     "sidecar": sidecars,
     "xml": xml,

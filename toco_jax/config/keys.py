@@ -112,9 +112,10 @@ def _data_defaults() -> ConfigDict:
     # split.
     data.train_split = "train_aug"
     data.val_split = "val"
-    # Image-level labels: "" for the usual place, or a label file (.csv, .json, .npy, .npz) in the
-    # root. For a devkit also "masks"; for a folder "sidecars" or "folders"; for COCO the folder
-    # that `prepare coco` wrote, if it is not <root>/prepared.
+    # Image-level labels: "" for the usual place, or a label file (.csv, .json, .npy, .npz) or the
+    # export of an annotation tool (.json, .xml) in the root. For a devkit also "masks"; for a
+    # folder "sidecars" or "folders"; for COCO the folder that `prepare coco` wrote, if it is not
+    # <root>/prepared.
     data.labels = ""
     # Separates several labels in one text, such as " ". "" splits at ; and |, and at , if no label
     # can contain it.

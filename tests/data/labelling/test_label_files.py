@@ -147,7 +147,7 @@ def test_a_vector_with_the_background_is_told(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []},
+        {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": {}, "categories": []},
         {"version": "5.0", "flags": {"cat": True}, "shapes": [], "imagePath": "a.jpg"},
         {"classes": ["cat"], "labels": {"a": 0}},
     ],
@@ -180,7 +180,7 @@ class Evil:
         ("x.json", b"{", "cannot be read"),
         ("x.json", b"[1]", "holds list, not a dictionary from image names to labels; save"),
         ("x.json", b"{}", "is empty; give every image its labels"),
-        ("x.txt", b"", r"ends in none of \.npy, \.npz, \.json, \.csv; convert it"),
+        ("x.txt", b"", r"ends in none of \.npy, \.npz, \.json, \.csv, \.xml; convert it"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, name, content, message):

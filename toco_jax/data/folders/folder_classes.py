@@ -97,6 +97,10 @@ def class_names_of(
 ) -> tuple[str, ...]:
     """Returns the classes that the labels name, in label order."""
     names, order, guessed = in_label_order(found.names(), masks=masks)
+    listed = [name for name in found.order if name in names]
+    if masks and listed and listed != list(names):
+        one = next(a for a, b in zip(listed, names, strict=True) if a != b)
+        guessed = f"the label file lists {shown(one)} earlier than the alphabet does"
     if not names:
         for entry in found.entries.values():
             if isinstance(entry, DataError):  # names the file where it is the files that are wrong

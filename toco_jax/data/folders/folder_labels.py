@@ -17,7 +17,11 @@ from toco_jax.data.labelling.sidecars import read_sidecars
 from toco_jax.data.remarks import DataRemark, as_remarks, count, some
 from toco_jax.runtime.errors import DataError, shown
 
-LABEL_FILES = ("labels.csv", "labels.json")
+# Where labels are looked for, in this order.
+LABEL_FILES = (
+    *("labels.csv", "labels.json", "annotations.xml", "annotations.json", "result.json"),
+    *("_annotations.coco.json", "annotations/instances_default.json"),
+)
 CLASSES_FILE = "classes.txt"
 
 
@@ -30,12 +34,14 @@ class Labels:
             file or what is wrong with it.
         missing: returns the error to raise for an image without a label.
         joined: whether files of the same content get all of their labels together.
+        order: the classes as a list in the labels' file has them; empty if there is none.
         remarks: on how the labels were read.
     """
 
     entries: dict[str, Any]
     missing: Callable[[str], DataError]
     joined: bool = False
+    order: Sequence[str] = ()
     remarks: list[DataRemark] = dataclasses.field(default_factory=list)
 
     def names(self) -> tuple[str, ...]:
@@ -116,8 +122,13 @@ def _texts(
 
 def label_files(root: pathlib.Path) -> list[str]:
     """Names the label files of a folder as they are spelt; the first one is read."""
-    there = (in_any_case(root, name, pathlib.Path.is_file) for name in LABEL_FILES)
-    return [path.name for path in there if path]
+    found = []
+    for name in LABEL_FILES:
+        folder, _, file = name.rpartition("/")
+        inside = in_any_case(root, folder, pathlib.Path.is_dir) if folder else root
+        path = in_any_case(inside, file, pathlib.Path.is_file) if inside else None
+        found += [path.relative_to(root).as_posix()] if path else []
+    return found
 
 
 def _labels_of_folders(
@@ -201,12 +212,13 @@ def _labels_of_file(
         known=listed,
         separator=label_separator,
         names=files,
-        name_of=finder(root, files),
+        name_of=_from(path, root, files),
         on_problem=on_problem,
     )
     entries = read.entries
     absent = tuple(str(read.written[name]) for name in entries if name not in files)
-    remarks = _without_label(files, entries, f"entry in {path.name}", "one with no label")
+    mentioned = {**entries, **read.unlabelled}
+    remarks = _without_label(files, mentioned, f"entry in {path.name}", "one with no label")
     if len(absent) == len(entries):
         message = (
             f"none of the {len(entries)} entries of label file {path} names an image below {root} "
@@ -222,8 +234,25 @@ def _labels_of_file(
         )
         remarks.append(DataRemark("labels without an image", message, absent))
     return Labels(
-        dict(sorted(entries.items())), read.missing, remarks=[*as_remarks(read.remarks), *remarks]
+        dict(sorted(entries.items())),
+        read.missing,
+        order=read.classes,
+        remarks=[*as_remarks(read.remarks), *remarks],
     )
+
+
+def _from(
+    path: pathlib.Path, root: pathlib.Path, files: Mapping[str, pathlib.Path]
+) -> Callable[[str], str]:
+    """Returns a function that finds images by names from a label file's folder on, or the root."""
+    find = finder(root, files)
+    folder = path.parent.relative_to(root).as_posix() if path.parent.is_relative_to(root) else "."
+
+    def find_there(name: str) -> str:
+        there = find(f"{folder}/{name}")
+        return there if folder != "." and there in files else find(name)
+
+    return find_there
 
 
 def _without_label(

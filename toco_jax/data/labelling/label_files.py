@@ -7,7 +7,8 @@ A label file gives every image name its classes:
     .json   {name: vector}, {name: [class names]} or {name: [numbers of classes]}
     .csv    a line `name,class;class` per image, or a column of 0 and 1 for each class
 
-The pickle of a `.npy` is read without running anything in it.
+or it is an annotation tool's own, see `tools`: JSON of Label Studio or COCO, XML of CVAT. A pickle
+is read without running anything in it.
 """
 
 import csv
@@ -22,23 +23,20 @@ import numpy as np
 
 from toco_jax.data.files import OnProblem, raise_problem
 from toco_jax.data.labelling import npy_object
-from toco_jax.data.labelling.csv_labels import (
-    IMAGE_HEADINGS,
-    LABEL_HEADINGS,
-    Written,
-    heading_word,
-    read_csv,
-)
+from toco_jax.data.labelling.csv_labels import Written, read_csv
+from toco_jax.data.labelling.json_labels import read_json, refuse_content
 from toco_jax.data.labelling.label_entries import is_names, understand
 from toco_jax.data.labelling.lists import image_name
-from toco_jax.data.labelling.text_files import read_text
+from toco_jax.data.labelling.tool_labels import join, never_used
+from toco_jax.data.labelling.tools import recognise
+from toco_jax.data.labelling.tools.project import Project
+from toco_jax.data.labelling.xml_text import read_xml
 from toco_jax.data.labels import INDICES, MaskFormat, read_mask
 from toco_jax.data.npz_files import read_npz
 from toco_jax.data.remarks import count
-from toco_jax.runtime import json_text
 from toco_jax.runtime.errors import DataError, clipped, is_inside, shown
 
-ENDINGS = (".npy", ".npz", ".json", ".csv")
+ENDINGS = (".npy", ".npz", ".json", ".csv", ".xml")
 
 
 def classes_in_mask(
@@ -58,15 +56,24 @@ class LabelFile:
         entries: labels of each image: a list of class names, `Positions`, or an unchecked vector.
         written: name of each image as it stands in the file.
         remarks: sentences on how the file was read.
+        unlabelled: why images count as not labelled, by their names.
+        classes: the classes in the file's own order; empty if it has no list of them.
     """
 
     path: pathlib.Path
     entries: Mapping[str, Any]
     written: Mapping[str, Any]
     remarks: Sequence[str]
+    unlabelled: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    classes: Sequence[str] = ()
 
     def missing(self, name: str) -> DataError:
         """Returns the error to raise for an image without labels."""
+        if name in self.unlabelled:
+            return DataError(
+                f"label file {self.path}: image {shown(name)} is not labelled "
+                f"({self.unlabelled[name]}); label it or take it out of the split"
+            )
         return DataError(
             f"label file {self.path} has no entry for image {shown(name)} (its first one is "
             f"{shown(next(iter(self.entries)))}); add it or take the image out of the split"
@@ -104,7 +111,10 @@ def read_label_file(
     """
     where = f"label file {path}"
     images = frozenset(names)
-    written, remarks = _written(path, lambda text: name_of(text) in images)
+    content, remarks = _content(path, lambda text: name_of(text) in images)
+    if isinstance(content, Project):
+        return _of_tool(path, content, images, name_of, known=known, on_problem=on_problem)
+    written = content
     if not written:
         raise DataError(f"{where} is empty; give every image its labels")
     found, renamed = _names(where, written, images, name_of)
@@ -115,15 +125,37 @@ def read_label_file(
     return LabelFile(path, entries, spelling, [*remarks, *renamed, *more, *repeated])
 
 
-def _written(
+def _of_tool(
+    path: pathlib.Path,
+    project: Project,
+    images: frozenset[str],
+    name_of: Callable[[str], str],
+    *,
+    known: Collection[str],
+    on_problem: OnProblem,
+) -> LabelFile:
+    if not project.images:
+        raise DataError(f"label file {path} ({project.tool}) has no {project.noun}; export it anew")
+    found = join(path, project, images, name_of, on_problem)
+    if not found.labels:
+        raise DataError(
+            f"label file {path} ({project.tool}) has no labelled image among its "
+            f"{count(len(project.images), project.noun)}; label some and export it anew"
+        )
+    remarks = found.remarks + ([] if known else never_used(path, project.classes, found.labels))
+    return LabelFile(path, found.labels, found.written, remarks, found.unlabelled, project.classes)
+
+
+def _content(
     path: pathlib.Path, is_there: Callable[[str], bool]
-) -> tuple[list[Written], list[str]]:
-    """Reads the entries of a label file as they stand there, and remarks."""
+) -> tuple[Project | list[Written], list[str]]:
+    """Reads a tool's file, or the entries of a label file as they stand there; and remarks."""
     readers: dict[str, Callable[[pathlib.Path], Any]] = {
         ".npy": _read_npy,
         ".npz": _read_npz,
-        ".json": _read_json,
+        ".json": lambda path: (read_json(path), []),
         ".csv": functools.partial(read_csv, is_there=is_there),
+        ".xml": lambda path: (_read_xml(path), []),
     }
     ending = path.suffix.lower()
     if ending not in readers:
@@ -235,7 +267,7 @@ def _agree(one: Any, other: Any) -> bool:
 def _read_npy(path: pathlib.Path) -> tuple[list[Written], list[str]]:
     content = npy_object.load(path)
     if not isinstance(content, dict):
-        _refuse_content(path, content)
+        refuse_content(path, content)
     return [Written(name, value, "") for name, value in content.items()], []
 
 
@@ -249,39 +281,5 @@ def _read_npz(path: pathlib.Path) -> tuple[list[Written], list[str]]:
     return [Written(name, array, "") for name, array in arrays.items()], []
 
 
-class _Pairs(list):
-    """The items of a JSON object, which may name one key twice."""
-
-
-def _read_json(path: pathlib.Path) -> tuple[list[Written], list[str]]:
-    content = json_text.parse(read_text(path, "label file"), object_pairs_hook=_Pairs)
-    if isinstance(content, _Pairs):
-        return [
-            Written(name, dict(value) if isinstance(value, _Pairs) else value, "")
-            for name, value in content
-        ], []
-    if not content or not isinstance(content, list) or not isinstance(content[0], _Pairs):
-        _refuse_content(path, content)
-    return [_record(path, number, item) for number, item in enumerate(content, start=1)], []
-
-
-def _record(path: pathlib.Path, number: int, item: Any) -> Written:
-    """Reads an item {"file": name, "label": labels} of a list."""
-    fields = item if isinstance(item, _Pairs) else []
-    words = {heading_word(key): value for key, value in fields}
-    names = [words[word] for word in IMAGE_HEADINGS if word in words]
-    labels = [value for key, value in fields if heading_word(key) in LABEL_HEADINGS]
-    if not names or len(labels) != 1:
-        raise DataError(
-            f"label file {path}: entry {number} has not one name of an image and one label; write "
-            '{"file": name, "label": label}'
-        )
-    name = dict(names[0]) if isinstance(names[0], _Pairs) else names[0]
-    return Written(name, labels[0], f"entry {number}")
-
-
-def _refuse_content(path: pathlib.Path, content: Any) -> None:
-    raise DataError(
-        f"label file {path} holds {type(content).__name__}, not a dictionary from image names to "
-        "labels; save {name: label}"
-    )
+def _read_xml(path: pathlib.Path) -> Project:
+    return recognise.of_xml(read_xml(path, "label file"), f"label file {path}")

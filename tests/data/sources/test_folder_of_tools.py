@@ -1,0 +1,148 @@
+"""Folders whose labels come from annotation tools, from the file to the record source."""
+
+import json
+
+import pytest
+from data.conftest import pictures
+
+from toco_jax import data
+from toco_jax.runtime.errors import DataError
+
+
+def open_split(root, split="train", **options):
+    return data.open_source("folder", root=root, split=split, masks=False, **options)
+
+
+def words(source):
+    rows = zip(source.names, source.cls_labels, strict=True)
+    return {
+        name: tuple(c for c, bit in zip(source.class_names, row, strict=True) if bit)
+        for name, row in rows
+    }
+
+
+def said(source):
+    return "\n".join(str(remark) for remark in source.remarks)
+
+
+def task(number, *names, results=True):
+    result = {"type": "choices", "value": {"choices": list(names)}}
+    annotation = {"was_cancelled": False, "result": [result] if names else []}
+    image = f"/data/upload/7/0000000{number}-i{number}.jpg"
+    return {"id": number, "data": {"image": image}, "annotations": [annotation] * results}
+
+
+def instances(*rows):
+    """COCO's JSON of rows (file name, category...)."""
+    categories = ("yak", "cat", "dog")
+    return {
+        "images": [{"id": k, "file_name": name} for k, (name, *_) in enumerate(rows)],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(categories)],
+        "annotations": [
+            {"id": 0, "image_id": k, "category_id": categories.index(name)}
+            for k, (_, *names) in enumerate(rows)
+            for name in names
+        ],
+    }
+
+
+@pytest.fixture
+def root(tmp_path):
+    pictures(tmp_path, *(f"images/i{k}.jpg" for k in range(5)), "images/other.jpg")
+    return tmp_path
+
+
+def write(root, content, name="labels.json"):
+    path = root / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_label_studio(root, encoding):
+    tasks = [task(0, "cat"), task(1, "dog", "cat"), task(2), task(3, results=False), task(9, "cat")]
+    tasks[1]["annotations"].append({"was_cancelled": True, "result": []})
+    path = write(root, tasks)
+    path.write_bytes(path.read_text().encode(encoding))
+    source = open_split(root, val_fraction=0.01)
+    assert words(source) == {"images/i0": ("cat",), "images/i1": ("cat", "dog"), "images/i2": ()}
+    remarks = said(source)
+    assert (
+        "labels.json: Label Studio, 5 tasks; left out as not labelled: 1 unfinished (/d" in remarks
+    )
+    assert (
+        "labels.json: 1 image labelled with no class (images/i2), taken as without any" in remarks
+    )
+    assert "2 of 6 images have no entry in labels.json (images/i4, images/other)" in remarks
+    assert "1 of 4 entries in labels.json names no image (/data/upload/7/00000009-i9.j" in remarks
+
+
+def test_an_image_that_a_list_names_has_to_be_labelled(root):
+    write(root, [task(0, "cat"), task(3, results=False)])
+    write(root, "images/i0\nimages/i3\n", "train.txt")
+    with pytest.raises(DataError, match=r"image 'images/i3' is not labelled \(unfinished\); label"):
+        open_split(root)
+
+
+@pytest.mark.parametrize("name", ["annotations/instances_default.json", "result.json", "my.json"])
+def test_coco(root, name):
+    rows = ("i0.jpg", "cat"), ("i1.jpg", "dog", "cat", "dog"), ("images/i2.jpg",)
+    write(root, instances(*rows), name)
+    source = open_split(root, val_fraction=0.01, labels=name if name == "my.json" else "")
+    assert words(source) == {"images/i0": ("cat",), "images/i1": ("cat", "dog")}
+    name = name.rpartition("/")[2]
+    assert f"{name}: COCO instances, 3 images; left out as not labelled: 1 with" in said(source)
+    assert f"{name}: no image has these labels of its list, which are no classes" in said(source)
+    assert ": yak; list all classes in classes.txt" in said(source)
+    write(root, "yak\ncat\ndog\n", "classes.txt")
+    source = open_split(root, val_fraction=0.01, labels=name if name == "my.json" else "")
+    assert source.class_names == ("yak", "cat", "dog") and "no classes then" not in said(source)
+
+
+def test_masks_and_a_list_in_another_order(root):
+    write(root, instances(("i0.jpg", "yak"), ("i1.jpg", "cat", "dog")))
+    (root / "masks").mkdir()
+    with pytest.raises(DataError, match=r"the label file lists 'yak' earlier .*; list the classes"):
+        open_split(root)
+    write(root, "yak\ncat\ndog\n", "classes.txt")
+    assert open_split(root).class_names == ("yak", "cat", "dog")
+
+
+def test_cvat(root):
+    write(
+        root,
+        '<?xml version="1.0" encoding="utf-8"?><annotations><version>1.1</version>'
+        '<image id="0" name="i0.jpg"><tag label="cat"/></image>'
+        '<image id="1" name="i1.jpg"><box label="background"/><box label="dog"/></image>'
+        '<image id="2" name="i2.jpg"><tag label="background"/></image>'
+        '<image id="3" name="i3.jpg"/></annotations>',
+        "annotations.xml",
+    )
+    source = open_split(root, val_fraction=0.01)
+    assert words(source) == {"images/i0": ("cat",), "images/i1": ("dog",), "images/i2": ()}
+    assert "annotations.xml: CVAT for images, 4 images; left out as not labelled" in said(source)
+    assert "background is left out where there are others, in 1 image; every" in said(source)
+    assert "1 image is labelled background alone" in said(source)
+
+
+def test_contradictions_and_ambiguities_are_refused_together(root):
+    write(root, instances(("images/i0.jpg", "cat"), ("i0.jpg", "dog"), ("b/i0.jpg", "dog")))
+    with pytest.raises(DataError, match=r"image 1: 'i0.jpg' is there twice with other labels, .*"):
+        open_split(root)
+    pictures(root, "more/i1.jpg")
+    write(root, instances(("images/i0.jpg", "cat"), ("i1.jpg", "dog"), ("i1.png", "dog")))
+    message = r"image 1, names 'i1.jpg', .* \(images/i1, more/i1\).* \(1 other entry likewise\)"
+    with pytest.raises(DataError, match=message):
+        open_split(root)
+
+
+def test_files_without_a_label_are_refused(root):
+    write(root, instances(("i0.jpg",)))
+    with pytest.raises(
+        DataError, match=r"COCO instances\) has no labelled image among its 1 image"
+    ):
+        open_split(root)
+    write(root, instances())
+    with pytest.raises(DataError, match=r"\(COCO instances\) has no image; export it anew"):
+        open_split(root)
