@@ -70,6 +70,8 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
                 if error.errno != errno.ENAMETOOLONG:
                     raise OutputError(f"--out={options.out} cannot be written ({error})") from error
                 report.fail(record["path"], error)
+            except UserError as error:  # of a format that cannot hold the picture
+                report.fail(record["path"], error)
             else:
                 report.add(record["order"], entry)
         report.complete = True

@@ -1,7 +1,4 @@
-"""Masks in the formats of other tools: read back, by the tool's reader or one here, they are equal.
-
-Each test writes as the commands do, through `MaskWriter`.
-"""
+"""Masks in the formats of other tools, read back by their readers or by one here, are the same."""
 
 import json
 import pathlib
@@ -12,51 +9,31 @@ import numpy as np
 import pytest
 import yaml
 from hypothesis import example, given
-from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
+from segmented_pictures import (
+    CHECKS,
+    CVAT_NAMES,
+    MASKS,
+    NAMES,
+    RING,
+    UNCERTAIN,
+    certain,
+    picture_of,
+    written,
+)
 from tiny_run import photo
 
+from toco_jax.cli.verbs import predict
 from toco_jax.inference.formats import writer
 from toco_jax.inference.formats.components import column_runs, components, packed_runs
 from toco_jax.inference.formats.outlines import polygons
-from toco_jax.inference.formats.pictures import Picture, Task
+from toco_jax.inference.formats.pictures import Task
 from toco_jax.runtime.errors import UserError
-
-NAMES = ("Straße: nass, glatt", "big  cat", '"quoted" #1', "猫")
-UNCERTAIN = 255
 
 # Of pycocotools' own, with NumPy 2.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-
-# Labels of few values in many small patches: holes, corners that touch, single pixels.
-MASKS = hnp.arrays(
-    np.uint8,
-    hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
-    elements=st.sampled_from([0, 0, 1, 1, 4, UNCERTAIN]),
-)
-RING = np.pad(np.zeros((3, 3), np.uint8), 2, constant_values=1)
-CHECKS = np.indices((6, 7)).sum(axis=0).astype(np.uint8) % 2
-
-
-def picture_of(mask, name="deep/a", file_name="deep/a.jpg", **changed):
-    mask = np.asarray(mask, np.uint8)
-    given = {"path": pathlib.Path("a.jpg"), "read": lambda: photo(mask.shape, 0)}
-    return Picture(name=name, file_name=file_name, mask=mask, **(given | changed))
-
-
-def written(folder, name, pictures, **changed):
-    """The folder of a format after all pictures were written, the last one first."""
-    masks = writer.MaskWriter(name, folder / name, Task(NAMES, folder=folder / name, **changed))
-    for number, picture in reversed(list(enumerate(pictures))):
-        masks.add(number, picture)
-        masks.save()
-    return folder / name
-
-
-def certain(mask):
-    return np.where(mask == UNCERTAIN, 0, mask)
 
 
 @given(MASKS)
@@ -161,15 +138,72 @@ def test_files_that_tools_would_turn_are_written_anew(tmp_path):
         np.testing.assert_array_equal(np.asarray(Image.open(images / f"{name}.png")), pixels)
 
 
+@given(st.lists(MASKS, min_size=1, max_size=2))
+def test_fiftyone_pairs_images_with_masks(tmp_path_factory, masks):
+    pictures = [picture_of(mask, f"x/{k}", path=None) for k, mask in enumerate(masks)]
+    folder = written(tmp_path_factory.mktemp("x"), "fiftyone", pictures)
+    for k, mask in enumerate(masks):
+        read = Image.open(folder / "labels" / "x" / f"{k}.png")
+        assert read.mode == "L"
+        np.testing.assert_array_equal(np.asarray(read), mask)
+        image = np.asarray(Image.open(folder / "data" / "x" / f"{k}.png"))
+        np.testing.assert_array_equal(image, photo(mask.shape, 0))
+    targets = json.loads((folder / "mask_targets.json").read_text())
+    assert targets == {str(k): name for k, name in enumerate(["background", *NAMES])}
+
+
+@given(MASKS)
+def test_panoptic_segments(tmp_path_factory, mask):
+    folder = written(tmp_path_factory.mktemp("x"), "coco_panoptic", [picture_of(mask)])
+    content = json.loads((folder / "annotations.json").read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    assert list(names.values()) == [*NAMES, "background"]
+    assert [category["isthing"] for category in content["categories"]] == [1] * 4 + [0]
+    (annotation,) = content["annotations"]
+    (image,) = content["images"]
+    assert (annotation["image_id"], image["file_name"]) == (image["id"], "deep/a.jpg")
+    colours = np.asarray(Image.open(folder / "panoptic" / annotation["file_name"])).astype(int)
+    ids = colours @ [1, 256, 65536]
+    read = np.full(mask.shape, UNCERTAIN)
+    for segment in annotation["segments_info"]:
+        inside = ids == segment["id"]
+        left, top, width, height = segment["bbox"]
+        assert inside[top : top + height, left : left + width].sum() == segment["area"]
+        rows, columns = np.nonzero(inside)
+        assert (len(rows), rows.max() - rows.min() + 1) == (segment["area"], height)
+        assert np.ptp(columns) + 1 == width and segment["iscrowd"] == 0
+        read[inside] = segment["category_id"] % 5  # the background is the fifth
+    np.testing.assert_array_equal(read, mask)
+    assert set(np.unique(ids)) - {0} == {s["id"] for s in annotation["segments_info"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "names", "message"),
+    [
+        ("cvat", ["a:b"], "ends the name of a class at a colon, and there is 'a:b': rename"),
+        ("cvat", ["#a"], "takes a line that begins with # or white space apart, as of '#a'"),
+        ("cvat", [str(k) for k in range(255)], "holds 254 classes at most, and there are 255"),
+        ("labelme", ["cat", "__ignore__"], "does not read the name '__ignore__' as it is"),
+    ],
+)
+def test_names_that_a_format_cannot_hold(tmp_path, name, names, message):
+    with pytest.raises(UserError, match=f"--format={name} {message}"):
+        writer.MaskWriter(name, tmp_path / "out", Task(names))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", writer.FORMATS)
 def test_no_picture_at_all(tmp_path, name):
-    masks = writer.MaskWriter(name, tmp_path / name, Task(NAMES))
-    masks.save()
+    folder = tmp_path / name
+    names = CVAT_NAMES if name == "cvat" else NAMES
+    writer.MaskWriter(name, folder, Task(names, folder=folder)).save()
     for path in (tmp_path / name).glob("*.json"):
         json.loads(path.read_text())
 
 
 def test_formats_by_name():
+    listed = predict.__doc__.replace("\n", " ").rpartition(": ")[2]
+    assert listed.strip(" .").split(", ") == list(writer.FORMATS)
     assert writer.parse("coco, png,ultralytics,coco") == ("coco", "ultralytics")
     with pytest.raises(UserError, match="--format has 'cocoa', which is no format: use png, ult"):
         writer.parse("coco,cocoa")

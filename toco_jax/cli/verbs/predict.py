@@ -8,7 +8,8 @@ legend), `cams/` (a heat map for each predicted class) and `predictions.json`, w
 of each picture. If a file cannot be read, the command names it, segments the others, and exits with
 code 1.
 
-`--format` also writes the masks for other tools, each to a folder of its name: ultralytics, coco.
+`--format` also writes the masks for other tools, each to a folder of its name: ultralytics, coco,
+coco_panoptic, cvat, label_studio, labelme, fiftyone.
 """
 
 import argparse
@@ -37,7 +38,7 @@ def add_arguments(parser: Parser) -> None:
     add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
     add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
     add("--format", metavar="NAMES", default="png", help="formats of masks, with commas")
-    outlines = "describe shapes by polygons where the format knows both"
+    outlines = "polygons, not pixels, for coco, label_studio and labelme"
     add("--polygons", action="store_true", help=outlines)
     add("--every", type=int, default=1, help="take one of N frames of a video")
 

@@ -71,17 +71,21 @@ class Task:
 
 
 def image_file(picture: Picture) -> tuple[str, bytes]:
-    """Returns the ending and the content of a file that any tool shows like the mask.
+    """Returns the ending and the content of a file that any tool shows like the mask."""
+    return own_file(picture) or (".png", png(picture.read()))
 
-    That is the picture's own file, unless tools read it in different ways: turned by a note of the
-    camera, transparent, deeper than 8 bits, or of a rare format. Then it is a PNG.
+
+def own_file(picture: Picture) -> tuple[str, bytes] | None:
+    """Returns the ending and the content of the picture's own file.
+
+    None if it has none, or if tools read it in different ways: turned by a note of the camera,
+    transparent, deeper than 8 bits, or of a rare format.
     """
-    if picture.path is not None:
-        content = content_of(picture.path)
-        ending = _plain_ending(content, (picture.width, picture.height))
-        if ending:
-            return ending, content
-    return ".png", png(picture.read())
+    if picture.path is None:
+        return None
+    content = content_of(picture.path)
+    ending = _plain_ending(content, (picture.width, picture.height))
+    return (ending, content) if ending else None
 
 
 def frame_file(picture: Picture) -> dict[str, bytes]:

@@ -3,7 +3,15 @@
 import pathlib
 from types import ModuleType
 
-from toco_jax.inference.formats import coco, ultralytics
+from toco_jax.inference.formats import (
+    coco,
+    coco_panoptic,
+    cvat,
+    fiftyone,
+    label_studio,
+    labelme,
+    ultralytics,
+)
 from toco_jax.inference.formats.pictures import Picture, Task
 from toco_jax.runtime.errors import UserError, some_of
 from toco_jax.runtime.journal import Journal
@@ -14,7 +22,15 @@ from toco_jax.runtime.outputs import (
     write_atomically,
 )
 
-FORMATS: dict[str, ModuleType] = {"ultralytics": ultralytics, "coco": coco}
+FORMATS: dict[str, ModuleType] = {
+    "ultralytics": ultralytics,
+    "coco": coco,
+    "coco_panoptic": coco_panoptic,
+    "cvat": cvat,
+    "label_studio": label_studio,
+    "labelme": labelme,
+    "fiftyone": fiftyone,
+}
 # The index PNGs that are written anyway.
 PLAIN = "png"
 
@@ -86,4 +102,4 @@ class MaskWriter:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open_atomically(path) as file:
                 for piece in pieces:
-                    file.write(piece.encode())
+                    file.write(piece.encode() if isinstance(piece, str) else piece)
