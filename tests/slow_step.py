@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from reference_weights import reference_state_dict
 
 from toco_jax.method import crops, par
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import ToCo
-from toco_jax.models.vit import backbone_from_name
 from toco_jax.ops.permutohedral import bilateral_filter_images
 from toco_jax.weights import load
 

@@ -16,8 +16,8 @@ from toco_jax import convert, export
 from toco_jax.cli import commands
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.method.cams import multi_scale_cams
+from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.models.vit import BACKBONES, backbone_from_name
 from toco_jax.ops.resize import resize
 from toco_jax.weights import load
 

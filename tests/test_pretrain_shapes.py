@@ -8,7 +8,8 @@ from flax import traverse_util
 
 from toco_jax import pretrain_shapes as pretraining
 from toco_jax.data.sources.shapes import TEXTURES
-from toco_jax.models.vit import ViT, backbone_from_name, sincos_positions
+from toco_jax.models.backbones import backbone_from_name
+from toco_jax.models.vit import ViT, sincos_positions
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
         )
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from error
-    names = backbone_files.DROPPED["toco"]
+    names = backbone_files.dropped(tensors, layout)
     first = f"{path}: {file.format}, {backbone}, {sizes[0]} classes, {len(tensors)} tensors"
     class_names, note = _class_names_of_file(file.metadata, sizes[0])
     return {
@@ -115,8 +115,8 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
         "params": params,
         "teacher_params": teacher,
         "backbone": backbone,
-        "dropped": {name: np.float32(tensors[name]) for name in names if name in tensors},
-        "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, names), *note],
+        "dropped": {name: np.float32(tensors[name]) for name in names},
+        "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, layout), *note],
         "origin": origin.of_file(source, path, file, layout),
     }
 
@@ -172,10 +172,9 @@ def _backbone(tensors: load.Tensors, path: pathlib.Path) -> str:
     sizes = backbone_files.sizes_of(tensors, backbone_files.layout_of(tensors))
     name = backbone_files.backbone_of(sizes)
     if name is None:
-        spelt = ",".join(f"{key}={value}" for key, value in sizes.items())
         raise WeightsError(
-            f"{path} has an encoder of {spelt}, which is none of the known ones; the number of "
-            f"heads does not show in the file: give --backbone={spelt},heads=N"
+            f"{path} has an encoder of none of the known sizes, and the number of heads does not "
+            f"show in the file: give --backbone={backbone_files.spelt(sizes)}"
         )
     return name
 

@@ -29,8 +29,9 @@ from flax import traverse_util
 
 from toco_jax.cli import commands
 from toco_jax.data.sources.shapes import SHAPES, TEXTURES, Thing, background, draw, finish
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import normalize
-from toco_jax.models.vit import ViT, backbone_from_name
+from toco_jax.models.vit import ViT
 
 BACKBONE = "width=96,depth=6,heads=3,patch=8"
 GRID = 10  # patches along a side of the demo's 80 pixel images

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from toco_jax.config import ConfigError, completed, flat_values, resolve, validate
 from toco_jax.method.phases import phase_at
-from toco_jax.models.vit import Backbone, backbone_from_name
+from toco_jax.models.backbones import Backbone, backbone_from_name
 
 
 def test_published_values_are_valid_for_every_variant(voc_config):
@@ -73,7 +73,9 @@ def test_unknown_variant(voc_config):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("crop_size", 450, "crop_size=450 must be a positive multiple of the patch side 16"),
+        ("crop_size", 450, "multiple of the patch side 16 up to 32767: use 448 or 464"),
+        ("crop_size", 5, "crop_size=5 must be a positive multiple .* up to 32767: use 16$"),
+        ("crop_size", 40_000, "crop_size=40000 must be .* up to 32767: use 32752$"),
         ("local_crop_size", 448, "local_crop_size=448 must be smaller than crop_size=448"),
         ("num_local_crops", 0, "num_local_crops=0"),
         ("cam_scales", (1.0, 0.0), "cam_scales="),
@@ -320,6 +322,13 @@ def test_phases_of_the_published_run(voc_config):
 def test_backbone_spelt_out():
     spec = backbone_from_name("width=96,depth=6,heads=3,patch=8")
     assert spec == Backbone(96, 6, 3, patch=8)
-    for wrong in ("width=96,depth=6,heads=3", "width=96,depth=x,heads=3,patch=8", ""):
+    more = backbone_from_name("width=96,depth=6,heads=3,patch=8,layer_scale=1,registers=4")
+    assert more == Backbone(96, 6, 3, patch=8, registers=4, layer_scale=True)
+    assert more.num_leading == 5 and spec.num_leading == 1
+    for wrong in (
+        *("width=96,depth=6,heads=3", "width=96,depth=x,heads=3,patch=8", ""),
+        *("layer_scale=1,registers=4", "width=96,depth=6,heads=3,patch=8,layer_scale=2"),
+        "width=96,depth=6,heads=3,patch=8,registers=1025",
+    ):
         with pytest.raises(ValueError, match="backbone"):
             backbone_from_name(wrong)

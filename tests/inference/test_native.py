@@ -11,8 +11,8 @@ from toco_jax.inference import native
 from toco_jax.inference.buckets import Buckets
 from toco_jax.inference.native import SEG_SCALES, NativeNetwork, resize_map
 from toco_jax.inference.stream import stream
+from toco_jax.models.backbones import BACKBONES, Backbone
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.models.vit import BACKBONES, Backbone
 from toco_jax.weights.load import params_from_reference
 
 PATCH = 4

@@ -6,8 +6,8 @@ import pytest
 from channels import channels_first, channels_last
 from reference_weights import reference_state_dict
 
+from toco_jax.models.backbones import BACKBONES
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.models.vit import BACKBONES
 from toco_jax.weights.load import params_from_reference
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from reference_weights import probe, reference_state_dict
 
+from toco_jax.models.backbones import BACKBONES
 from toco_jax.models.heads import ProjectionHead
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.models.vit import BACKBONES
 from toco_jax.training import step
 from toco_jax.weights import load
 

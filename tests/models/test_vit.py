@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from toco_jax.inference.native import make_padding
+from toco_jax.models.backbones import Backbone
 from toco_jax.models.heads import Classifier, ProjectionHead
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.models.vit import Backbone, ViT, sincos_positions
+from toco_jax.models.vit import ViT, sincos_positions
 from toco_jax.runtime.compute import Compute
 
 TINY = Backbone(width=16, depth=3, heads=2, patch=8)
@@ -69,6 +71,44 @@ def test_sincos_positions_are_distinct_and_leave_the_class_token():
     assert positions.shape == (1, 17, 16)
     assert not positions[0, 0].any()
     assert len(np.unique(positions[0].round(5), axis=0)) == 17
+
+
+def test_parts_that_a_backbone_lacks_have_no_parameters(vit):
+    shapes = jax.tree.map(jnp.shape, vit[1]["params"])
+    more = Backbone(16, 3, 2, patch=8, registers=4, layer_scale=True)
+    params = jax.eval_shape(ViT(more, grid=4).init, jax.random.key(1), vit[2])["params"]
+    assert params.pop("register_tokens").shape == (1, 4, 16)
+    for i in range(3):
+        assert params[f"blocks_{i}"].pop("layer_scale1").shape == (16,)
+        assert params[f"blocks_{i}"].pop("layer_scale2").shape == (16,)
+    assert jax.tree.map(jnp.shape, params) == shapes
+
+
+def test_registers_reach_no_map_and_padding_changes_nothing(vit):
+    """Tokens of the patches are those of the patches, whatever is padded or computed apart."""
+    spec = Backbone(16, 3, 2, patch=8, registers=3)
+    model, image = ToCo(spec, num_classes=2, aux_layer=1, grid=3, decoder_width=4), vit[2]
+    params = jax.jit(model.init)(jax.random.key(0), image)["params"]
+    encoder = ViT(spec, grid=3)
+
+    @jax.jit
+    def both(params, x):
+        blocks = encoder.apply({"params": params["encoder"]}, x)
+        return model.apply({"params": params}, x), blocks
+
+    out, blocks = both(params, image)
+    assert out["patch_tokens"].shape == out["aux_patch_tokens"].shape == (2, 20, 16)
+    assert out["cam"].shape == (2, 4, 5, 2) and out["seg_logits"].shape == (2, 4, 5, 3)
+    aux = blocks["block_1"]["tokens"]
+    assert aux.shape == (2, 1 + 3 + 20, 16)
+    np.testing.assert_allclose(out["aux_patch_tokens"], aux[:, 4:], atol=1e-5)
+    np.testing.assert_allclose(out["cls_token"], blocks["cls_token"], atol=1e-5)
+    padding = make_padding([(4, 5)], (5, 7), grid=3, method=spec.position_resize)
+    padded = jnp.pad(image, ((0, 0), (0, 8), (0, 16), (0, 0)), constant_values=9.0)
+    apart = jax.jit(lambda p, x: model.apply({"params": p}, x, padding))(params, padded)
+    for name in ("cam", "aux_cam", "seg_logits"):
+        np.testing.assert_allclose(apart[name][:, :4, :5], out[name], atol=1e-5)
+    np.testing.assert_allclose(apart["cls_logits"], out["cls_logits"], atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
 """Resizing: sampling rules by hand, against torch where it is installed, and by properties."""
 
+from typing import get_args
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from toco_jax.ops.resize import interpolation_matrix, resize
+from toco_jax.ops.resize import Method, interpolation_matrix, resize
+
+METHODS = get_args(Method)
 
 
 def test_bilinear_by_hand():
@@ -25,7 +29,7 @@ def test_nearest_takes_the_floor():
     assert resize(image, (3, 1), "nearest").ravel().tolist() == [0, 1, 3]
 
 
-@pytest.mark.parametrize("method", ["bilinear", "bilinear_corners", "bicubic", "nearest"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("size_in", "size_out"), [(5, 11), (11, 5), (1, 4), (4, 1), (7, 7)])
 def test_rows_sum_to_one(method, size_in, size_out):
     matrix = interpolation_matrix(size_in, size_out, method)
@@ -33,15 +37,19 @@ def test_rows_sum_to_one(method, size_in, size_out):
     np.testing.assert_allclose(matrix.sum(1), 1, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["bilinear", "bilinear_corners", "bicubic", "nearest"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("size", [(9, 4), (3, 17), (12, 10), (3, 5), (12, 20)])
 def test_against_torch(method, size):
     torch = pytest.importorskip("torch")
     image = np.random.default_rng(0).random((2, 6, 10, 3), dtype=np.float32)
-    mode = "bilinear" if method == "bilinear_corners" else method
+    mode, _, variant = method.partition("_")
     corners = {"bilinear_corners": True, "nearest": None}.get(method, False)
     expected = torch.nn.functional.interpolate(
-        torch.from_numpy(image).permute(0, 3, 1, 2), size=size, mode=mode, align_corners=corners
+        torch.from_numpy(image).permute(0, 3, 1, 2),
+        size=size,
+        mode=mode,
+        align_corners=corners,
+        antialias=variant == "antialiased",
     )
     found = resize(jnp.asarray(image), size, method)
     np.testing.assert_allclose(found, expected.permute(0, 2, 3, 1), atol=2e-6)

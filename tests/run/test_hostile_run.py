@@ -6,7 +6,7 @@ import os
 import pytest
 
 from toco_jax.config import defaults
-from toco_jax.models.vit import backbone_from_name
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.run import stored, workdir
 from toco_jax.run.stored import CheckpointError, DamagedCheckpointError
 from toco_jax.runtime.errors import UserError

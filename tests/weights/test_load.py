@@ -14,10 +14,10 @@ from reference_weights import reference_shapes, reference_state_dict
 from safetensors.numpy import save_file
 from weight_formats import original_state, timm_state, transformers_state
 
+from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.heads import ProjectionHead
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.models.vit import BACKBONES, backbone_from_name
-from toco_jax.weights import files, layouts, load, torch_file
+from toco_jax.weights import encoder_layouts, files, layouts, load, torch_file
 
 SMALL = "width=8,depth=2,heads=2,patch=4"
 HEADS = ("classifier", "aux_classifier", "decoder", "proj_head")
@@ -498,7 +498,7 @@ def test_a_decoder_of_another_width(small, tmp_path):
 
 
 def test_our_own_layout_holds_joined_tensors_whole():
-    sources = layouts.own(layouts.transformers_encoder(backbone_from_name(SMALL), 14))
+    sources = layouts.own(encoder_layouts.transformers_encoder(backbone_from_name(SMALL), 14))
     assert sources["encoder/blocks_1/attn/qkv/kernel"].shape == (8, 24)
     assert sources["encoder/blocks_1/attn/proj/kernel"].shape == (8, 8)
     assert sources["encoder/blocks_1/attn/qkv/bias"].names == ("encoder/blocks_1/attn/qkv/bias",)

@@ -53,6 +53,10 @@ def sine_cosine(state):
 ALIKE = {
     "dinov2": (vit(grid=37, head=0) | scales() | {"mask_token": zeros(1, WIDTH)}, "DINOv2"),
     "dinov2_timm": (vit(grid=37, head=0) | scales(), "DINOv2"),
+    "dinov2_reg": (
+        vit(grid=37, head=0) | scales() | {"reg_token": zeros(1, 4, WIDTH)},
+        "DINOv2 with registers",
+    ),
     "dinov2_resized": (vit(grid=16, head=0) | scales(), "DINOv2, or an encoder made from it"),
     "deit_3": (without_class_position(vit(patch=16) | scales(("gamma_1", "gamma_2"))), "DeiT III"),
     "deit_3_timm": (without_class_position(vit(patch=16) | scales()), "DeiT III"),
@@ -115,6 +119,8 @@ def test_look_alikes(tmp_path, name):
     said = f"{what}, not the published initialisation"
     patch = state["patch_embed.proj.weight"].shape[-1]
     backbone = SMALL.replace("patch=14", f"patch={patch}")
+    if name == "dinov2_reg":
+        backbone += ",registers=4"
     out = load.load(str(tmp_path / "weights"), backbone=backbone, num_classes=20)
     assert out["notes"][1] == f"these weights are: {said}"
     assert out["origin"]["weights"] == said
@@ -142,7 +148,7 @@ def test_transformers_layout_is_told_too():
 
 def test_dinov2_is_the_same_function(tmp_path):
     """Its scales are folded in; its mask token, of the pre-training alone, is dropped by name."""
-    state = vit(grid=37, head=0) | scales() | {"mask_token": zeros(1, WIDTH)}
+    state = ALIKE["dinov2"][0]
     save_file(state, tmp_path / "weights")
     out = load.load(str(tmp_path / "weights"), backbone=SMALL, num_classes=20)
     assert out["grid"] == 37 and any("mask_token (1, 8)" in note for note in out["notes"])
@@ -154,12 +160,37 @@ def test_dinov2_is_the_same_function(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("kind", "backbone", "message"),
+    [
+        ("dinov2_reg", SMALL, "have 4 register tokens, the backbone .* has 0: set backbone to"),
+        ("dinov2", f"{SMALL},registers=4", "have 0 register tokens, the backbone .* has 4: set"),
+        ("dino", SMALL.replace("14", "16,layer_scale=1"), "have no layer scales, the backbone"),
+    ],
+)
+def test_a_file_with_other_parts_than_the_backbone(tmp_path, kind, backbone, message):
+    save_file(ALIKE[kind][0], tmp_path / "weights")
+    with pytest.raises(WeightsError, match=message):
+        load.load(str(tmp_path / "weights"), backbone=backbone, num_classes=20)
+
+
+def test_inspection_names_the_backbone_with_its_parts(tmp_path):
+    for kind, ending in (("dinov2_reg", "heads=N,registers=4,layer_scale=1"), ("dino", "heads=N")):
+        save_file(ALIKE[kind][0], tmp_path / "weights")
+        assert f"{ending})" in "\n".join(inspect(str(tmp_path / "weights")))
+    sizes = {"width": 384, "depth": 12, "patch": 14, "registers": 4, "layer_scale": 1}
+    assert backbone_files.backbone_of(sizes) == "dinov2_small_reg"
+
+
+def test_dinov3_of_transformers_is_refused():
+    known, why = recognise.foreign(
+        {"embeddings.cls_token": zeros(1, 1, 8), "embeddings.register_tokens": zeros(1, 4, 8)}
+    )
+    assert known.startswith("DINOv3 or another ViT with rotary") and "take DINOv2" in why
+
+
+@pytest.mark.parametrize(
     ("extra", "what"),
     [
-        (
-            "reg_token",
-            "DINOv2 with registers (reg_token), tokens that the network has no place for",
-        ),
         ("storage_tokens", "DINOv3 (storage_tokens), which has rotary positions"),
         ("norm_pre.weight", "the image encoder of CLIP (norm_pre.weight), which normalises"),
         ("blocks.0.attn.q_bias", "BEiT or EVA (blocks.0.attn.q_bias)"),

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from toco_jax.benchmark.photos import photo
 from toco_jax.config import validate
 from toco_jax.method.phases import Phase, phase_at
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import ToCo
-from toco_jax.models.vit import backbone_from_name
 from toco_jax.run import network
 from toco_jax.run.config_files import assign, load_config
 from toco_jax.runtime.sharding import batch_sharded, shard_batch

@@ -4,7 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 from toco_jax.config.keys import ConfigError, with_values
-from toco_jax.models.vit import backbone_from_name
+from toco_jax.models.backbones import backbone_from_name
 
 # An encoder is large if the outputs of one block's linear layers take this many bytes per image.
 # Measured on a CPU, 1.4 MB (deit_tiny at 224 pixels) are faster with "parts" and 5.4 MB (vit_base
@@ -50,5 +50,5 @@ def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
 
 def _has_large_blocks(config: ConfigDict) -> bool:
     backbone = backbone_from_name(config.backbone)
-    num_tokens = 1 + (config.crop_size // backbone.patch) ** 2
+    num_tokens = backbone.num_leading + (config.crop_size // backbone.patch) ** 2
     return 4 * 9 * backbone.width * num_tokens >= _LARGE_BLOCK  # qkv 3, proj 1, fc1 4, fc2 1

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from toco_jax.config.keys import LOSS_TERMS, ConfigError
 from toco_jax.config.types import check_types
 from toco_jax.data import ON_ERROR
-from toco_jax.models.vit import backbone_from_name
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.runtime.errors import UserError
 
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
@@ -66,10 +66,12 @@ def _check_sizes(config: ConfigDict) -> None:
         f"blocks: use {-spec.depth}..{spec.depth - 1}",
     )
     for key in ("crop_size", "local_crop_size"):
+        below = min(config[key], LARGEST_SIDE) // spec.patch * spec.patch
+        fits = [side for side in (below, below + spec.patch) if 0 < side <= LARGEST_SIDE]
         _require(
             spec.patch <= config[key] <= LARGEST_SIDE and config[key] % spec.patch == 0,
             f"{key}={config[key]} must be a positive multiple of the patch side {spec.patch} up to "
-            f"{LARGEST_SIDE}",
+            f"{LARGEST_SIDE}: use {' or '.join(map(str, fits))}",
         )
     room = config.crop_size - config.local_crop_size
     _require(

@@ -16,7 +16,7 @@ import numpy as np
 from toco_jax.inference.buckets import Buckets, Size
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.models.vit import Padding
-from toco_jax.ops.resize import interpolation_matrix
+from toco_jax.ops.resize import Method, interpolation_matrix
 from toco_jax.run.runs import Run
 from toco_jax.runtime.compute import compiler_options, platform_of
 from toco_jax.runtime.sharding import batch_sharded, mesh_of, replicated
@@ -182,7 +182,12 @@ class NativeNetwork:
             filler = self.batch_size - len(images)
             views = [image.views[scale] for image in images]
             views += [np.zeros_like(views[0])] * filler
-            padding = make_padding(grids + [(1, 1)] * filler, shape, grid=self._model.grid)
+            padding = make_padding(
+                grids + [(1, 1)] * filler,
+                shape,
+                grid=self._model.grid,
+                method=self._model.backbone.position_resize,
+            )
             batch = jax.device_put((np.concatenate(views), padding), batch_sharded(self._mesh))
             outputs[scale] = self.forward(self._params, *batch)
         return functools.partial(self._finish, sizes, outputs)
@@ -207,13 +212,16 @@ class NativeNetwork:
         ]
 
 
-def make_padding(grids: list[Size], shape: Size, *, grid: int) -> Padding:
+def make_padding(
+    grids: list[Size], shape: Size, *, grid: int, method: Method = "bicubic"
+) -> Padding:
     """Returns the padding of images and their mirror images, two entries per image.
 
     Args:
         grids: rows and columns of whole patches in each image.
         shape: rows and columns of patches in the padded batch.
         grid: side of the stored positional grid in patches.
+        method: how the stored positions are resized.
     """
     count = 2 * len(grids)
     valid = np.zeros((count, *shape), bool)
@@ -222,8 +230,8 @@ def make_padding(grids: list[Size], shape: Size, *, grid: int) -> Padding:
     for i, (height, width) in enumerate(grids):
         both = slice(2 * i, 2 * i + 2)
         valid[both, :height, :width] = True
-        rows[both, :height] = interpolation_matrix(grid, height, "bicubic")
-        columns[both, :width] = interpolation_matrix(grid, width, "bicubic")
+        rows[both, :height] = interpolation_matrix(grid, height, method)
+        columns[both, :width] = interpolation_matrix(grid, width, method)
     return Padding(valid, rows, columns)
 
 

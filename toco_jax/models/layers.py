@@ -233,11 +233,13 @@ class Block(nn.Module):
         heads: number of heads, a divisor of the width D.
         norm_eps: `eps` of the layer norms.
         compute: how it is executed.
+        layer_scale: multiplies the output of each branch by a learnt factor per channel.
     """
 
     heads: int
     norm_eps: float
     compute: Compute = Compute()
+    layer_scale: bool = False
 
     @nn.compact
     def __call__(
@@ -248,6 +250,13 @@ class Block(nn.Module):
         out, attention = Attention(self.heads, self.compute, name="attn")(
             norm(name="norm1")(x), **attended
         )
-        x = x[:, : out.shape[1]] + out
-        x = x + Mlp(self.compute, name="mlp")(norm(name="norm2")(x))
-        return x, attention
+        x = x[:, : out.shape[1]] + self._scaled(out, "layer_scale1")
+        out = Mlp(self.compute, name="mlp")(norm(name="norm2")(x))
+        return x + self._scaled(out, "layer_scale2"), attention
+
+    def _scaled(self, out: Float[Array, "b n d"], name: str) -> Float[Array, "b n d"]:
+        if not self.layer_scale:
+            return out
+        # As DINOv2 starts: each block is nearly the identity.
+        factors = self.param(name, nn.initializers.constant(1e-5), (out.shape[-1],))
+        return out * factors.astype(out.dtype)[None, None, :]

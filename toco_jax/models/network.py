@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Float32, UInt8
 
+from toco_jax.models.backbones import Backbone
 from toco_jax.models.heads import Classifier, LargeFOV, ProjectionHead
-from toco_jax.models.vit import Backbone, Padding, ViT
+from toco_jax.models.vit import Padding, ViT
 from toco_jax.ops.parts import largest_divisor, map_parts
 from toco_jax.runtime.compute import Compute
 
@@ -87,10 +88,11 @@ class ToCo(nn.Module):
         out = self.encoder(images, padding, num_mapped=num_mapped, blocks=blocks)
         if num_mapped == 0:
             return {"cls_token": out["cls_token"]}
+        leading = self.backbone.num_leading
         return {
             "cls_token": out["cls_token"],
             "patch_tokens": out["patch_tokens"],
-            "aux_patch_tokens": out[f"block_{aux_block}"]["tokens"][:num_mapped, 1:],
+            "aux_patch_tokens": out[f"block_{aux_block}"]["tokens"][:num_mapped, leading:],
         }
 
     def classify(

@@ -4,7 +4,6 @@ It returns the tokens and the attention of every block. Under `jit` the compiler
 the caller does not use.
 """
 
-import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -15,72 +14,10 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Float32
 
+from toco_jax.models.backbones import Backbone
 from toco_jax.models.layers import KEPT, Block, LayerNorm
 from toco_jax.ops.resize import resize
 from toco_jax.runtime.compute import Compute
-from toco_jax.runtime.errors import UserError, shown
-
-
-@dataclasses.dataclass(frozen=True)
-class Backbone:
-    """Sizes of an encoder.
-
-    Attributes:
-        width: D, the size of a token.
-        depth: number of blocks.
-        heads: attention heads per block.
-        patch: side of a patch in pixels.
-        norm_eps: `eps` of the layer norms.
-    """
-
-    width: int
-    depth: int
-    heads: int
-    patch: int = 16
-    norm_eps: float = 1e-6
-
-
-_MOST_DIGITS = 5  # of a size that is spelt out
-_DEEPEST = 2**10  # more would fill the memory with the names of weights alone
-
-BACKBONES = {
-    "deit_tiny": Backbone(192, 12, 3),
-    "deit_small": Backbone(384, 12, 6),
-    "deit_base": Backbone(768, 12, 12),
-    "vit_base": Backbone(768, 12, 12),
-    "vit_large": Backbone(1024, 24, 16, norm_eps=1e-5),
-}
-
-
-def backbone_from_name(name: str) -> Backbone:
-    """Finds a named backbone, or parses one like `"width=96,depth=6,heads=3,patch=8"`.
-
-    Raises:
-        UserError: the name is unknown, a size is missing or not a positive integer or beyond
-            reason, the width is not a multiple of 4, or the heads do not divide it.
-    """
-    if name in BACKBONES:
-        return BACKBONES[name]
-    sizes: dict[str, int] = {}
-    for part in name.split(","):
-        key, _, value = part.partition("=")
-        known = key in ("width", "depth", "heads", "patch") and key not in sizes
-        if not known or not value.isdecimal() or len(value) > _MOST_DIGITS:
-            raise UserError(
-                f"unknown backbone {shown(name)}: use one of {', '.join(BACKBONES)} or spell the "
-                "sizes out as 'width=96,depth=6,heads=3,patch=8'"
-            )
-        sizes[key] = int(value)
-    if len(sizes) != 4 or min(sizes.values()) < 1 or sizes["width"] % sizes["heads"]:
-        raise UserError(
-            f"backbone {shown(name)} needs width, depth, heads and patch, all at least 1, and a "
-            "width that the heads divide"
-        )
-    if sizes["depth"] > _DEEPEST:
-        raise UserError(f"backbone {shown(name)}: the depth may not exceed {_DEEPEST}")
-    if sizes["width"] % 4:
-        raise UserError(f"backbone {shown(name)}: the width must be a multiple of 4")
-    return Backbone(**sizes)
 
 
 def sincos_positions(
@@ -121,7 +58,8 @@ class ViT(nn.Module):
     Attributes:
         backbone: the sizes.
         grid: side of the grid of stored positions, in patches (14 for weights trained at 224 pixels
-            with patch 16); the positions are resized to the input's grid by bicubic interpolation.
+            with patch 16); the positions are resized to the input's grid by bicubic interpolation,
+            see `Backbone.position_resize`.
         compute: how it is executed. Parameters and statistics are always float32. With `remat` only
             the last block returns its attention.
     """
@@ -138,7 +76,10 @@ class ViT(nn.Module):
         )
         self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
         self.pos_embed = self.param("pos_embed", self._init_positions)
-        block = functools.partial(Block, spec.heads, spec.norm_eps, self.compute)
+        if spec.registers:
+            shape = (1, spec.registers, spec.width)
+            self.register_tokens = self.param("register_tokens", token_init, shape)
+        block = functools.partial(Block, spec.heads, spec.norm_eps, self.compute, spec.layer_scale)
         self.blocks = [block() for _ in range(spec.depth)]
         self.norm = LayerNorm(spec.norm_eps, self.compute.jax_dtype)
 
@@ -154,7 +95,7 @@ class ViT(nn.Module):
         dim = positions.shape[-1]
         positions = positions.reshape(1, self.grid, self.grid, dim)  # [1, g, g, D]
         if padding is None:
-            positions = resize(positions, (height, width), "bicubic")
+            positions = resize(positions, (height, width), self.backbone.position_resize)
         else:
             positions = jnp.einsum(
                 "bhg,gkd,bwk->bhwd",
@@ -171,7 +112,7 @@ class ViT(nn.Module):
     def embed(
         self, images: Float[Array, "b h w 3"], padding: Padding | None = None
     ) -> Float[Array, "b n d"]:
-        """Computes the tokens before the first block, the class token first.
+        """Computes the tokens before the first block: class token, registers, patches.
 
         Rows and columns of pixels beyond the last whole patch are dropped.
         """
@@ -181,7 +122,11 @@ class ViT(nn.Module):
         patches = patches.reshape(batch, height * width, dim)  # [B, N, D]
         cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, dim)).astype(dtype)
         tokens = jnp.concatenate([cls_token, patches], axis=1)
-        return tokens + self._positions(height, width, padding).astype(dtype)
+        tokens = tokens + self._positions(height, width, padding).astype(dtype)
+        if not self.backbone.registers:
+            return tokens
+        registers = jnp.broadcast_to(self.register_tokens, (batch, self.backbone.registers, dim))
+        return jnp.concatenate([tokens[:, :1], registers.astype(dtype), tokens[:, 1:]], axis=1)
 
     def _all_but_last(
         self, tokens: Array, wanted: tuple[int, ...], **attended: Any
@@ -256,15 +201,15 @@ class ViT(nn.Module):
         Returns:
             `cls_token [B, D]` and `patch_tokens [num_mapped, N, D]` after the final LayerNorm, with
             patches in row-major order. For each of `blocks`, `block_i`: a dictionary of its raw
-            output, `tokens [B, 1 + N, D]` and `attention [B, heads, 1 + N, 1 + N]`, which for the
-            last block has the mapped images only.
+            output, `tokens [B, M, D]` and `attention [B, heads, M, M]`, which for the last block
+            has the mapped images only. The M = 1 + R + N tokens are class, registers and patches.
         """
         tokens = self.embed(images, padding)
-        num_tokens = tokens.shape[1]
+        num_tokens, num_leading = tokens.shape[1], self.backbone.num_leading
         is_key = None
         if padding is not None:
             valid = padding.valid.reshape(images.shape[0], -1)  # [B, N]
-            is_key = jnp.pad(valid, ((0, 0), (1, 0)), constant_values=True)
+            is_key = jnp.pad(valid, ((0, 0), (num_leading, 0)), constant_values=True)
         elif self.compute.attention == "cudnn" and num_tokens % 2:
             # JAX refuses the gradient of cuDNN's attention for odd numbers of tokens.
             tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))
@@ -282,7 +227,7 @@ class ViT(nn.Module):
             if last in wanted:
                 outputs[last] = {"tokens": mapped, "attention": attention}
             normed = self.norm(mapped)
-            patch_tokens = normed[:, 1:num_tokens]
+            patch_tokens = normed[:, num_leading:num_tokens]
             cls_tokens.append(normed[:, 0])
         if num_mapped is not None and num_mapped < len(images):
             rest_key = None if is_key is None else is_key[others]

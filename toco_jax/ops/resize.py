@@ -1,8 +1,8 @@
 """Image resizing with the sampling rules that the method was published with.
 
-These are the rules of torch's `interpolate` without antialiasing. `jax.image.resize` differs from
-them at borders and when shrinking. Every resize is separable: a small constant matrix is applied to
-the rows and another to the columns.
+These are the rules of torch's `interpolate`, without antialiasing but for one method.
+`jax.image.resize` differs from them at borders and when shrinking. Every resize is separable: a
+small constant matrix is applied to the rows and another to the columns.
 """
 
 import functools
@@ -15,16 +15,17 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float, Float32, Num
 
-Method = Literal["bilinear", "bilinear_corners", "bicubic", "nearest"]
+Method = Literal["bilinear", "bilinear_corners", "bicubic", "bicubic_antialiased", "nearest"]
 
 _CUBIC_A = -0.75
+_CUBIC_A_ANTIALIASED = -0.5
 
 
-def _cubic_weight(distance: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -0.75."""
+def _cubic_weight(distance: np.ndarray, a: float = _CUBIC_A) -> np.ndarray:
+    """Keys' cubic convolution kernel."""
     x = np.abs(distance)
-    near = ((_CUBIC_A + 2) * x - (_CUBIC_A + 3)) * x * x + 1
-    far = _CUBIC_A * (((x - 5) * x + 8) * x - 4)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
@@ -34,12 +35,13 @@ def interpolation_matrix(
 ) -> Float32[np.ndarray, "{size_out} {size_in}"]:
     """Weights of a one-dimensional resize; every row sums to 1.
 
-    Pixels outside the image repeat its border.
+    Pixels outside the image repeat its border; `"bicubic_antialiased"` leaves them out.
 
     Args:
         size_in: number of pixels before, at least 1.
         size_out: number of pixels after, at least 1.
         method: `"bilinear"` and `"bicubic"` (a = -0.75) use half-pixel centres;
+            `"bicubic_antialiased"` (a = -0.5) does too, and widens its kernel to shrink an image;
             `"bilinear_corners"` maps the first and last pixels onto each other, and a single one
             onto the first; `"nearest"` takes pixel `floor(i * size_in / size_out)`.
 
@@ -51,6 +53,10 @@ def interpolation_matrix(
     index = np.arange(size_out, dtype=np.float64)
     half_pixel = (index + 0.5) * (size_in / size_out) - 0.5
     taps: tuple[int, ...] = (0, 1)
+    if method == "bicubic_antialiased":
+        distance = np.arange(size_in) - half_pixel[:, None]  # [size_out, size_in]
+        weight = _cubic_weight(distance / max(size_in / size_out, 1), _CUBIC_A_ANTIALIASED)
+        return _read_only(weight / weight.sum(axis=1, keepdims=True))
     if method == "bilinear":
         source = np.maximum(half_pixel, 0.0)
     elif method == "bilinear_corners":
@@ -71,6 +77,10 @@ def interpolation_matrix(
         else:
             weight = 1 - np.abs(fraction - tap)
         np.add.at(matrix, (np.arange(size_out), column), weight)
+    return _read_only(matrix)
+
+
+def _read_only(matrix: np.ndarray) -> np.ndarray:
     weights = matrix.astype(np.float32)
     weights.setflags(write=False)
     return weights

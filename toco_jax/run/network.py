@@ -4,8 +4,8 @@ import jax
 from ml_collections import ConfigDict
 
 from toco_jax.config import resolve
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import ToCo
-from toco_jax.models.vit import backbone_from_name
 from toco_jax.runtime.compute import Compute
 
 

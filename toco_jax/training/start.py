@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from toco_jax.config import ConfigError
 from toco_jax.data import open_configured, remarks
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import ToCo
-from toco_jax.models.vit import backbone_from_name
 from toco_jax.run import checkpoints
 from toco_jax.run import workdir as folder
 from toco_jax.run.network import make_model

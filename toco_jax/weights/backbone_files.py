@@ -2,32 +2,26 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from toco_jax.models.vit import BACKBONES, Backbone
+from toco_jax.models.backbones import BACKBONES, Backbone
 from toco_jax.runtime.errors import WeightsError, some_of
-from toco_jax.weights import layouts, recognise
+from toco_jax.weights import encoder_layouts, layouts, recognise
 
 Tensors = Mapping[str, np.ndarray]
 
 # Heads of the pre-training by layout; the network does not use them.
-DROPPED = {
+_DROPPED = {
     "toco": ("encoder.head.weight", "encoder.head.bias"),
     "timm": (
         *("head.weight", "head.bias", "pre_logits.fc.weight", "pre_logits.fc.bias"),
         *("mask_token",),
     ),
     "transformers": (
-        "classifier.weight",
-        "classifier.bias",
-        "pooler.dense.weight",
-        "pooler.dense.bias",
-        "vit.pooler.dense.weight",
-        "vit.pooler.dense.bias",
-        "embeddings.mask_token",
-        "vit.embeddings.mask_token",
+        *("classifier.weight", "classifier.bias", "pooler.dense.weight", "pooler.dense.bias"),
+        *("embeddings.mask_token",),
     ),
     "original": ("head/kernel", "head/bias", "pre_logits/kernel", "pre_logits/bias"),
     "toco_jax": (),
@@ -39,6 +33,11 @@ LAYOUT_NAMES = {
     "original": "ViT backbone (original JAX layout)",
     "toco_jax": "toco_jax encoder",
 }
+# A layer scale of timm's or of Hugging Face's DINOv2, by its block and whether it is 1 or 2.
+_SCALE = re.compile(
+    r"(?P<block>blocks\.\d+|(?:\w+\.)?encoder\.layer\.\d+)"
+    r"\.(?:ls(?P<timm>[12])\.gamma|layer_scale(?P<transformers>[12])\.lambda1)"
+)
 _CLASS_TOKENS = {
     "toco": "encoder.cls_token",
     "timm": "cls_token",
@@ -68,9 +67,8 @@ def layout_of(tensors: Tensors) -> str:
     Raises:
         WeightsError: the names belong to none of these layouts.
     """
-    plain = {name.removeprefix("vit.").removeprefix("deit.") for name in tensors}
     for layout, name in _CLASS_TOKENS.items():
-        if name in plain:
+        if _prefixed(tensors, layout, name) in tensors:
             return layout
     some = some_of(sorted(tensors), 5) or "none"
     known = recognise.other_network(tensors)
@@ -109,19 +107,29 @@ def encoder_sources(tensors: Tensors, layout: str, spec: Backbone) -> dict[str, 
     """Returns the layout of the encoder with the positional grid of the file."""
     grid = grid_of(positions_of(tensors, layout), _POSITIONS[layout])
     if layout == "timm":
-        return layouts.timm_encoder(spec, grid)
+        return encoder_layouts.timm_encoder(spec, grid)
     if layout == "transformers":
-        return layouts.transformers_encoder(spec, grid, _prefix(tensors))
+        is_dinov2 = any(re.search(r"encoder\.layer\.\d+\.norm1\.", name) for name in tensors)
+        layers = encoder_layouts.DINOV2_LAYERS if is_dinov2 else encoder_layouts.VIT_LAYERS
+        return encoder_layouts.transformers_encoder(spec, grid, _prefix(tensors), layers)
     if layout == "original":
-        return layouts.original_encoder(spec, grid)
-    return layouts.own(layouts.timm_encoder(spec, grid))
+        return encoder_layouts.original_encoder(spec, grid)
+    return layouts.own(encoder_layouts.timm_encoder(spec, grid))
 
 
-def plain_vit(tensors: Tensors, layout: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Returns the tensors of a plain ViT that computes the same, and notes on the changes.
+def usual(
+    tensors: Tensors, layout: str, *, layer_scale: bool
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Returns the tensors as `encoder_sources` expects them, and notes on the changes.
 
-    DINOv2 and DeiT III scale each residual branch; the scales are multiplied into the branch's last
-    layer. DeiT III adds no position to the class token; its position becomes 0.
+    Parts that libraries call differently get one name. Where the class token has no position, as in
+    DeiT III, the position becomes 0.
+
+    Args:
+        tensors: the tensors of a file.
+        layout: their layout.
+        layer_scale: whether the backbone scales its residual branches. If not, scales are
+            multiplied into each branch's last layer, which computes the same.
 
     Raises:
         WeightsError: it has parts that the network lacks, such as a second class token.
@@ -129,23 +137,38 @@ def plain_vit(tensors: Tensors, layout: str) -> tuple[dict[str, np.ndarray], lis
     if found := recognise.foreign(tensors):
         what, why = found
         raise WeightsError(f"these are weights of {what}, {why}")
+    if layout == "timm":
+        tensors = {_usual_name(name): value for name, value in tensors.items()}
+        positions = tensors.get("pos_embed")
+        if positions is not None and _is_square(positions):
+            padded = np.pad(np.asarray(positions, np.float32), ((0, 0), (1, 0), (0, 0)))
+            tensors["pos_embed"] = padded
     tensors = dict(tensors)
-    scales = [match for match in map(recognise.LAYER_SCALE.fullmatch, tensors) if match]
-    if layout != "timm" or not scales:
+    scales = [match for match in map(_SCALE.fullmatch, tensors) if match]
+    if layer_scale or not scales:
         return tensors, []
     for match in scales:
-        _fold_scale(tensors, match[0], match)
-    positions = tensors.get("pos_embed")
-    if positions is not None and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]:
-        tensors["pos_embed"] = np.pad(np.asarray(positions, np.float32), ((0, 0), (1, 0), (0, 0)))
+        _fold_scale(tensors, match)
     return tensors, ["their layer scales were multiplied into the weights"]
 
 
-def _fold_scale(tensors: dict[str, np.ndarray], name: str, match: re.Match) -> None:
+def _usual_name(name: str) -> str:
+    if name == "register_tokens":
+        return "reg_token"
+    return re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", name)
+
+
+def _is_square(positions: np.ndarray) -> bool:
+    return positions.ndim == 3 and math.isqrt(positions.shape[1]) ** 2 == positions.shape[1]
+
+
+def _fold_scale(tensors: dict[str, np.ndarray], match: re.Match) -> None:
+    name, block = match[0], match["block"]
     scale = np.asarray(tensors.pop(name), np.float32)
-    branch = "attn.proj" if "1" in match.group(2, 3) else "mlp.fc2"
+    attention = "attn.proj" if block.startswith("blocks.") else "attention.output.dense"
+    branch = attention if "1" in match.group("timm", "transformers") else "mlp.fc2"
     for leaf in ("weight", "bias"):
-        target = f"blocks.{match[1]}.{branch}.{leaf}"
+        target = f"{block}.{branch}.{leaf}"
         value = tensors.get(target)
         if value is None or scale.shape != value.shape[:1]:
             shape = None if value is None else value.shape
@@ -154,8 +177,29 @@ def _fold_scale(tensors: dict[str, np.ndarray], name: str, match: re.Match) -> N
         tensors[target] = np.asarray(value, np.float32) * factor
 
 
+def check_parts(tensors: Tensors, backbone: str, spec: Backbone) -> None:
+    """Raises `WeightsError` if the file and the backbone differ in registers or layer scales.
+
+    A backbone without layer scales takes files that have them, see `usual`.
+    """
+    parts = recognise.parts_of(tensors)
+    registers = parts.get("registers", 0)
+    remedy = "set backbone to the one that `toco convert --inspect FILE` names"
+    if registers != spec.registers:
+        raise WeightsError(
+            f"these weights have {registers} register tokens, the backbone {backbone} has "
+            f"{spec.registers}: {remedy}"
+        )
+    if spec.layer_scale and not parts.get("layer_scale"):
+        raise WeightsError(
+            f"these weights have no layer scales, the backbone {backbone} has them: {remedy}"
+        )
+
+
 def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     """Returns the `width`, `depth` and `patch` of an encoder in any layout.
+
+    `registers` and `layer_scale` follow if the encoder has such parts.
 
     Raises:
         WeightsError: a tensor whose shape is needed is missing or does not have four axes.
@@ -164,7 +208,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
         "toco": (r"encoder\.blocks\.(\d+)\.", "encoder.patch_embed.proj.weight"),
         "timm": (r"blocks\.(\d+)\.", "patch_embed.proj.weight"),
         "transformers": (
-            r"(?:vit\.)?encoder\.layer\.(\d+)\.",
+            r"(?:\w+\.)?encoder\.layer\.(\d+)\.",
             "embeddings.patch_embeddings.projection.weight",
         ),
         "original": (r"Transformer/encoderblock_(\d+)/", "embedding/kernel"),
@@ -181,25 +225,42 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
         "width": shape[0] if is_torch else shape[3],
         "depth": len({match[1] for match in matches if match}),
         "patch": shape[2] if is_torch else shape[0],
-    }
+    } | recognise.parts_of(tensors)
 
 
 def backbone_of(sizes: Mapping[str, int]) -> str | None:
     """Returns the name of the backbone of these sizes, of two equal ones the first, or None."""
+    sizes = {"registers": 0, "layer_scale": 0, **sizes}
     for name, spec in BACKBONES.items():
         if all(getattr(spec, key) == value for key, value in sizes.items()):
             return name
     return None
 
 
-def dropped_note(tensors: Tensors, names: Iterable[str]) -> list[str]:
-    """Returns a note on those of `names` that the file has, or none; they are dropped."""
-    found = [f"{name} {tensors[name].shape}" for name in names if name in tensors]
+def spelt(sizes: Mapping[str, int]) -> str:
+    """Returns what `backbone=` takes for sizes of no named backbone, with heads=N left open."""
+    given = [f"{key}={value}" for key, value in sizes.items()]
+    return ",".join([*given[:3], "heads=N", *given[3:]])
+
+
+def dropped(tensors: Tensors, layout: str) -> list[str]:
+    """Returns the names of tensors that the network does not use: heads of the pre-training."""
+    names = _DROPPED[layout]
+    prefixed = [_prefixed(tensors, layout, name) for name in names]
+    return [name for name in dict.fromkeys([*names, *prefixed]) if name in tensors]
+
+
+def dropped_note(tensors: Tensors, layout: str) -> list[str]:
+    """Returns a note on the tensors of `dropped`, or none."""
+    found = [f"{name} {tensors[name].shape}" for name in dropped(tensors, layout)]
     return [f"dropped, as meant: {', '.join(found)}"] if found else []
 
 
 def _prefix(tensors: Tensors) -> str:
-    return "vit." if "vit.embeddings.cls_token" in tensors else ""
+    """Returns what precedes the names of Hugging Face's encoders inside a larger model."""
+    ending = "embeddings.cls_token"
+    prefixes = [name.removesuffix(ending) for name in tensors if name.endswith(ending)]
+    return min((prefix for prefix in prefixes if re.fullmatch(r"(\w+\.)?", prefix)), default="")
 
 
 def _prefixed(tensors: Tensors, layout: str, name: str) -> str:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from toco_jax.models.vit import backbone_from_name
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.runtime.console import silent
 from toco_jax.runtime.errors import WeightsError
 from toco_jax.weights import backbone_files, files, layouts, load, origin, recognise
@@ -62,9 +62,9 @@ def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
     out = {"layout": backbone_files.LAYOUT_NAMES[layout]}
     if what := recognise.pretraining(tensors, layout):
         out["weights"] = what
-    plain, grid = tensors, ""
+    grid = ""
     try:
-        plain, changes = backbone_files.plain_vit(tensors, layout)
+        plain, changes = backbone_files.usual(tensors, layout, layer_scale=True)
         notes += changes
         side = backbone_files.grid_of(backbone_files.positions_of(plain, layout))
         grid = f", positions {side} x {side}"
@@ -73,7 +73,7 @@ def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
     out["backbone"] = f"{_backbone_name(sizes)}{grid}"
     if layout == "toco" and "classifier.weight" in tensors:
         out["classes"] = str(tensors["classifier.weight"].shape[0])
-    elif heads := [name for name in backbone_files.DROPPED[layout] if name in tensors]:
+    elif heads := backbone_files.dropped(tensors, layout):
         out["classes"] = ", ".join(f"{name} {tensors[name].shape}" for name in heads)
     else:
         out["classes"] = "none"
@@ -86,8 +86,7 @@ def _backbone_name(sizes: dict[str, int]) -> str:
     if name == "deit_base":
         name = "deit_base or vit_base (the same network)"
     if name is None:
-        given = ",".join(f"{key}={value}" for key, value in sizes.items())
-        name = f"none of the known ones (backbone={given},heads=N)"
+        name = f"none of the known ones (backbone={backbone_files.spelt(sizes)})"
     return f"{name}: {', '.join(f'{key} {value}' for key, value in sizes.items())}"
 
 

@@ -1,152 +1,31 @@
-"""Converts tensors of every known layout of weight files to our parameters and back.
+"""Converts tensors of every known layout of weight files to our parameters and back."""
 
-A layout is a dictionary that maps the path of each parameter (`encoder/blocks_0/attn/qkv/kernel`)
-to its `Source`: the names, shapes and axis order of the stored tensors.
-"""
-
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from toco_jax.models.vit import Backbone
+from toco_jax.models.backbones import Backbone
 from toco_jax.runtime.errors import WeightsError, some_of
+from toco_jax.weights.encoder_layouts import (
+    CONV,
+    POINTWISE,
+    SAME,
+    TRANSPOSED,
+    Source,
+    linear,
+    timm_encoder,
+)
 
-Shape = tuple[int, ...]
 PROJECTION = (2048, 256, 1024)  # hidden width, bottleneck and features of the projection head
 TEACHER = "teacher/"  # prefix of the paths of the teacher's head
-
-
-class AxisOrder(NamedTuple):
-    """Two inverse functions: one from the stored axis order to ours, and one from ours to it."""
-
-    to_ours: Callable[[np.ndarray], np.ndarray]
-    to_stored: Callable[[np.ndarray], np.ndarray]
-
-
-class Source(NamedTuple):
-    """The stored tensors that one parameter joins along its last axis; all have the same shape."""
-
-    names: tuple[str, ...]
-    shape: Shape
-    order: AxisOrder
-
-
-SAME = AxisOrder(lambda x: x, lambda x: x)
-TRANSPOSED = AxisOrder(lambda x: x.T, lambda x: x.T)
-CONV = AxisOrder(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))
-POINTWISE = AxisOrder(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None])
-
-
-def _reshaped(ours: Shape, stored: Shape) -> AxisOrder:
-    return AxisOrder(lambda x: x.reshape(ours), lambda x: x.reshape(stored))
-
-
-def _norm(ours: str, theirs: str, width: int, leaves=("weight", "bias")) -> dict[str, Source]:
-    return {
-        f"{ours}/scale": Source((f"{theirs}{leaves[0]}",), (width,), SAME),
-        f"{ours}/bias": Source((f"{theirs}{leaves[1]}",), (width,), SAME),
-    }
-
-
-def _linear(ours: str, theirs: Iterable[str], inputs: int, outputs: int) -> dict[str, Source]:
-    """Sources of a linear layer that joins the outputs of the torch layers `theirs`."""
-    weights = tuple(f"{name}.weight" for name in theirs)
-    biases = tuple(f"{name}.bias" for name in theirs)
-    return {
-        f"{ours}/kernel": Source(weights, (outputs, inputs), TRANSPOSED),
-        f"{ours}/bias": Source(biases, (outputs,), SAME),
-    }
-
-
-def timm_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Source]:
-    """Layout of timm and DeiT and, with the prefix `encoder.`, of published ToCo checkpoints."""
-    width, patch = spec.width, spec.patch
-    embed = f"{prefix}patch_embed.proj"
-    out = {
-        "encoder/cls_token": Source((f"{prefix}cls_token",), (1, 1, width), SAME),
-        "encoder/pos_embed": Source((f"{prefix}pos_embed",), (1, 1 + grid**2, width), SAME),
-        "encoder/patch_embed/kernel": Source((f"{embed}.weight",), (width, 3, patch, patch), CONV),
-        "encoder/patch_embed/bias": Source((f"{embed}.bias",), (width,), SAME),
-    }
-    for i in range(spec.depth):
-        ours, theirs = f"encoder/blocks_{i}", f"{prefix}blocks.{i}"
-        out |= _norm(f"{ours}/norm1", f"{theirs}.norm1.", width)
-        out |= _linear(f"{ours}/attn/qkv", [f"{theirs}.attn.qkv"], width, 3 * width)
-        out |= _linear(f"{ours}/attn/proj", [f"{theirs}.attn.proj"], width, width)
-        out |= _norm(f"{ours}/norm2", f"{theirs}.norm2.", width)
-        out |= _linear(f"{ours}/mlp/fc1", [f"{theirs}.mlp.fc1"], width, 4 * width)
-        out |= _linear(f"{ours}/mlp/fc2", [f"{theirs}.mlp.fc2"], 4 * width, width)
-    return out | _norm("encoder/norm", f"{prefix}norm.", width)
-
-
-def transformers_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Source]:
-    """Layout of Hugging Face's `ViTModel` (of `ViTForImageClassification` with prefix `vit.`)."""
-    width, patch = spec.width, spec.patch
-    embed = f"{prefix}embeddings"
-    weight = f"{embed}.patch_embeddings.projection.weight"
-    bias = f"{embed}.patch_embeddings.projection.bias"
-    positions = f"{embed}.position_embeddings"
-    out = {
-        "encoder/cls_token": Source((f"{embed}.cls_token",), (1, 1, width), SAME),
-        "encoder/pos_embed": Source((positions,), (1, 1 + grid**2, width), SAME),
-        "encoder/patch_embed/kernel": Source((weight,), (width, 3, patch, patch), CONV),
-        "encoder/patch_embed/bias": Source((bias,), (width,), SAME),
-    }
-    for i in range(spec.depth):
-        ours, theirs = f"encoder/blocks_{i}", f"{prefix}encoder.layer.{i}"
-        qkv = [f"{theirs}.attention.attention.{part}" for part in ("query", "key", "value")]
-        out |= _norm(f"{ours}/norm1", f"{theirs}.layernorm_before.", width)
-        out |= _linear(f"{ours}/attn/qkv", qkv, width, width)
-        out |= _linear(f"{ours}/attn/proj", [f"{theirs}.attention.output.dense"], width, width)
-        out |= _norm(f"{ours}/norm2", f"{theirs}.layernorm_after.", width)
-        out |= _linear(f"{ours}/mlp/fc1", [f"{theirs}.intermediate.dense"], width, 4 * width)
-        out |= _linear(f"{ours}/mlp/fc2", [f"{theirs}.output.dense"], 4 * width, width)
-    return out | _norm("encoder/norm", f"{prefix}layernorm.", width)
-
-
-def original_encoder(spec: Backbone, grid: int) -> dict[str, Source]:
-    """Layout of the JAX files with which the Vision Transformer was released."""
-    width, patch, heads = spec.width, spec.patch, spec.heads
-    split = (heads, width // heads)
-    positions = "Transformer/posembed_input/pos_embedding"
-    out = {
-        "encoder/cls_token": Source(("cls",), (1, 1, width), SAME),
-        "encoder/pos_embed": Source((positions,), (1, 1 + grid**2, width), SAME),
-        "encoder/patch_embed/kernel": Source(("embedding/kernel",), (patch, patch, 3, width), SAME),
-        "encoder/patch_embed/bias": Source(("embedding/bias",), (width,), SAME),
-    }
-    for i in range(spec.depth):
-        ours, theirs = f"encoder/blocks_{i}", f"Transformer/encoderblock_{i}"
-        attention = f"{theirs}/MultiHeadDotProductAttention_1"
-        kernels = tuple(f"{attention}/{part}/kernel" for part in ("query", "key", "value"))
-        biases = tuple(f"{attention}/{part}/bias" for part in ("query", "key", "value"))
-        dense = f"{theirs}/MlpBlock_3/Dense"
-        out |= _norm(f"{ours}/norm1", f"{theirs}/LayerNorm_0/", width, ("scale", "bias"))
-        out |= _norm(f"{ours}/norm2", f"{theirs}/LayerNorm_2/", width, ("scale", "bias"))
-        to_heads = _reshaped((width, width), (width, *split))
-        from_heads = _reshaped((width, width), (*split, width))
-        out |= {
-            f"{ours}/attn/qkv/kernel": Source(kernels, (width, *split), to_heads),
-            f"{ours}/attn/qkv/bias": Source(biases, split, _reshaped((width,), split)),
-            f"{ours}/attn/proj/kernel": Source(
-                (f"{attention}/out/kernel",), (*split, width), from_heads
-            ),
-            f"{ours}/attn/proj/bias": Source((f"{attention}/out/bias",), (width,), SAME),
-            f"{ours}/mlp/fc1/kernel": Source((f"{dense}_0/kernel",), (width, 4 * width), SAME),
-            f"{ours}/mlp/fc1/bias": Source((f"{dense}_0/bias",), (4 * width,), SAME),
-            f"{ours}/mlp/fc2/kernel": Source((f"{dense}_1/kernel",), (4 * width, width), SAME),
-            f"{ours}/mlp/fc2/bias": Source((f"{dense}_1/bias",), (width,), SAME),
-        }
-    return out | _norm("encoder/norm", "Transformer/encoder_norm/", width, ("scale", "bias"))
 
 
 def _projection(ours: str, theirs: str, width: int) -> dict[str, Source]:
     hidden, bottleneck, features = PROJECTION
     last = Source((f"{theirs}.last_layer.weight_v",), (features, bottleneck), TRANSPOSED)
-    out = _linear(f"{ours}mlp_0", [f"{theirs}.mlp.0"], width, hidden)
-    out |= _linear(f"{ours}mlp_2", [f"{theirs}.mlp.2"], hidden, hidden)
-    out |= _linear(f"{ours}mlp_4", [f"{theirs}.mlp.4"], hidden, bottleneck)
+    out = linear(f"{ours}mlp_0", [f"{theirs}.mlp.0"], width, hidden)
+    out |= linear(f"{ours}mlp_2", [f"{theirs}.mlp.2"], hidden, hidden)
+    out |= linear(f"{ours}mlp_4", [f"{theirs}.mlp.4"], hidden, bottleneck)
     return out | {f"{ours}last_layer": last}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from toco_jax.models.vit import backbone_from_name
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.runtime.console import silent
 from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError, clipped, shown
 from toco_jax.weights import (
@@ -64,7 +64,7 @@ def params_from_reference(
     paths = layouts.assemble(
         tensors,
         sources,
-        dropped=(*backbone_files.DROPPED["toco"], *GAINS),
+        dropped=(*backbone_files.dropped(tensors, "toco"), *GAINS),
         needs=f"{backbone} with {num_classes} classes",
     )
     return _nested(paths)
@@ -209,20 +209,21 @@ def from_tensors(
     """
     tensors = backbone_files.without_module(tensors)
     layout = backbone_files.layout_of(tensors)
-    notes = backbone_files.dropped_note(tensors, backbone_files.DROPPED[layout])
+    notes = backbone_files.dropped_note(tensors, layout)
     what = recognise.pretraining(tensors, layout)
     if layout == "toco":
         params, teacher = params_from_reference(
             tensors, backbone=backbone, num_classes=num_classes, decoder_width=decoder_width
         )
     else:
-        tensors, changes = backbone_files.plain_vit(tensors, layout)
-        notes += changes
         spec = backbone_from_name(backbone)
+        tensors, changes = backbone_files.usual(tensors, layout, layer_scale=spec.layer_scale)
+        notes += changes
+        backbone_files.check_parts(tensors, backbone, spec)
         paths = layouts.assemble(
             tensors,
             backbone_files.encoder_sources(tensors, layout, spec),
-            dropped=backbone_files.DROPPED[layout],
+            dropped=backbone_files.dropped(tensors, layout),
             needs=f"the backbone {backbone}",
         )
         params, teacher = _nested(paths)[0], None

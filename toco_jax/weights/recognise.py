@@ -14,7 +14,10 @@ from toco_jax.runtime.errors import some_of
 Tensors = Mapping[str, np.ndarray]
 
 NOT_PUBLISHED = "not the published initialisation"
-LAYER_SCALE = re.compile(r"blocks\.(\d+)\.(?:gamma_([12])|ls([12])\.gamma)")
+_LAYER_SCALE = re.compile(
+    r".*(\.gamma_[12]|\.ls[12]\.gamma|\.layer_scale[12]\.lambda1|/layer_scale[12])"
+)
+_REGISTERS = re.compile(r"(.*[./])?(reg_token|register_tokens)")
 _PLAIN_DINOV2 = "such as hf:timm/vit_small_patch14_dinov2.lvd142m"
 
 # Parts that the network lacks: a pattern of names, the model that has them, and why it cannot be
@@ -28,18 +31,7 @@ _FOREIGN = (
     (
         r"(^|\.)(storage_tokens|rope_embed\.periods)",
         "DINOv3",
-        "which has rotary positions and register tokens: take DINOv2 without registers, "
-        + _PLAIN_DINOV2,
-    ),
-    (
-        r"(^|\.)(reg_token|register_tokens)$",
-        "{registers}",
-        f"tokens that the network has no place for: take those without, {_PLAIN_DINOV2}",
-    ),
-    (
-        r"\.layer_scale[12]\.lambda1$",
-        "DINOv2 in the layout of Hugging Face transformers",
-        f"which is not read: take the file of timm, {_PLAIN_DINOV2}",
+        "which has rotary positions: take DINOv2, " + _PLAIN_DINOV2,
     ),
     (
         r"\.mlp\.(w12|fc1_g|weights_in)\.",
@@ -97,12 +89,24 @@ def foreign(tensors: Tensors) -> tuple[str, str] | None:
     for pattern, what, why in _FOREIGN:
         names = sorted(name for name in tensors if re.search(pattern, name))
         if names:
-            known = what.format(registers=_with_registers(tensors))
-            return f"{known} ({some_of(names, 2)})", why
-    if "cls_token" in tensors and "pos_embed" not in tensors:
-        why = "which the network does not have: take DeiT, such as init=deit_base"
-        return "a ViT with rotary or relative positions (it has no pos_embed)", why
+            return f"{what} ({some_of(names, 2)})", why
+    has_class_token = any(re.search(r"(^|embeddings\.)cls_token$", name) for name in tensors)
+    if has_class_token and _positions(tensors) is None:
+        what = "DINOv3 or another ViT" if "registers" in parts_of(tensors) else "a ViT"
+        why = "which the network does not have: take DINOv2, " + _PLAIN_DINOV2
+        return f"{what} with rotary or relative positions (it has no table of positions)", why
     return None
+
+
+def parts_of(tensors: Tensors) -> dict[str, int]:
+    """Returns the `registers` and `layer_scale` of a `Backbone`, if the file has such parts."""
+    parts = {}
+    for name, value in tensors.items():
+        if _REGISTERS.fullmatch(name) and value.ndim == 3:
+            parts["registers"] = value.shape[1]
+    if any(map(_LAYER_SCALE.fullmatch, tensors)):
+        parts["layer_scale"] = 1
+    return parts
 
 
 def other_network(tensors: Tensors) -> str | None:
@@ -124,8 +128,12 @@ def pretraining(tensors: Tensors, layout: str) -> str | None:
     if layout not in heads:
         return None
     head = tensors.get(heads[layout])
-    if any(map(LAYER_SCALE.fullmatch, tensors)):
-        return f"{_with_layer_scale(tensors, head)}, {NOT_PUBLISHED}"
+    parts = parts_of(tensors)
+    if "layer_scale" in parts:
+        registers = " with registers" if "registers" in parts else ""
+        return f"{_with_layer_scale(tensors, head, registers)}, {NOT_PUBLISHED}"
+    if "registers" in parts:
+        return f"a ViT with registers, {NOT_PUBLISHED}"
     if head is None:
         return f"{_without_classes(_positions(tensors))}, {NOT_PUBLISHED}"
     if head.shape[0] == 1000:
@@ -146,12 +154,15 @@ def _positions(tensors: Tensors) -> np.ndarray | None:
     return next((value for name, value in tensors.items() if name.endswith(endings)), None)
 
 
-def _with_layer_scale(tensors: Tensors, head: np.ndarray | None) -> str:
-    positions, kernel = _positions(tensors), tensors.get("patch_embed.proj.weight")
-    patch = kernel.shape[-1] if kernel is not None else 0
-    if "mask_token" in tensors or (patch == 14 and head is None):
+def _with_layer_scale(tensors: Tensors, head: np.ndarray | None, registers: str) -> str:
+    positions, patch = _positions(tensors), _patch(tensors)
+    has_mask = any(re.search(r"(^|\.)mask_token$", name) for name in tensors)
+    if has_mask or (patch == 14 and head is None):
         exact = positions is not None and positions.shape[1] in (37**2, 37**2 + 1)
-        return "DINOv2" if exact and patch == 14 else "DINOv2, or an encoder made from it"
+        made = "" if exact and patch == 14 else ", or an encoder made from it"
+        return f"DINOv2{registers}{made}"
+    if registers:
+        return "a ViT with registers and layer scales"
     if head is None:
         return "a ViT with layer scales and without classes: DINOv2 or DeiT III"
     # Only DeiT III has no position for the class token.
@@ -160,13 +171,10 @@ def _with_layer_scale(tensors: Tensors, head: np.ndarray | None) -> str:
     return "DeiT III, or another ViT with layer scales"
 
 
-def _with_registers(tensors: Tensors) -> str:
-    kernel = tensors.get("patch_embed.proj.weight")
-    if "pos_embed" not in tensors and "cls_token" in tensors:
-        return "DINOv3, or another ViT with rotary positions and registers"
-    if kernel is not None and kernel.shape[-1] != 14:
-        return "a ViT with registers"
-    return "DINOv2 with registers"
+def _patch(tensors: Tensors) -> int:
+    """Returns the side of a patch in the layouts of timm and transformers, or 0."""
+    endings = ("patch_embed.proj.weight", "patch_embeddings.projection.weight")
+    return next((value.shape[-1] for name, value in tensors.items() if name.endswith(endings)), 0)
 
 
 def _without_classes(positions: np.ndarray | None) -> str:

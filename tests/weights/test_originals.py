@@ -1,0 +1,170 @@
+"""Encoders of other libraries, with random weights, compute the same here.
+
+Width, depth and image are small; names and shapes are those that the libraries write.
+"""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from toco_jax.models.backbones import backbone_from_name
+from toco_jax.models.vit import ViT
+from toco_jax.weights import load
+
+torch = pytest.importorskip("torch")
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+GRID = 5  # of the stored positions
+KINDS = {
+    "dinov2": "patch=14,layer_scale=1",
+    "dinov2_reg": "patch=14,layer_scale=1,registers=4",
+}
+
+
+def backbone(kind):
+    return f"width=32,depth=2,heads=2,{KINDS[kind]}"
+
+
+def randomised(model):
+    """Every parameter drawn at a size at which each part of the network shows in its output."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            spread = 0.5 if value.ndim == 3 else value[0].numel() ** -0.5 if value.ndim > 1 else 0.3
+            value.normal_(1.0 if "norm" in name and name.endswith("weight") else 0.0, spread)
+    return model.eval()
+
+
+def transformers_model(kind):
+    transformers = pytest.importorskip("transformers")
+    side = GRID * backbone_from_name(backbone(kind)).patch
+    sizes = SIZES | {"image_size": side, "patch_size": backbone_from_name(backbone(kind)).patch}
+    if kind == "dinov2":
+        return transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
+    return transformers.Dinov2WithRegistersModel(transformers.Dinov2WithRegistersConfig(**sizes))
+
+
+def timm_model(kind, **settings):
+    models = pytest.importorskip("timm.models.vision_transformer")
+    spec = backbone_from_name(backbone(kind))
+    sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": spec.patch}
+    sizes |= {"img_size": GRID * spec.patch, "num_classes": 0, "dynamic_img_size": True}
+    if spec.layer_scale:
+        sizes["init_values"] = 1e-5
+    if spec.registers:
+        sizes |= {"reg_tokens": spec.registers, "no_embed_class": True}
+    return models.VisionTransformer(**sizes | settings)
+
+
+@functools.cache
+def original(library, kind):
+    """The model of a library, and its tensors as it saves them."""
+    if library == "timm":
+        model = randomised(timm_model(kind))
+        return model, {k: v.numpy().copy() for k, v in model.state_dict().items()}
+    return randomised(transformers_model(kind)), None
+
+
+def saved(library, kind, folder):
+    model, tensors = original(library, kind)
+    if library == "transformers":
+        model.save_pretrained(folder)
+    else:
+        save_file(tensors, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def tokens(library, kind, images):
+    """Class token, then patches, after the last norm."""
+    model, _ = original(library, kind)
+    pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
+    with torch.no_grad():
+        if library == "timm":
+            out = model.forward_features(pixels).numpy()
+        else:
+            out = model(pixels, **interpolated(kind)).last_hidden_state.numpy()
+    leading = backbone_from_name(backbone(kind)).num_leading
+    return out[:, 0], out[:, leading:]
+
+
+def interpolated(kind):
+    return {} if kind.startswith("dinov2") else {"interpolate_pos_encoding": True}
+
+
+def images(kind, rows, columns):
+    patch = backbone_from_name(backbone(kind)).patch
+    size = (2, rows * patch, columns * patch, 3)
+    return np.random.default_rng(0).standard_normal(size, np.float32)
+
+
+def assert_same(params, name, pixels, expected, grid=GRID):
+    encoder = ViT(backbone_from_name(name), grid)
+    out = jax.jit(lambda p, x: encoder.apply({"params": p}, x, blocks=()))(params, pixels)
+    cls_token, patch_tokens = expected
+    assert np.abs(patch_tokens).max() > 1
+    np.testing.assert_allclose(out["cls_token"], cls_token, atol=2e-5)
+    np.testing.assert_allclose(out["patch_tokens"], patch_tokens, atol=2e-5)
+
+
+# The stored grid, and a grid with fewer rows and more columns.
+@pytest.mark.parametrize("size", [(GRID, GRID), (3, 8)])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("library", ["transformers", "timm"])
+def test_the_same_function(tmp_path, library, kind, size):
+    if library == "timm" and not kind.endswith("_reg") and size != (GRID, GRID):
+        pytest.skip("timm resizes all positions with antialiasing, the authors only these")
+    file = saved(library, kind, tmp_path)
+    out = load.load(str(file), backbone=backbone(kind), num_classes=3)
+    pixels = images(kind, *size)
+    assert_same(out["params"]["encoder"], backbone(kind), pixels, tokens(library, kind, pixels))
+
+
+AUTHORS_NAMES = {
+    "embeddings.patch_embeddings.projection": "patch_embed.proj",
+    "embeddings.position_embeddings": "pos_embed",
+    "embeddings.": "",
+    "encoder.layer": "blocks",
+    "layernorm": "norm",
+    "attention.attention.query": "attn.qkv",
+    "attention.output.dense": "attn.proj",
+    "layer_scale": "ls",
+    ".lambda1": ".gamma",
+}
+
+
+def authors_state(state):
+    """The tensors of transformers' DINOv2 as in the files of its authors."""
+    out = {}
+    for name, value in state.items():
+        if "attention.key" in name or "attention.value" in name:
+            continue
+        theirs = name
+        for old, new in AUTHORS_NAMES.items():
+            theirs = theirs.replace(old, new)
+        parts = (name.replace("query", part) for part in ("query", "key", "value"))
+        is_query = "attention.query" in name
+        out[theirs] = np.concatenate([state[part] for part in parts]) if is_query else value
+    return out
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "dinov2_reg"])
+def test_files_of_the_authors(tmp_path, kind):
+    state = authors_state(load_file(saved("transformers", kind, tmp_path)))
+    assert {"mask_token", "blocks.1.ls2.gamma", "blocks.0.attn.qkv.bias"} <= state.keys()
+    save_file(state, tmp_path / "weights")
+    out = load.load(str(tmp_path / "weights"), backbone=backbone(kind), num_classes=3)
+    pixels = images(kind, 3, 8)
+    expected = tokens("transformers", kind, pixels)
+    assert_same(out["params"]["encoder"], backbone(kind), pixels, expected)
+
+
+@pytest.mark.parametrize("library", ["transformers", "timm"])
+def test_a_backbone_without_layer_scales_takes_them_in_its_weights(tmp_path, library):
+    name = "width=32,depth=2,heads=2,patch=14"
+    out = load.load(str(saved(library, "dinov2", tmp_path)), backbone=name, num_classes=3)
+    assert "their layer scales were multiplied into the weights" in out["notes"]
+    pixels = images("dinov2", GRID, GRID)
+    assert_same(out["params"]["encoder"], name, pixels, tokens(library, "dinov2", pixels))

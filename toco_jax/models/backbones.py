@@ -1,0 +1,104 @@
+"""The sizes of encoders, by name or spelt out."""
+
+import dataclasses
+
+from toco_jax.ops.resize import Method
+from toco_jax.runtime.errors import UserError, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """Sizes and parts of an encoder.
+
+    Attributes:
+        width: D, the size of a token.
+        depth: number of blocks.
+        heads: attention heads per block.
+        patch: side of a patch in pixels.
+        norm_eps: `eps` of the layer norms.
+        registers: R, learnt tokens without a position between the class token and the patches.
+        layer_scale: whether each residual branch of a block ends in a learnt factor per channel.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    patch: int = 16
+    norm_eps: float = 1e-6
+    registers: int = 0
+    layer_scale: bool = False
+
+    @property
+    def num_leading(self) -> int:
+        """Returns the number of tokens before the patches: the class token and the registers."""
+        return 1 + self.registers
+
+    @property
+    def position_resize(self) -> Method:
+        """Returns how stored positions are resized, a method of `ops.resize`.
+
+        DINOv2 without registers was trained without antialiasing, and with registers with it.
+        """
+        return "bicubic_antialiased" if self.registers else "bicubic"
+
+
+_MOST_DIGITS = 5  # of a size that is spelt out
+_DEEPEST = 2**10  # more would fill the memory with the names of weights alone
+_MOST_REGISTERS = 2**10
+_NEEDED = ("width", "depth", "heads", "patch")
+_OPTIONAL = ("registers", "layer_scale")
+
+_DINOV2_SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+
+BACKBONES = {
+    "deit_tiny": Backbone(192, 12, 3),
+    "deit_small": Backbone(384, 12, 6),
+    "deit_base": Backbone(768, 12, 12),
+    "vit_base": Backbone(768, 12, 12),
+    "vit_large": Backbone(1024, 24, 16, norm_eps=1e-5),
+    **{
+        f"dinov2_{size}{ending}": Backbone(*sizes, patch=14, registers=registers, layer_scale=True)
+        for ending, registers in (("", 0), ("_reg", 4))
+        for size, sizes in _DINOV2_SIZES.items()
+    },
+}
+
+
+def backbone_from_name(name: str) -> Backbone:
+    """Finds a named backbone, or parses one like `"width=96,depth=6,heads=3,patch=8"`.
+
+    `registers=4` and `layer_scale=1` may follow.
+
+    Raises:
+        UserError: the name is unknown, a size is missing or not a positive integer or beyond
+            reason, the width is not a multiple of 4, or the heads do not divide it.
+    """
+    if name in BACKBONES:
+        return BACKBONES[name]
+    sizes: dict[str, int] = {}
+    for part in name.split(","):
+        key, _, value = part.partition("=")
+        known = key in _NEEDED + _OPTIONAL and key not in sizes
+        if not known or not value.isdecimal() or len(value) > _MOST_DIGITS:
+            raise UserError(
+                f"unknown backbone {shown(name)}: use one of {', '.join(BACKBONES)} or spell the "
+                "sizes out as 'width=96,depth=6,heads=3,patch=8'"
+            )
+        sizes[key] = int(value)
+    needed = [sizes.get(key, 0) for key in _NEEDED]
+    if min(needed) < 1 or sizes["width"] % sizes["heads"]:
+        raise UserError(
+            f"backbone {shown(name)} needs width, depth, heads and patch, all at least 1, and a "
+            "width that the heads divide"
+        )
+    if sizes["depth"] > _DEEPEST:
+        raise UserError(f"backbone {shown(name)}: the depth may not exceed {_DEEPEST}")
+    if sizes["width"] % 4:
+        raise UserError(f"backbone {shown(name)}: the width must be a multiple of 4")
+    layer_scale = sizes.pop("layer_scale", 0)
+    if layer_scale > 1 or sizes.get("registers", 0) > _MOST_REGISTERS:
+        raise UserError(
+            f"backbone {shown(name)}: layer_scale must be 0 or 1, and registers may not exceed "
+            f"{_MOST_REGISTERS}"
+        )
+    return Backbone(**sizes, layer_scale=bool(layer_scale))
