@@ -149,7 +149,7 @@ def test_a_vector_with_the_background_is_told(tmp_path):
     [
         {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": {}, "categories": []},
         {"version": "5.0", "flags": {"cat": True}, "shapes": [], "imagePath": "a.jpg"},
-        {"classes": ["cat"], "labels": {"a": 0}},
+        {"classes": {"0": "cat"}, "labels": {"a": 0}},
     ],
 )
 def test_json_of_other_tools_is_named(tmp_path, content):

@@ -126,6 +126,14 @@ def test_cvat(root):
     assert "1 image is labelled background alone" in said(source)
 
 
+def test_fiftyone(root):
+    labels = {"i0": 0, "i1": [1, 0], "i2": None, "i3": []}
+    write(root, {"classes": ["cat", "dog"], "labels": labels})
+    source = open_split(root, val_fraction=0.01)
+    assert words(source) == {"images/i0": ("cat",), "images/i1": ("cat", "dog"), "images/i3": ()}
+    assert "FiftyOne, 4 samples; left out as not labelled: 1 without a label (i2)" in said(source)
+
+
 def test_contradictions_and_ambiguities_are_refused_together(root):
     write(root, instances(("images/i0.jpg", "cat"), ("i0.jpg", "dog"), ("b/i0.jpg", "dog")))
     with pytest.raises(DataError, match=r"image 1: 'i0.jpg' is there twice with other labels, .*"):

@@ -7,8 +7,8 @@ A label file gives every image name its classes:
     .json   {name: vector}, {name: [class names]} or {name: [numbers of classes]}
     .csv    a line `name,class;class` per image, or a column of 0 and 1 for each class
 
-or it is an annotation tool's own, see `tools`: JSON of Label Studio or COCO, XML of CVAT. A pickle
-is read without running anything in it.
+or it is an annotation tool's own, see `tools`: JSON of Label Studio, COCO or FiftyOne, XML of CVAT.
+A pickle is read without running anything in it.
 """
 
 import csv
