@@ -137,6 +137,8 @@ def _csv_seeds() -> list[bytes]:
         b"file,cat,dog\na.jpg,1,0\nb.jpg,0,1\n",
         b"id\tclass\n1\t0\n2\t1\n",
         b"a.jpg,1,0\nb.jpg,0,1\n",
+        b"file,tag\na.jpg,cat\na.jpg,dog\nb.jpg,dog\nb.jpg,cat\n",
+        b'id,annotation_id,annotator,image,choice\n1,5,1,a.jpg,"{""choices"":[""cat"",""dog""]}"\n',
     ]
 
 
@@ -168,6 +170,12 @@ def _tool_seeds() -> list[bytes]:
         {"classes": ["cat", "dog"], "labels": {"a": 0, "2007_000001": [{"label": "cat"}]}},
     ]
     return [json.dumps(value).encode() for value in values]
+
+
+def _jsonl_seeds() -> list[bytes]:
+    boxes = {"bbox": [[0, 0, 1, 1]], "categories": ["dog"]}
+    values = [{"file_name": "a.jpg", "label": ["cat"]}, {"file_name": "b.jpg", "objects": boxes}]
+    return ["\n".join(map(json.dumps, values)).encode()]
 
 
 def _cvat_seeds() -> list[bytes]:
@@ -361,6 +369,7 @@ READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
     "labels_npz": _label_reader("labels_npz", "zip", ".npz", _npz_seeds()),
     "labels_json": _label_reader("labels_json", "text", ".json", _json_seeds()),
     "labels_tools": _label_reader("labels_tools", "text", ".json", _tool_seeds()),
+    "labels_jsonl": _label_reader("labels_jsonl", "text", ".jsonl", _jsonl_seeds()),
     "labels_cvat": _label_reader("labels_cvat", "text", ".xml", _cvat_seeds()),
     "labels_csv": _label_reader("labels_csv", "text", ".csv", _csv_seeds()),
     "sidecar": sidecars,

@@ -180,7 +180,7 @@ class Evil:
         ("x.json", b"{", "cannot be read"),
         ("x.json", b"[1]", "holds list, not a dictionary from image names to labels; save"),
         ("x.json", b"{}", "is empty; give every image its labels"),
-        ("x.txt", b"", r"ends in none of \.npy, \.npz, \.json, \.csv, \.xml; convert it"),
+        ("x.txt", b"", r"ends in none of \.npy, \.npz, \.json, \.jsonl, \.csv, \.xml; convert it"),
     ],
 )
 def test_wrong_files_are_named(tmp_path, name, content, message):

@@ -154,3 +154,59 @@ def test_files_without_a_label_are_refused(root):
     write(root, instances())
     with pytest.raises(DataError, match=r"\(COCO instances\) has no image; export it anew"):
         open_split(root)
+
+
+def test_a_file_for_each_split(tmp_path):
+    pictures(tmp_path, "train/a.jpg", "train/b.jpg", "valid/a.jpg", "test/c.jpg")
+    name = "_annotations.coco.json"
+    write(tmp_path, instances(("a.jpg", "cat"), ("b.jpg",)), f"train/{name}")
+    write(tmp_path, instances(("a.jpg", "dog")), f"valid/{name}")
+    write(tmp_path, instances(("c.jpg", "cat"), ("gone.jpg", "cat")), f"test/{name}")
+    options = {"splits": ("train", "valid")}
+    train, valid = (open_split(tmp_path, split, **options) for split in ("train", "valid"))
+    assert words(train) == {"train/a": ("cat",)} and words(valid) == {"valid/a": ("dog",)}
+    assert f"train/{name}: COCO instances, 2 images; left out as not labelled: 1" in said(train)
+    assert f"1 of 4 entries in {name} names no image (gone.jpg)" in said(train)
+    assert "passed over" not in said(train)
+    write(tmp_path, instances(("../train/a.jpg", "dog")), f"valid/{name}")
+    with pytest.raises(
+        DataError, match=r"'train/a' has other labels in .*valid/_.* than in .*trai"
+    ):
+        open_split(tmp_path, **options)
+    for labels, message in (("*/x.json", "fits no file in"), ("/*/x.json", "is no pattern of fil")):
+        with pytest.raises(DataError, match=message):
+            open_split(tmp_path, labels=labels, **options)
+
+
+def test_hugging_face(tmp_path):
+    pictures(tmp_path, "train/a.jpg", "train/sub/b.jpg", "val/c.jpg")
+    write(
+        tmp_path,
+        '{"file_name": "a.jpg", "animals": ["cat", "dog"]}\n\n'
+        '{"file_name": "sub/b.jpg", "animals": "dog"}\n',
+        "train/metadata.jsonl",
+    )
+    boxes = {"bbox": [[0, 0, 1, 1]] * 2, "categories": ["dog", "dog"]}
+    write(tmp_path, json.dumps({"file_name": "c.jpg", "objects": boxes}), "val/metadata.jsonl")
+    assert words(open_split(tmp_path)) == {"train/a": ("cat", "dog"), "train/sub/b": ("dog",)}
+    assert words(open_split(tmp_path, "val")) == {"val/c": ("dog",)}
+    write(tmp_path, '{"file_name": "a.jpg", "x": 1}\n{"file_name"\n', "train/metadata.jsonl")
+    with pytest.raises(DataError, match=r"metadata\.jsonl cannot be read \(line 2: "):
+        open_split(tmp_path)
+
+
+TABLE = """annotation_id;annotator;choice;created_at;id;image;lead_time;updated_at
+100;1;cat;2024;1;/data/upload/7/00000000-i0.jpg;1.0;2024
+101;1;"{""choices"":[""cat"",""dog""]}";2024;2;/data/upload/7/00000001-i1.jpg;1.0;2024
+;;;;3;/data/upload/7/00000002-i2.jpg;;
+"""
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_table_of_label_studio(root, delimiter):
+    # Commas within quotes stay.
+    text = TABLE.replace(",", "&").replace(";", delimiter).replace("&", ",")
+    write(root, text, "labels.csv")
+    source = open_split(root, val_fraction=0.01)
+    assert words(source) == {"images/i0": ("cat",), "images/i1": ("cat", "dog")}
+    assert "labels.csv: Label Studio (CSV), 3 tasks; left out as not labelled: 1 un" in said(source)

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from toco_jax.data.classes import in_label_order, is_background, name_problems, several_names
 from toco_jax.data.files import OnProblem, refuse_repeats
-from toco_jax.data.folders.folder_labels import CLASSES_FILE, Labels
+from toco_jax.data.folders.folder_labels import CLASSES_FILE
 from toco_jax.data.folders.folder_names import UNLABELLED, in_any_case, plain
+from toco_jax.data.folders.found_labels import Labels
 from toco_jax.data.labelling.label_entries import is_names
 from toco_jax.data.labelling.text_files import read_text, trimmed
 from toco_jax.data.remarks import DataRemark, are, count, some

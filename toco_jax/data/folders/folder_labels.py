@@ -1,56 +1,25 @@
 """Reads the image-level labels of a folder, from a label file, texts beside images or folders."""
 
-import dataclasses
 import pathlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from toco_jax.data.files import OnProblem
 from toco_jax.data.folders.class_folders import mask_folders, read_class_folders
-from toco_jax.data.folders.folder_names import in_any_case
+from toco_jax.data.folders.folder_label_files import (
+    label_files,
+    label_files_of_splits,
+    labels_of_files,
+)
 from toco_jax.data.folders.folder_splits import split_folder, split_list
+from toco_jax.data.folders.found_labels import Labels, unlabelled, without_label
 from toco_jax.data.image_files import Listing
-from toco_jax.data.labelling.label_entries import is_names
-from toco_jax.data.labelling.label_files import ENDINGS, read_label_file
-from toco_jax.data.labelling.lists import finder
+from toco_jax.data.labelling.label_files import ENDINGS
 from toco_jax.data.labelling.sidecars import read_sidecars
 from toco_jax.data.remarks import DataRemark, as_remarks, count, some
 from toco_jax.runtime.errors import DataError, shown
 
-# Where labels are looked for, in this order.
-LABEL_FILES = (
-    *("labels.csv", "labels.json", "annotations.xml", "annotations.json", "result.json"),
-    *("_annotations.coco.json", "annotations/instances_default.json"),
-)
 CLASSES_FILE = "classes.txt"
-
-
-@dataclasses.dataclass
-class Labels:
-    """The labels of a folder.
-
-    Attributes:
-        entries: by the name of an image, or of an entry without an image, its label as in a label
-            file or what is wrong with it.
-        missing: returns the error to raise for an image without a label.
-        joined: whether files of the same content get all of their labels together.
-        order: the classes as a list in the labels' file has them; empty if there is none.
-        remarks: on how the labels were read.
-    """
-
-    entries: dict[str, Any]
-    missing: Callable[[str], DataError]
-    joined: bool = False
-    order: Sequence[str] = ()
-    remarks: list[DataRemark] = dataclasses.field(default_factory=list)
-
-    def names(self) -> tuple[str, ...]:
-        """Returns the names of all classes that the entries name, in no order."""
-        found: dict[str, None] = {}
-        for entry in self.entries.values():
-            if is_names(entry):
-                found |= dict.fromkeys(entry)
-        return tuple(found)
 
 
 def read_labels(
@@ -82,8 +51,7 @@ def read_labels(
     elif kind == "sidecars":
         found = _labels_of_texts(root, files, with_text, listed, label_separator)
     elif pathlib.PurePath(kind).suffix.lower() in ENDINGS:
-        path = root / kind
-        found = _labels_of_file(path, root, files, listed, label_separator, on_problem)
+        found = labels_of_files(root, kind, files, listed, label_separator, on_problem)
     else:
         raise DataError(
             f"data.labels={kind!r} is none of sidecars, folders or a label file "
@@ -118,17 +86,6 @@ def _texts(
         if path.suffix.lower() == ".txt"
         and not (path.parent == root and path.name.casefold() in lists)
     }
-
-
-def label_files(root: pathlib.Path) -> list[str]:
-    """Names the label files of a folder as they are spelt; the first one is read."""
-    found = []
-    for name in LABEL_FILES:
-        folder, _, file = name.rpartition("/")
-        inside = in_any_case(root, folder, pathlib.Path.is_dir) if folder else root
-        path = in_any_case(inside, file, pathlib.Path.is_file) if inside else None
-        found += [path.relative_to(root).as_posix()] if path else []
-    return found
 
 
 def _labels_of_folders(
@@ -173,7 +130,7 @@ def _labels_of_texts(
             "the split"
         )
 
-    remarks = _without_label(files, entries, "text file of the same name", "an empty one")
+    remarks = without_label(files, entries, "text file of the same name", "an empty one")
     return Labels(entries, missing, remarks=[*as_remarks(messages), *remarks])
 
 
@@ -185,6 +142,8 @@ def _labels_there(
 ) -> str:
     if there := label_files(root):
         return there[0]
+    if pattern := label_files_of_splits(root):
+        return pattern
     if not with_text:
         return "folders"
     if len(with_text) < len(files) and all("/" in name for name in files):
@@ -197,78 +156,6 @@ def _labels_there(
         on_problem("", DataError(message))
         return "folders"
     return "sidecars"
-
-
-def _labels_of_file(
-    path: pathlib.Path,
-    root: pathlib.Path,
-    files: Mapping[str, pathlib.Path],
-    listed: Sequence[str],
-    label_separator: str,
-    on_problem: OnProblem,
-) -> Labels:
-    read = read_label_file(
-        path,
-        known=listed,
-        separator=label_separator,
-        names=files,
-        name_of=_from(path, root, files),
-        on_problem=on_problem,
-    )
-    entries = read.entries
-    absent = tuple(str(read.written[name]) for name in entries if name not in files)
-    mentioned = {**entries, **read.unlabelled}
-    remarks = _without_label(files, mentioned, f"entry in {path.name}", "one with no label")
-    if len(absent) == len(entries):
-        message = (
-            f"none of the {len(entries)} entries of label file {path} names an image below {root} "
-            f"(its first one is {shown(absent[0])}, the first image {next(iter(files))!r}); write "
-            "paths from data.root on"
-        )
-        on_problem("", DataError(message))
-    elif absent:
-        names = "names" if len(absent) == 1 else "name"
-        message = (
-            f"{len(absent)} of {len(entries)} entries in {path.name} {names} no image "
-            f"({some(absent)}); correct the name or restore the file"
-        )
-        remarks.append(DataRemark("labels without an image", message, absent))
-    return Labels(
-        dict(sorted(entries.items())),
-        read.missing,
-        order=read.classes,
-        remarks=[*as_remarks(read.remarks), *remarks],
-    )
-
-
-def _from(
-    path: pathlib.Path, root: pathlib.Path, files: Mapping[str, pathlib.Path]
-) -> Callable[[str], str]:
-    """Returns a function that finds images by names from a label file's folder on, or the root."""
-    find = finder(root, files)
-    folder = path.parent.relative_to(root).as_posix() if path.parent.is_relative_to(root) else "."
-
-    def find_there(name: str) -> str:
-        there = find(f"{folder}/{name}")
-        return there if folder != "." and there in files else find(name)
-
-    return find_there
-
-
-def _without_label(
-    files: Mapping[str, pathlib.Path], entries: Mapping[str, Any], what: str, empty: str
-) -> list[DataRemark]:
-    unlabelled = _unlabelled(files, entries)
-    masks = {name for names in mask_folders(unlabelled).values() for name in names}
-    names = tuple(name for name in unlabelled if name not in masks)
-    if not names:
-        return []
-    have = "has" if len(names) == 1 else "have"
-    message = (
-        f"{len(names)} of {len(files)} images {have} no {what} ({some(names)}); add it, or {empty} "
-        "for an image without any class"
-    )
-    return [DataRemark("images without a label", message, names)]
 
 
 def _mask_remarks(
@@ -285,11 +172,5 @@ def _mask_remarks(
             f"folder {root / folder} ({count(len(names), 'picture')}) looks like masks; {use}",
             tuple(names),
         )
-        for folder, names in mask_folders(_unlabelled(files, entries)).items()
+        for folder, names in mask_folders(unlabelled(files, entries)).items()
     ]
-
-
-def _unlabelled(
-    files: Mapping[str, pathlib.Path], entries: Mapping[str, Any]
-) -> dict[str, pathlib.Path]:
-    return {name: path for name, path in files.items() if name not in entries}

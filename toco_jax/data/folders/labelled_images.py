@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from toco_jax.data.folders.equal_files import equal_files
-from toco_jax.data.folders.folder_labels import Labels
+from toco_jax.data.folders.found_labels import Labels
 from toco_jax.data.labelling.label_entries import as_vector
 from toco_jax.data.remarks import DataRemark, count, some
 from toco_jax.runtime.errors import DataError, shown, some_of

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from toco_jax.data.image_files import IMAGE_ENDINGS
 from toco_jax.data.labelling.text_files import read_text, trimmed
+from toco_jax.data.labelling.tools import label_studio
+from toco_jax.data.labelling.tools.project import Project
 from toco_jax.runtime.errors import DataError, shown, some_of
 
 DELIMITERS = (",", ";", "\t")
@@ -51,8 +53,8 @@ def heading_word(cell: str) -> str:
 
 def read_csv(
     path: pathlib.Path, is_there: Callable[[str], bool]
-) -> tuple[list[Written], list[str]]:
-    """Reads the rows of a table, and remarks on how they were read.
+) -> tuple[Project | list[Written], list[str]]:
+    """Reads the rows of a table, or that of a tool, and remarks on how they were read.
 
     The table has a column of images and either one of labels or one of 0 and 1 for each class,
     with the class as its heading. Without headings, 0 and 1 are vectors.
@@ -100,6 +102,8 @@ def read_csv(
     for row in rows:
         if len(row.cells) != expected or not row.cells[image]:
             _refuse_row(where, row)
+    if label_studio.is_table(heading):
+        return label_studio.of_table(heading, [row.cells for row in rows], where), []
     if not heading:
         return _without_heading(where, rows, image, others), []
     return _with_heading(where, heading, rows, image, others)
@@ -129,7 +133,9 @@ def _rows(text: str) -> list[_Row]:
         return sum(width > 1 for width in widths), len(set(widths)) == 1, -first
 
     best = max(tables, key=fitness, default=[])
-    if errors and (not best or any('"' in cell for row in best for cell in row.cells)):
+    widths = {len(row.cells) for row in best}
+    is_even = len(widths) == 1 and widths != {1}
+    if errors and not is_even and (not best or any('"' in c for row in best for c in row.cells)):
         raise errors[0]  # the other delimiters only cut through the quotes
     return best
 

@@ -15,6 +15,8 @@ from toco_jax.data.labelling.tools.project import Project
 from toco_jax.runtime import json_text
 from toco_jax.runtime.errors import DataError
 
+_NAME_AND_LABEL = 2
+
 
 class _Pairs(list):
     """The items of a JSON object that names one key twice."""
@@ -27,7 +29,11 @@ def read_json(path: pathlib.Path) -> Project | list[Written]:
         DataError: it holds something else than labels.
         ValueError: it is no JSON.
     """
-    content = json_text.parse(read_text(path, "label file"), object_pairs_hook=_as_object)
+    text = read_text(path, "label file")
+    if path.suffix.lower() == ".jsonl":
+        content = _lines(text)
+    else:
+        content = json_text.parse(text, object_pairs_hook=_as_object)
     project = recognise.of_json(content, f"label file {path}")
     if project is not None:
         return project
@@ -40,6 +46,17 @@ def read_json(path: pathlib.Path) -> Project | list[Written]:
     if not content or not isinstance(content, list) or not isinstance(content[0], dict | _Pairs):
         refuse_content(path, content)
     return [_record(path, number, item) for number, item in enumerate(content, start=1)]
+
+
+def _lines(text: str) -> list[Any]:
+    """Parses text that is JSON in every line."""
+    found = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        try:
+            found += [json_text.parse(line, object_pairs_hook=_as_object)] if line.strip() else []
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return found
 
 
 def refuse_content(path: pathlib.Path, content: Any) -> None:
@@ -62,6 +79,12 @@ def _record(path: pathlib.Path, number: int, item: Any) -> Written:
     words = {heading_word(key): value for key, value in fields}
     names = [words[word] for word in IMAGE_HEADINGS if word in words]
     labels = [value for key, value in fields if heading_word(key) in LABEL_HEADINGS]
+    objects = words.get("objects")
+    if not labels and isinstance(objects, dict):  # of a data set of boxes on Hugging Face
+        labels = [value for key, value in objects.items() if heading_word(key) in LABEL_HEADINGS]
+        labels = [list(dict.fromkeys(v)) if _is_plain(v) else v for v in labels]
+    if not labels and len(fields) == len(words) == _NAME_AND_LABEL:
+        labels = [value for value in words.values() if value is not names[0]] if names else []
     if not names or len(labels) != 1:
         raise DataError(
             f"label file {path}: entry {number} has not one name of an image and one label; write "
@@ -69,3 +92,7 @@ def _record(path: pathlib.Path, number: int, item: Any) -> Written:
         )
     name = dict(names[0]) if isinstance(names[0], _Pairs) else names[0]
     return Written(name, labels[0], f"entry {number}")
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str | int) for item in value)

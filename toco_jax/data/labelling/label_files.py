@@ -5,7 +5,9 @@ A label file gives every image name its classes:
     .npy    a pickled dictionary {name: vector of C zeros and ones}, as the community shares it
     .npz    one such vector per name, or the arrays `names` [N] and `labels` [N, C]
     .json   {name: vector}, {name: [class names]} or {name: [numbers of classes]}
-    .csv    a line `name,class;class` per image, or a column of 0 and 1 for each class
+    .jsonl  a line {"file_name": name, "label": labels} per image
+    .csv    a line `name,class;class` per image, or a line `name,class` per image and class,
+            or a column of 0 and 1 for each class
 
 or it is an annotation tool's own, see `tools`: JSON of Label Studio, COCO or FiftyOne, XML of CVAT.
 A pickle is read without running anything in it.
@@ -25,9 +27,10 @@ from toco_jax.data.files import OnProblem, raise_problem
 from toco_jax.data.labelling import npy_object
 from toco_jax.data.labelling.csv_labels import Written, read_csv
 from toco_jax.data.labelling.json_labels import read_json, refuse_content
-from toco_jax.data.labelling.label_entries import is_names, understand
+from toco_jax.data.labelling.label_entries import understand
 from toco_jax.data.labelling.lists import image_name
-from toco_jax.data.labelling.tool_labels import join, never_used
+from toco_jax.data.labelling.rows import joined
+from toco_jax.data.labelling.tool_labels import join
 from toco_jax.data.labelling.tools import recognise
 from toco_jax.data.labelling.tools.project import Project
 from toco_jax.data.labelling.xml_text import read_xml
@@ -36,7 +39,7 @@ from toco_jax.data.npz_files import read_npz
 from toco_jax.data.remarks import count
 from toco_jax.runtime.errors import DataError, clipped, is_inside, shown
 
-ENDINGS = (".npy", ".npz", ".json", ".csv", ".xml")
+ENDINGS = (".npy", ".npz", ".json", ".jsonl", ".csv", ".xml")
 
 
 def classes_in_mask(
@@ -94,6 +97,7 @@ def read_label_file(
     names: Collection[str] = (),
     name_of: Callable[[str], str] = image_name,
     on_problem: OnProblem = raise_problem,
+    title: str = "",
 ) -> LabelFile:
     """Reads a label file.
 
@@ -104,6 +108,7 @@ def read_label_file(
         names: names of the images, by which numbers in place of names are understood.
         name_of: returns the name of the image that a name in the file means.
         on_problem: called with "" and a `DataError` for entries that contradict each other.
+        title: what remarks on a tool's file call it; "" for its name.
 
     Raises:
         DataError: the file is missing, damaged or no label file, contradicts itself, or has labels
@@ -113,14 +118,14 @@ def read_label_file(
     images = frozenset(names)
     content, remarks = _content(path, lambda text: name_of(text) in images)
     if isinstance(content, Project):
-        return _of_tool(path, content, images, name_of, known=known, on_problem=on_problem)
+        return _of_tool(path, content, images, name_of, title or path.name, on_problem)
     written = content
     if not written:
         raise DataError(f"{where} is empty; give every image its labels")
     found, renamed = _names(where, written, images, name_of)
     values = [item.value for item in written]
     entries, more = understand(values, found, known=known, separator=separator, where=where)
-    entries, first, repeated = _joined(where, written, found, entries, on_problem)
+    entries, first, repeated = joined(where, written, found, entries, on_problem)
     spelling = {name: item.name for name, item in first.items()}
     return LabelFile(path, entries, spelling, [*remarks, *renamed, *more, *repeated])
 
@@ -130,20 +135,21 @@ def _of_tool(
     project: Project,
     images: frozenset[str],
     name_of: Callable[[str], str],
-    *,
-    known: Collection[str],
+    title: str,
     on_problem: OnProblem,
 ) -> LabelFile:
+    where = f"label file {path}"
     if not project.images:
-        raise DataError(f"label file {path} ({project.tool}) has no {project.noun}; export it anew")
-    found = join(path, project, images, name_of, on_problem)
+        raise DataError(f"{where} ({project.tool}) has no {project.noun}; export it anew")
+    found = join(where, title, project, images, name_of, on_problem)
     if not found.labels:
         raise DataError(
-            f"label file {path} ({project.tool}) has no labelled image among its "
+            f"{where} ({project.tool}) has no labelled image among its "
             f"{count(len(project.images), project.noun)}; label some and export it anew"
         )
-    remarks = found.remarks + ([] if known else never_used(path, project.classes, found.labels))
-    return LabelFile(path, found.labels, found.written, remarks, found.unlabelled, project.classes)
+    return LabelFile(
+        path, found.labels, found.written, found.remarks, found.unlabelled, project.classes
+    )
 
 
 def _content(
@@ -154,6 +160,7 @@ def _content(
         ".npy": _read_npy,
         ".npz": _read_npz,
         ".json": lambda path: (read_json(path), []),
+        ".jsonl": lambda path: (read_json(path), []),
         ".csv": functools.partial(read_csv, is_there=is_there),
         ".xml": lambda path: (_read_xml(path), []),
     }
@@ -221,47 +228,6 @@ def _names(
     return names, [
         f"{where}: {len(renamed)} names are numbers, read as images that are there: {renamed[0]}"
     ]
-
-
-def _joined(
-    where: str,
-    written: Sequence[Written],
-    names: Sequence[str],
-    entries: Sequence[Any],
-    on_problem: OnProblem,
-) -> tuple[dict[str, Any], dict[str, Written], list[str]]:
-    """Joins entries of the same image, which must agree.
-
-    Returns:
-        The entries by name, the first `Written` of each name, and remarks.
-    """
-    joined: dict[str, Any] = {}
-    first: dict[str, Written] = {}
-    contradictions: list[str] = []
-    for item, name, entry in zip(written, names, entries, strict=True):
-        if name in joined and not _agree(joined[name], entry):
-            place = f", {item.place}" if item.place else ""
-            before = f" ({first[name].place})" if first[name].place else ""
-            contradictions.append(
-                f"{where}{place}: {shown(item.name)} is there twice with other labels, first as "
-                f"{shown(first[name].name)}{before}; join the labels of one image in one entry"
-            )
-        joined.setdefault(name, entry)
-        first.setdefault(name, item)
-    if contradictions:
-        others = len(contradictions) - 1
-        more = f" ({count(others, 'other image')} likewise)" if others else ""
-        on_problem("", DataError(contradictions[0] + more))
-    extra = len(names) - len(joined)
-    if not extra:
-        return joined, first, []
-    return joined, first, [f"{where}: {extra} image{'s are' if extra > 1 else ' is'} there twice"]
-
-
-def _agree(one: Any, other: Any) -> bool:
-    if isinstance(one, list) and isinstance(other, list) and is_names(one) and is_names(other):
-        return set(one) == set(other)
-    return type(one) is type(other) and np.array_equal(one, other)
 
 
 def _read_npy(path: pathlib.Path) -> tuple[list[Written], list[str]]:

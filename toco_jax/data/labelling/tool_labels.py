@@ -1,9 +1,8 @@
 """Joins what the file of an annotation tool says with the images of a data set."""
 
 import collections
-import pathlib
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from toco_jax.data.classes import is_background
 from toco_jax.data.files import OnProblem
@@ -30,7 +29,8 @@ class Joined(NamedTuple):
 
 
 def join(
-    path: pathlib.Path,
+    where: str,
+    title: str,
     project: Project,
     images: Collection[str],
     name_of: Callable[[str], str],
@@ -39,14 +39,14 @@ def join(
     """Finds the image of every entry of a tool's file.
 
     Args:
-        path: the file, for messages.
+        where: begins the message of a `DataError`.
+        title: what remarks call the file.
         project: what it says.
         images: names of the images; entries of others keep the names that the file gives them.
         name_of: returns the name of the image that a path means exactly.
         on_problem: called with "" and a `DataError` for entries that may mean several images, or
             say different things of one.
     """
-    where = f"label file {path}"
     found, problems = _with_names(where, project, images, name_of)
     first: dict[str, Tagged] = {}
     labels: dict[str, list[str]] = {}
@@ -68,8 +68,8 @@ def join(
     written = {name: item.name for name, item in reversed(found)}
     unlabelled = {name: item.unlabelled for name, item in found if name not in labels}
     remarks = [
-        _summary(path, project, unlabelled, written),
-        *(f"{path.name}: {remark}" for remark in (*_remarks(first), *project.remarks)),
+        _summary(title, project, unlabelled, written),
+        *(f"{title}: {remark}" for remark in (*_remarks(first), *project.remarks)),
     ]
     return Joined(labels, written, unlabelled, remarks)
 
@@ -111,25 +111,25 @@ def _remarks(labelled: Mapping[str, Tagged]) -> list[str]:
     return remarks
 
 
-def never_used(path: pathlib.Path, classes: Iterable[str], labels: Mapping[str, list]) -> list[str]:
+def never_used(title: str, classes: Iterable[str], labels: Mapping[str, Any]) -> list[str]:
     """Remarks on classes of the file's list that no image has."""
     used = {label for entry in labels.values() for label in entry}
     never = [name for name in classes if name not in used and not is_background(name)]
     if not never:
         return []
     return [
-        f"{path.name}: no image has these labels of its list, which are no classes then: "
+        f"{title}: no image has these labels of its list, which are no classes then: "
         f"{some_of(never)}; list all classes in classes.txt to keep them"
     ]
 
 
 def _summary(
-    path: pathlib.Path,
+    title: str,
     project: Project,
     unlabelled: Mapping[str, str],
     written: Mapping[str, str],
 ) -> str:
-    said = f"{path.name}: {project.tool}, {count(len(project.images), project.noun)}"
+    said = f"{title}: {project.tool}, {count(len(project.images), project.noun)}"
     if not unlabelled:
         return said
     reasons = collections.Counter(unlabelled.values())

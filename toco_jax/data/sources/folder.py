@@ -30,7 +30,12 @@ from toco_jax.data.folders.folder_classes import (
     listed_classes,
     take_out_backgrounds,
 )
-from toco_jax.data.folders.folder_labels import label_files, read_labels
+from toco_jax.data.folders.folder_label_files import (
+    label_files,
+    label_files_of_splits,
+    label_paths,
+)
+from toco_jax.data.folders.folder_labels import read_labels
 from toco_jax.data.folders.folder_masks import MASKS, mask_files, mask_folder_of
 from toco_jax.data.folders.folder_splits import split_members
 from toco_jax.data.folders.labelled_images import LabelledImages
@@ -208,7 +213,8 @@ def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[Data
             "out of date or set data.labels"
         )
         remarks.append(DataRemark(kind, message, tuple(there[1:])))
-    known = {root / name for name in (*label_files(root), labels)}
+    labels = labels or ("" if there else label_files_of_splits(root))
+    known = {root / name for name in there}.union(label_paths(root, labels))
     others = [p for p in listing.others if p not in known and p.suffix.lower() != ".txt"]
     if others:
         names = tuple(str(path.relative_to(root)) for path in others)

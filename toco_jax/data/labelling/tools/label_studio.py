@@ -1,4 +1,4 @@
-"""Reads Label Studio's exports JSON and JSON-MIN.
+"""Reads Label Studio's exports JSON, JSON-MIN and CSV.
 
 Choices for the whole image are labels, and so are those of its regions: rectangles, polygons,
 ellipses, brushes and key points. A region's own choices, predictions and drafts are not read.
@@ -11,6 +11,7 @@ from typing import Any
 from toco_jax.data.image_files import IMAGE_ENDINGS
 from toco_jax.data.labelling.tools.matching import path_of
 from toco_jax.data.labelling.tools.project import Project, Tagged, a_text, an_object, objects, texts
+from toco_jax.runtime import json_text
 from toco_jax.runtime.errors import DataError, shown, some_of
 
 TOOL = "Label Studio"
@@ -82,6 +83,26 @@ def of_min(content: Any, where: str) -> Project:
         _tagged(name, versions, place, "unfinished") for name, place, versions in tasks.values()
     ]
     return Project(f"{TOOL} (JSON-MIN)", "task", images)
+
+
+def is_table(heading: Sequence[str]) -> bool:
+    """Whether a table's heading is that of the export CSV, which has the fields of JSON-MIN."""
+    return {"id", "annotation_id", "annotator"} <= set(heading)
+
+
+def of_table(heading: Sequence[str], rows: Iterable[Sequence[str]], where: str) -> Project:
+    """Reads the export CSV, whose cells are empty, texts or JSON."""
+    entries = [dict(zip(heading, map(_cell, row), strict=False)) for row in rows]
+    return of_min(entries, where)._replace(tool=f"{TOOL} (CSV)")
+
+
+def _cell(text: str) -> Any:
+    if text[:1] in ("{", "["):
+        try:
+            return json_text.parse(text)
+        except ValueError:
+            pass  # a text that begins so
+    return text or None
 
 
 def _tagged(name: str, versions: Sequence[list[str]], place: str, otherwise: str) -> Tagged:
