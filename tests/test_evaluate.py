@@ -209,7 +209,7 @@ def test_pseudo_labels_of_another_root_are_numbered_as_it_is(folder_run, tmp_pat
     evaluated(
         copy,
         *("--split=train", "--protocol=native", "--batch_size=4"),
-        f"--pseudo_labels={tmp_path / 'labels'}",
+        *(f"--pseudo_labels={tmp_path / 'labels'}", "--format=png,ultralytics,coco"),
     )
     own, written = ("cat", "dog", "person"), set()
     for name, _, classes in PHOTOS:
@@ -217,6 +217,23 @@ def test_pseudo_labels_of_another_root_are_numbered_as_it_is(folder_run, tmp_pat
         assert found <= {0, 255, *(own.index(c) + 1 for c in classes)}
         written |= found
     assert written & {1, 2, 3}
+    ultralytics = tmp_path / "labels" / "ultralytics"
+    assert '\n  3: "person"\n' in (ultralytics / "data.yaml").read_text()
+    for name, _, _ in PHOTOS:
+        label = np.asarray(Image.open(tmp_path / "labels" / f"{name}.png"))
+        mask = np.asarray(Image.open(ultralytics / "masks" / "train" / f"{name}.png"))
+        np.testing.assert_array_equal(mask, label)
+        image = (ultralytics / "images" / "train" / f"{name}.jpg").read_bytes()
+        assert image == (root / f"{name}.jpg").read_bytes()
+    coco = json.loads((tmp_path / "labels" / "coco" / "annotations.json").read_text())
+    assert [category["name"] for category in coco["categories"]] == list(own)
+    assert [image["file_name"] for image in coco["images"]] == [f"{n}.jpg" for n, *_ in PHOTOS]
+    with pytest.raises(OutputError, match=r"coco is there already.*another --pseudo_labels"):
+        evaluated(
+            copy,
+            *("--split=train", "--protocol=native", "--format=coco"),
+            f"--pseudo_labels={tmp_path / 'labels'}",
+        )
 
 
 def test_classes_that_the_run_does_not_know_are_refused_by_name(folder_run):
@@ -367,6 +384,7 @@ def test_crf_is_a_row_of_its_own(run, tmp_path, capsys):
         (["--protocol=naitve"], "'naitve'"),
         (["--protocol=7"], "'7', and a patch has 8 pixels"),
         (["--protocol=32", "--pseudo_labels=x"], "needs native"),
+        (["--format=coco"], "--format=coco is for pseudo labels: give their folder as --pseudo"),
         (["--split=test", "--protocol=32"], "test"),
         (["--root=/nowhere", "--protocol=32"], "/nowhere"),
         (["--mask_foreground=255", "--protocol=32"], "data of one class, not of 20"),

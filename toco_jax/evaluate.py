@@ -10,6 +10,7 @@ from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.evaluation import EvaluationError, Extras, evaluate, scoring, submission
 from toco_jax.evaluation.evaluator import RESULTS_FILE
 from toco_jax.evaluation.protocols import CRF, parse
+from toco_jax.inference.formats.writer import parse as parse_formats
 from toco_jax.inference.native import default_batch_size
 from toco_jax.run import runs
 from toco_jax.runtime.console import say
@@ -40,6 +41,8 @@ def score(options: argparse.Namespace) -> scoring.Scores:
             crf_settings=crf_settings(options),
             pseudo_labels=options.pseudo_labels,
             refine=options.refine,
+            formats=parse_formats(options.format),
+            polygons=options.polygons,
             probs=out / "probs" if options.save_probs else None,
         ),
         batch_size=options.batch_size,

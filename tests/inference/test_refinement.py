@@ -189,6 +189,6 @@ def test_pseudo_labels_are_written_as_class_ids(tmp_path, classes):
     write = refinement.pseudo_label_writer(
         tmp_path, crf=None, frame_of=lambda size: FRAME, labels=own, num_present=3, **THRESHOLDS
     )
-    write(record, cam)
-    label = np.asarray(Image.open(tmp_path / "a.png"))
+    write(record | {"name": "deep/er/a"}, cam)
+    label = np.asarray(Image.open(tmp_path / "deep" / "er" / "a.png"))
     np.testing.assert_array_equal(label, 1 if classes else 0)

@@ -1,4 +1,4 @@
-"""Writes label maps as palette PNGs, the form that VOC introduced and other tools read."""
+"""Label maps as palette PNGs, the form that VOC introduced and other tools read."""
 
 import io
 import pathlib
@@ -22,3 +22,9 @@ def encode_mask(mask: np.ndarray) -> bytes:
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()
+
+
+def read_mask(path: pathlib.Path) -> np.ndarray:
+    """Reads labels uint8 `[H, W]` that `write_mask` wrote."""
+    with Image.open(path, formats=("PNG",)) as picture:
+        return np.asarray(picture)

@@ -9,7 +9,7 @@ from typing import Any
 
 from toco_jax.data import open_configured
 from toco_jax.data.fingerprint import fingerprint
-from toco_jax.evaluation import scoring, shares
+from toco_jax.evaluation import label_formats, scoring, shares
 from toco_jax.evaluation.counting import Results
 from toco_jax.evaluation.native import REFINERS, Extras, native_pass
 from toco_jax.evaluation.protocols import CRF, NATIVE, EvaluationError, parse
@@ -75,6 +75,8 @@ def evaluate(
     for option, folder in (("--out", out), ("--pseudo_labels", extras.pseudo_labels)):
         if folder is not None:
             make_folder(folder, option)
+    if extras.pseudo_labels is not None:
+        label_formats.check(extras.pseudo_labels, source, extras.formats)
     if out is not None and (out / RESULTS_FILE).is_dir():
         raise OutputError(
             f"{out / RESULTS_FILE} is a folder, and the scores go to a file of that name: move it "
@@ -90,6 +92,16 @@ def evaluate(
         about=json.dumps(about),
         report=report,
     )
+    if extras.pseudo_labels is not None and processes.is_first():
+        label_formats.write(
+            extras.pseudo_labels,
+            source,
+            count,
+            formats=extras.formats,
+            polygons=extras.polygons,
+            model=f"{run.folder} at step {run.step}",
+            report=report,
+        )
     scores = scoring.summarize(
         counts,
         names,
@@ -112,6 +124,11 @@ def _check(extras: Extras, names: tuple[str, ...], patch: int) -> None:
             )
     if extras.pseudo_labels is not None and NATIVE not in names:
         raise EvaluationError("--pseudo_labels needs native among the --protocol names")
+    if extras.pseudo_labels is None and extras.formats:
+        raise EvaluationError(
+            f"--format={','.join(extras.formats)} is for pseudo labels: give their folder as "
+            "--pseudo_labels, or leave --format out"
+        )
     if extras.refine not in REFINERS:
         raise EvaluationError(f"--refine={extras.refine} is unknown: use {' or '.join(REFINERS)}")
 

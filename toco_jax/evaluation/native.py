@@ -29,12 +29,16 @@ class Extras:
         crf_settings: approximations of the CRF protocol, as `ops.crf.dense_crf` takes them.
         pseudo_labels: folder that receives CAM labels; None writes none.
         refine: what refines those, one of `REFINERS`.
+        formats: formats of other tools in which those are written, too.
+        polygons: whether formats that know both describe shapes by polygons.
         probs: folder that receives probabilities, float16 and compressed; None writes none.
     """
 
     crf_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     pseudo_labels: pathlib.Path | None = None
     refine: str = "par"
+    formats: tuple[str, ...] = ()
+    polygons: bool = False
     probs: pathlib.Path | None = None
 
 
@@ -91,9 +95,8 @@ class NativeCounts:
         if self.probs_dir is not None:
             with self.watch("writing"):
                 probs = softmax(scores) if protocol == NATIVE else scores
-                folder = self.probs_dir / protocol
-                folder.mkdir(parents=True, exist_ok=True)
-                path = folder / f"{record['name']}.npz"
+                path = self.probs_dir / protocol / f"{record['name']}.npz"
+                path.parent.mkdir(parents=True, exist_ok=True)
                 np.savez_compressed(path, probs=probs.astype(np.float16))
         return counts
 

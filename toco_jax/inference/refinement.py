@@ -279,6 +279,8 @@ def pseudo_label_writer(
         class_of = np.full(256, 255, np.uint8)
         own = np.array([0, *(classes + 1)])
         class_of[: len(own)] = own if labels is None else labels[own]
-        write_mask(folder / f"{record['name']}.png", class_of[channel])
+        path = folder / f"{record['name']}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)  # the name may have folders
+        write_mask(path, class_of[channel])
 
     return write

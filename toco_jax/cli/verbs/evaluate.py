@@ -42,6 +42,9 @@ def add_arguments(parser: Parser) -> None:
     add("--save_probs", action="store_true", help="write probabilities (float16, compressed)")
     labels = "write CAM labels of the split to this folder (default: none)"
     add("--pseudo_labels", metavar="DIR", type=path, help=labels)
+    tools = "formats of pseudo labels, with commas, as of predict"
+    add("--format", metavar="NAMES", default="png", help=tools)
+    add("--polygons", action="store_true", help="polygons, not pixels, where the format knows both")
     add("--refine", choices=("par", "crf"), default="par", help="what refines pseudo labels")
     add("--submission", action="store_true", help="no scores: masks and tar for VOC's test server")
     add("--distributed", action="store_true", help="share the split with the job's other processes")

@@ -1,6 +1,7 @@
 """`MaskWriter`: writes masks in the format of another tool, picture by picture."""
 
 import pathlib
+from collections.abc import Sequence
 from types import ModuleType
 
 from toco_jax.inference.formats import (
@@ -62,6 +63,12 @@ def refuse_present(folder: pathlib.Path, option: str) -> None:
         )
 
 
+def refuse_names(name: str, classes: Sequence[str]) -> None:
+    """Raises `UserError` if a format cannot hold the names of the classes."""
+    if problem := FORMATS[name].problem(classes):
+        raise UserError(f"--format={name} {problem}: rename the class, or use another format")
+
+
 class MaskWriter:
     """Writes masks in the format of another tool.
 
@@ -79,9 +86,8 @@ class MaskWriter:
     """
 
     def __init__(self, name: str, folder: pathlib.Path, task: Task):
+        refuse_names(name, task.names)
         self._format = FORMATS[name]
-        if problem := self._format.problem(task.names):
-            raise UserError(f"--format={name} {problem}: rename the class, or use another format")
         self.folder = make_folder(folder, "--out")
         self._task = task
         self._entries = Journal(folder)
