@@ -170,10 +170,11 @@ def test_masks_for_other_tools_are_those_of_the_index_pngs(predicted):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), mask)
 
 
-def test_masks_for_other_tools_are_never_overwritten(tmp_path, monkeypatch):
+def test_masks_for_other_tools_are_never_overwritten(tmp_path, monkeypatch, capsys):
     save(tmp_path / "a.png")
     arguments = [str(tmp_path / "a.png"), f"--out={tmp_path}/out", "--format=coco"]
     assert quickly(monkeypatch, arguments)[0] == 0
+    assert f"masks for coco: {tmp_path}/out/coco\n" in capsys.readouterr().out
     corrected = tmp_path / "out" / "coco" / "annotations.json"
     corrected.write_text("by hand")
     code, _ = quickly(monkeypatch, arguments)

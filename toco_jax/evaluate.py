@@ -41,7 +41,7 @@ def score(options: argparse.Namespace) -> scoring.Scores:
             crf_settings=crf_settings(options),
             pseudo_labels=options.pseudo_labels,
             refine=options.refine,
-            formats=parse_formats(options.format),
+            formats=parse_formats(options.format, polygons=options.polygons),
             polygons=options.polygons,
             probs=out / "probs" if options.save_probs else None,
         ),

@@ -40,7 +40,7 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
     """
     if options.every < 1:
         raise UserError(f"--every={options.every} must be at least 1")
-    formats = writer.parse(options.format)
+    formats = writer.parse(options.format, polygons=options.polygons)
     results = claim_results(options.out, options.path, formats)
     found = inputs.find_files(options.path, results=results)
     for remark in found.remarks:
@@ -80,6 +80,8 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         report.save()
         counts = f"{len(report.entries)} pictures segmented, {len(report.failed)} failed"
         say(f"{counts}; {report.path}")
+        for name, mask_writer in zip(formats, writers, strict=True):
+            say(f"masks for {name}: {mask_writer.folder}")
     return report.failed
 
 

@@ -63,16 +63,28 @@ def test_earlier_results_are_left_out(tmp_path):
 
 def test_results_of_other_calls_are_left_out_too(tmp_path):
     there = ("a.jpg", "x/masks/a.png", "x/cams/deep/a.cat.jpg", "x/b.jpg", "truth/masks/a.png")
+    there += ("x/ultralytics/images/train/a.jpg",)
     for name in (*there, "x/predictions.json"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = inputs.find_files([tmp_path])
     assert [name for _, name in found.files] == ["a", "truth/masks/a", "x/b"]
     assert found.remarks == [
-        f"the results in {tmp_path}/x/{name} are left out" for name in ("cams", "masks")
+        f"the results in {tmp_path}/x/{name} are left out"
+        for name in ("cams", "masks", "ultralytics")
     ]
     named = inputs.find_files([tmp_path / "x" / "masks", tmp_path / "x" / "cams" / "deep"])
     assert [name for _, name in named.files] == ["a", "a.cat"]
+
+
+def test_files_are_named_within_their_folder_unless_several_share_that(tmp_path):
+    there = [tmp_path / name for name in ("in/deep/a.jpg", "in/b.png", "other/b.png", "c.jpg")]
+    for path in there:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = inputs.find_files([tmp_path / "in", tmp_path / "other", tmp_path / "c.jpg"])
+    names = [found.file_names[path] for path in there]
+    assert names == ["deep/a.jpg", f"{tmp_path}/in/b.png", f"{tmp_path}/other/b.png", "c.jpg"]
 
 
 def test_names_of_results():

@@ -128,13 +128,14 @@ def test_files_that_tools_would_turn_are_written_anew(tmp_path):
         changed = {"path": path, "read": lambda: pixels}
         pictures.append(picture_of(np.zeros((4, 6)), path.stem + path.suffix, **changed))
     (tmp_path / "broken.jpg").write_bytes(b"changed since it was read")
-    broken = {"path": tmp_path / "broken.jpg", "read": lambda: pixels}
-    pictures.append(picture_of(np.zeros((4, 6)), "broken.jpg", **broken))
+    for name in ("broken.jpg", "gone.jpg"):
+        changed = {"path": tmp_path / name, "read": lambda: pixels}
+        pictures.append(picture_of(np.zeros((4, 6)), name, **changed))
     images = written(tmp_path, "ultralytics", pictures) / "images" / "train"
     for name in ("plain.jpg", "plain.png"):
         copied = images / f"{name}{pathlib.Path(name).suffix}"
         assert copied.read_bytes() == (tmp_path / name).read_bytes()
-    for name in ("turned.jpg", "clear.png", "broken.jpg"):
+    for name in ("turned.jpg", "clear.png", "broken.jpg", "gone.jpg"):
         np.testing.assert_array_equal(np.asarray(Image.open(images / f"{name}.png")), pixels)
 
 
@@ -207,3 +208,7 @@ def test_formats_by_name():
     assert writer.parse("coco, png,ultralytics,coco") == ("coco", "ultralytics")
     with pytest.raises(UserError, match="--format has 'cocoa', which is no format: use png, ult"):
         writer.parse("coco,cocoa")
+    assert writer.parse("cvat,labelme", polygons=True) == ("cvat", "labelme")
+    for text in ("png", "ultralytics,cvat"):
+        with pytest.raises(UserError, match="--polygons is for coco, label_studio, labelme, and"):
+            writer.parse(text, polygons=True)

@@ -43,6 +43,13 @@ MODULES = {
     ),
     "toco_jax/weights/recognise.py": ("tests/weights/test_recognise.py",),
     "toco_jax/inference/segmenter.py": ("tests/test_predict.py",),
+    "toco_jax/inference/formats/components.py": ("tests/inference/test_mask_formats.py",),
+    "toco_jax/inference/formats/outlines.py": ("tests/inference/test_mask_formats.py",),
+    "toco_jax/inference/formats/coco_panoptic.py": ("tests/inference/test_mask_formats.py",),
+    "toco_jax/inference/formats/cvat.py": ("tests/inference/test_mask_formats_of_annotators.py",),
+    "toco_jax/inference/formats/label_studio.py": (
+        "tests/inference/test_mask_formats_of_annotators.py",
+    ),
     "toco_jax/inference/refinement.py": (
         *("tests/inference/test_refinement.py", "tests/inference/test_native.py"),
     ),

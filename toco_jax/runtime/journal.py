@@ -31,5 +31,6 @@ class Journal:
 
     def add(self, number: int, entry: Any) -> None:
         """Keeps an entry as the one of a number."""
-        self._places[number] = self._file.seek(0, 2)
+        place = self._file.seek(0, 2)
         self._file.write(json.dumps(entry).encode() + b"\n")
+        self._places[number] = place  # only once all of it is there

@@ -78,12 +78,15 @@ def image_file(picture: Picture) -> tuple[str, bytes]:
 def own_file(picture: Picture) -> tuple[str, bytes] | None:
     """Returns the ending and the content of the picture's own file.
 
-    None if it has none, or if tools read it in different ways: turned by a note of the camera,
-    transparent, deeper than 8 bits, or of a rare format.
+    None if it has none any more, or if tools read it in different ways: turned by a note of the
+    camera, transparent, deeper than 8 bits, or of a rare format.
     """
     if picture.path is None:
         return None
-    content = content_of(picture.path)
+    try:
+        content = content_of(picture.path)
+    except OSError:
+        return None
     ending = _plain_ending(content, (picture.width, picture.height))
     return (ending, content) if ending else None
 

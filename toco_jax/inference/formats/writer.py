@@ -32,15 +32,18 @@ FORMATS: dict[str, ModuleType] = {
     "labelme": labelme,
     "fiftyone": fiftyone,
 }
+WITH_POLYGONS = ("coco", "label_studio", "labelme")
 # The index PNGs that are written anyway.
 PLAIN = "png"
 
 
-def parse(text: str) -> tuple[str, ...]:
+def parse(text: str, *, polygons: bool = False) -> tuple[str, ...]:
     """Returns the formats that `--format` names, with commas between them, without `PLAIN`.
 
+    `polygons` tells whether `--polygons` is given.
+
     Raises:
-        UserError: a name is no format.
+        UserError: a name is no format, or no format knows polygons.
     """
     names = dict.fromkeys(name.strip() for name in text.split(","))
     for name in names:
@@ -48,6 +51,11 @@ def parse(text: str) -> tuple[str, ...]:
             raise UserError(
                 f"--format has {name!r}, which is no format: use {some_of([PLAIN, *FORMATS])}"
             )
+    if polygons and not set(WITH_POLYGONS) & names.keys():
+        raise UserError(
+            f"--polygons is for {some_of(WITH_POLYGONS)}, and --format={text} has none of them: "
+            "add one, or leave --polygons out"
+        )
     return tuple(name for name in names if name != PLAIN)
 
 
