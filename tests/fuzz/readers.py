@@ -167,6 +167,7 @@ def _tool_seeds() -> list[bytes]:
             "annotations": [{"id": 1, "image_id": 1, "category_id": 1}],
             "categories": [{"id": 1, "name": "cat"}],
         },
+        {"imagePath": "a.jpg", "flags": {"dog": True}, "shapes": [{"label": "cat", "points": []}]},
         {"classes": ["cat", "dog"], "labels": {"a": 0, "2007_000001": [{"label": "cat"}]}},
     ]
     return [json.dumps(value).encode() for value in values]

@@ -113,9 +113,9 @@ def _data_defaults() -> ConfigDict:
     data.train_split = "train_aug"
     data.val_split = "val"
     # Image-level labels: "" for the usual place, or a label file (.csv, .json, .npy, .npz) or the
-    # export of an annotation tool (.json, .xml) in the root. For a devkit also "masks"; for a
-    # folder "sidecars" or "folders"; for COCO the folder that `prepare coco` wrote, if it is not
-    # <root>/prepared.
+    # export of an annotation tool (.json, .xml) in the root, or a pattern of these. For a devkit
+    # also "masks"; for a folder "sidecars", "labelme" or "folders"; for COCO the folder that
+    # `prepare coco` wrote, if it is not <root>/prepared.
     data.labels = ""
     # Separates several labels in one text, such as " ". "" splits at ; and |, and at , if no label
     # can contain it.

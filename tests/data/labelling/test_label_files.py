@@ -148,7 +148,7 @@ def test_a_vector_with_the_background_is_told(tmp_path):
     "content",
     [
         {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": {}, "categories": []},
-        {"version": "5.0", "flags": {"cat": True}, "shapes": [], "imagePath": "a.jpg"},
+        {"version": "5.0", "flags": {"cat": True}, "shapes": {}, "imagePath": "a.jpg"},
         {"classes": {"0": "cat"}, "labels": {"a": 0}},
     ],
 )

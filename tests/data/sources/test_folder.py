@@ -211,7 +211,7 @@ def test_broken_folders(zoo, tmp_path):
         open_split(tmp_path / "empty")
     with pytest.raises(DataError, match=r"lies in no class folder, and there are no labels\.csv"):
         open_split(zoo)
-    with pytest.raises(DataError, match=r"data\.labels='oops' is none of sidecars, folders or a"):
+    with pytest.raises(DataError, match=r"data\.labels='oops' is none of sidecars, labelme, fold"):
         open_split(zoo, labels="oops")
     with pytest.raises(
         DataError, match=r"label file .*no\.csv is missing; give data\.labels as a full"

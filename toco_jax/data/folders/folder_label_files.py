@@ -72,6 +72,7 @@ def labels_of_files(
     on_problem: OnProblem,
 ) -> Labels:
     """Reads the label files that `labels` names; see `folder_labels.read_labels` for the rest."""
+    paths = label_paths(root, labels)
     read = [
         read_label_file(
             path,
@@ -82,9 +83,21 @@ def labels_of_files(
             name_of=_from(path, root, files),
             on_problem=on_problem,
         )
-        for path in label_paths(root, labels)
+        for path in paths
     ]
     file = read[0] if len(read) == 1 else _joined(root / labels, read, on_problem)
+    return labels_of(file, root, files, listed, paths, on_problem)
+
+
+def labels_of(
+    file: LabelFile,
+    root: pathlib.Path,
+    files: Mapping[str, pathlib.Path],
+    listed: Sequence[str],
+    paths: Sequence[pathlib.Path],
+    on_problem: OnProblem,
+) -> Labels:
+    """Compares a label file, which was read from `paths`, with the images that are there."""
     name = file.path.name
     absent = tuple(str(file.written[name]) for name in file.entries if name not in files)
     mentioned = {**file.entries, **file.unlabelled}
@@ -108,6 +121,7 @@ def labels_of_files(
         dict(sorted(file.entries.items())),
         file.missing,
         order=file.classes,
+        paths=frozenset(paths),
         remarks=[*as_remarks(file.remarks), *remarks],
     )
 

@@ -5,10 +5,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from toco_jax.data.files import OnProblem
+from toco_jax.data.folders import labelme_files
 from toco_jax.data.folders.class_folders import mask_folders, read_class_folders
 from toco_jax.data.folders.folder_label_files import (
     label_files,
     label_files_of_splits,
+    labels_of,
     labels_of_files,
 )
 from toco_jax.data.folders.folder_splits import split_folder, split_list
@@ -45,16 +47,20 @@ def read_labels(
     """
     texts = _texts(root, listing, splits)
     with_text = {name: texts.pop(name) for name in files if name in texts}
-    kind = kind or _labels_there(root, files, with_text, on_problem)
+    jsons = labelme_files.json_files(root, listing)
+    kind = kind or _labels_there(root, files, with_text, jsons, on_problem)
     if kind == "folders":
         found = _labels_of_folders(root, files, listed, splits, on_problem)
+    elif kind == "labelme":
+        file, used = labelme_files.read_files(root, jsons, files, on_problem)
+        found = labels_of(file, root, files, listed, used, on_problem)
     elif kind == "sidecars":
         found = _labels_of_texts(root, files, with_text, listed, label_separator)
     elif pathlib.PurePath(kind).suffix.lower() in ENDINGS:
         found = labels_of_files(root, kind, files, listed, label_separator, on_problem)
     else:
         raise DataError(
-            f"data.labels={kind!r} is none of sidecars, folders or a label file "
+            f"data.labels={kind!r} is none of sidecars, labelme, folders or a label file "
             f"({', '.join(ENDINGS)}); correct it"
         )
     if with_text and kind != "sidecars":
@@ -138,24 +144,28 @@ def _labels_there(
     root: pathlib.Path,
     files: Mapping[str, pathlib.Path],
     with_text: Collection[str],
+    jsons: Mapping[str, pathlib.Path],
     on_problem: OnProblem,
 ) -> str:
     if there := label_files(root):
         return there[0]
     if pattern := label_files_of_splits(root):
         return pattern
-    if not with_text:
+    if with_text:
+        kind, what, named = "sidecars", "text file", with_text
+    elif with_file := labelme_files.of_images(jsons, files):
+        kind, what, named = "labelme", "file of labelme", with_file
+    else:
         return "folders"
-    if len(with_text) < len(files) and all("/" in name for name in files):
-        message = (
-            f"only {len(with_text)} of {len(files)} images "
-            f"{'has' if len(with_text) == 1 else 'have'} a text file of the same name "
-            f"({some(with_text)}), and all lie in sub-folders; set data.labels to sidecars or "
-            "folders, whichever holds the labels"
-        )
-        on_problem("", DataError(message))
-        return "folders"
-    return "sidecars"
+    if len(named) == len(files) or any("/" not in name for name in files):
+        return kind
+    message = (
+        f"only {len(named)} of {len(files)} images {'has' if len(named) == 1 else 'have'} a {what} "
+        f"of the same name ({some(named)}), and all lie in sub-folders; set data.labels to {kind} "
+        "or folders, whichever holds the labels"
+    )
+    on_problem("", DataError(message))
+    return "folders"
 
 
 def _mask_remarks(

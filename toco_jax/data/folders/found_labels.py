@@ -21,6 +21,7 @@ class Labels:
         missing: returns the error to raise for an image without a label.
         joined: whether files of the same content get all of their labels together.
         order: the classes as a list in the labels' file has them; empty if there is none.
+        paths: the files that hold the labels, except texts beside images.
         remarks: on how the labels were read.
     """
 
@@ -28,6 +29,7 @@ class Labels:
     missing: Callable[[str], DataError]
     joined: bool = False
     order: Sequence[str] = ()
+    paths: frozenset[pathlib.Path] = frozenset()
     remarks: list[DataRemark] = dataclasses.field(default_factory=list)
 
     def names(self) -> tuple[str, ...]:
@@ -42,6 +44,7 @@ class Labels:
 def without_label(
     files: Mapping[str, pathlib.Path], entries: Mapping[str, Any], what: str, empty: str
 ) -> list[DataRemark]:
+    """Remarks on images without an entry, which are in no split."""
     lacking = unlabelled(files, entries)
     masks = {name for names in mask_folders(lacking).values() for name in names}
     names = tuple(name for name in lacking if name not in masks)

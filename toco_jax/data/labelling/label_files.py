@@ -118,7 +118,7 @@ def read_label_file(
     images = frozenset(names)
     content, remarks = _content(path, lambda text: name_of(text) in images)
     if isinstance(content, Project):
-        return _of_tool(path, content, images, name_of, title or path.name, on_problem)
+        return of_tool(path, content, images, name_of, title or path.name, on_problem)
     written = content
     if not written:
         raise DataError(f"{where} is empty; give every image its labels")
@@ -130,7 +130,7 @@ def read_label_file(
     return LabelFile(path, entries, spelling, [*remarks, *renamed, *more, *repeated])
 
 
-def _of_tool(
+def of_tool(
     path: pathlib.Path,
     project: Project,
     images: frozenset[str],
@@ -138,6 +138,11 @@ def _of_tool(
     title: str,
     on_problem: OnProblem,
 ) -> LabelFile:
+    """Finds the images of a tool's file; see `read_label_file` for the arguments.
+
+    Raises:
+        DataError: the file has no image, or none that is labelled.
+    """
     where = f"label file {path}"
     if not project.images:
         raise DataError(f"{where} ({project.tool}) has no {project.noun}; export it anew")

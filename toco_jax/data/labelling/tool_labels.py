@@ -1,7 +1,7 @@
 """Joins what the file of an annotation tool says with the images of a data set."""
 
 import collections
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from toco_jax.data.classes import is_background
@@ -111,8 +111,10 @@ def _remarks(labelled: Mapping[str, Tagged]) -> list[str]:
     return remarks
 
 
-def never_used(title: str, classes: Iterable[str], labels: Mapping[str, Any]) -> list[str]:
+def never_used(title: str, classes: Collection[str], labels: Mapping[str, Any]) -> list[str]:
     """Remarks on classes of the file's list that no image has."""
+    if not classes:
+        return []
     used = {label for entry in labels.values() for label in entry}
     never = [name for name in classes if name not in used and not is_background(name)]
     if not never:

@@ -6,6 +6,7 @@ The labels of an image come from the first of these that is there, or from what 
     labels.json       {file: [labels]}, or the export of an annotation tool, as are the other
                       names of `folder_labels.LABEL_FILES`
     a text file       beside each image, one label per line ("sidecars")
+    a JSON file       beside each image, written by labelme ("labelme")
     sub-folders       one per class, with the images inside ("folders", see `class_folders`)
 
 and its split from the first of these:
@@ -30,11 +31,7 @@ from toco_jax.data.folders.folder_classes import (
     listed_classes,
     take_out_backgrounds,
 )
-from toco_jax.data.folders.folder_label_files import (
-    label_files,
-    label_files_of_splits,
-    label_paths,
-)
+from toco_jax.data.folders.folder_label_files import label_files
 from toco_jax.data.folders.folder_labels import read_labels
 from toco_jax.data.folders.folder_masks import MASKS, mask_files, mask_folder_of
 from toco_jax.data.folders.folder_splits import split_members
@@ -66,10 +63,10 @@ def open_folder(
     """Opens one split of a folder; see `data.open_source` for the arguments.
 
     Images of any size and mode lie in the folder at any depth. A split is a list, a sub-folder, or
-    train or val of a seeded split. `labels` is "" for what is there, "sidecars", "folders", or a
-    label file (see `label_files`). Masks are NAME.png in `mask_folder`, by default <root>/masks;
-    if there are none, all pixels are ignored. `class_names` are by default those of classes.txt or
-    those that the labels name.
+    train or val of a seeded split. `labels` is "" for what is there, "sidecars", "labelme",
+    "folders", or a label file (see `label_files`) or a pattern of such. Masks are NAME.png in
+    `mask_folder`, by default <root>/masks; if there are none, all pixels are ignored. `class_names`
+    are by default those of classes.txt or those that the labels name.
 
     Returns:
         The source; its `remarks` say what was passed over, merged or guessed.
@@ -156,7 +153,7 @@ def _labelled_images(
         masks=masks,
         on_problem=on_problem,
     )
-    remarks = [*_passed_over(root, listing, labels), *found.remarks]
+    remarks = [*_passed_over(root, listing, labels, found.paths), *found.remarks]
     backgrounds = set() if class_names else take_out_backgrounds(found, remarks, on_problem)
     if not listed:
         listed = class_names_of(root, found, remarks, on_problem, masks=masks is not None)
@@ -199,7 +196,9 @@ def _images(root: pathlib.Path, listing: Listing, on_problem: OnProblem) -> dict
     return dict(sorted(files.items()))
 
 
-def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[DataRemark]:
+def _passed_over(
+    root: pathlib.Path, listing: Listing, labels: str, used: frozenset[pathlib.Path]
+) -> list[DataRemark]:
     """Remarks on files that are not used, except texts."""
     kind = "files passed over"
     remarks = [
@@ -213,8 +212,7 @@ def _passed_over(root: pathlib.Path, listing: Listing, labels: str) -> list[Data
             "out of date or set data.labels"
         )
         remarks.append(DataRemark(kind, message, tuple(there[1:])))
-    labels = labels or ("" if there else label_files_of_splits(root))
-    known = {root / name for name in there}.union(label_paths(root, labels))
+    known = used.union(root / name for name in there)
     others = [p for p in listing.others if p not in known and p.suffix.lower() != ".txt"]
     if others:
         names = tuple(str(path.relative_to(root)) for path in others)

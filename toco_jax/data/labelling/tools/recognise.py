@@ -3,7 +3,7 @@
 from typing import Any
 from xml.etree import ElementTree
 
-from toco_jax.data.labelling.tools import coco, cvat, fiftyone, label_studio
+from toco_jax.data.labelling.tools import coco, cvat, fiftyone, label_studio, labelme
 from toco_jax.data.labelling.tools.project import Project
 from toco_jax.runtime.errors import DataError, clipped
 
@@ -12,6 +12,7 @@ _OF_JSON = (
     (label_studio.is_min, label_studio.of_min),
     (coco.is_instances, coco.of_instances),
     (fiftyone.is_labels, fiftyone.of_labels),
+    (labelme.is_file, labelme.of_file),
 )
 
 
