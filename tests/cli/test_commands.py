@@ -93,6 +93,7 @@ COMMANDS = {
     "predict": ("predict.predict", ["c", "x.jpg", "--out=o"]),
     "evaluate": ("evaluate.score", ["c"]),
     "export": ("export.export_run", ["run", "model"]),
+    "push": ("convert.hub.push", ["run", "me/net"]),
     "convert": ("weights.inspection.inspect", ["--inspect", "file"]),
     "check": ("data.check.print_check", ["voc"]),
     "show": ("data.show.write_sheet", ["voc"]),

@@ -30,11 +30,15 @@ MODULES = {
     "toco_jax/method/losses.py": ("tests/method/test_losses.py",),
     "toco_jax/weights/layouts.py": ("tests/weights/test_load.py", "-k", "not golden"),
     "toco_jax/weights/load.py": (
-        *("tests/weights/test_load.py", "tests/test_convert.py"),
+        *("tests/weights/test_load.py", "tests/convert/test_convert.py"),
         *("-k", "not golden and not without_torch and not starts_from_each"),
     ),
     "toco_jax/weights/origin.py": (
-        *("tests/weights/test_origin.py", "tests/weights/test_load.py", "tests/test_convert.py"),
+        *(
+            "tests/weights/test_origin.py",
+            "tests/weights/test_load.py",
+            "tests/convert/test_convert.py",
+        ),
         *("-k", "not golden and not without_torch and not starts_from_each"),
     ),
     "toco_jax/weights/backbone_files.py": (

@@ -93,7 +93,9 @@ class Parser(argparse.ArgumentParser):
     def add_run(self) -> None:
         """Adds the word `RUN`, as `options.checkpoint`."""
         self.add_argument(
-            "checkpoint", metavar="RUN", help="a run's folder, or one checkpoint in it"
+            "checkpoint",
+            metavar="RUN",
+            help="a run's folder, one checkpoint in it, or hf:owner/name",
         )
         self._first_word = "--checkpoint"
 

@@ -11,6 +11,7 @@ VERBS = {
     "evaluate": "score a run on a split, or write pseudo labels or a submission",
     "predict": "segment photos, folders and videos with a run",
     "convert": "turn a PyTorch checkpoint into a run, or a run into a PyTorch file",
+    "push": "share a run on the Hugging Face hub",
     "export": "write a run as one file that JAX runs without this package",
     "check": "read a data set once and list what is wrong with it",
     "show": "draw the views, boxes and crops that training will see",

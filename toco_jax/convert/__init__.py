@@ -2,12 +2,12 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 from safetensors.numpy import save
 
-from toco_jax.cli import commands
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES
 from toco_jax.run.config_files import load_config
 from toco_jax.runtime import outputs
@@ -71,6 +71,36 @@ def convert(
     if config is None:
         config = _config(network, source, config_file)
     return [*network["notes"], *_write_run(network, config, target)]
+
+
+def write_run(
+    source: str,
+    path: pathlib.Path,
+    config: ConfigDict,
+    class_names: Sequence[str] | None,
+    target: pathlib.Path,
+) -> None:
+    """Writes a file of weights and the configuration they were trained with as a run.
+
+    Args:
+        source: what the file is called in messages.
+        path: a file in the published layout.
+        config: the configuration.
+        class_names: its classes in label order; those that the file names by default.
+        target: the folder of the new run.
+
+    Raises:
+        WeightsError: the file is not a whole network, or does not fit the configuration.
+    """
+    network = _network_of_file(source, path, config.backbone)
+    num = network["params"]["classifier"]["kernel"].shape[-1]
+    if num != config.num_classes:
+        raise WeightsError(
+            f"{source} is damaged: its weights are of {num} classes, its configuration of "
+            f"{config.num_classes}"
+        )
+    network["class_names"] = class_names or network["class_names"]
+    _write_run(network, config, target)
 
 
 def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
@@ -234,7 +264,3 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
 def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:
     # Not with `save_file`, whose files only their owner may read.
     outputs.write_atomically(target, save(tensors, metadata))
-
-
-if __name__ == "__main__":
-    commands.start("convert")

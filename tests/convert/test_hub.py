@@ -1,0 +1,160 @@
+"""A network goes to a stand-in for the hub and comes back the same, with a card and no paths."""
+
+import json
+import pathlib
+import shutil
+
+import huggingface_hub
+import jax
+import numpy as np
+import pytest
+import yaml
+from tiny_run import make_run
+
+from toco_jax.cli import commands
+from toco_jax.convert import card, hub
+from toco_jax.run import runs
+from toco_jax.runtime.outputs import OutputError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, voc_config):
+    """A run of the 20 classes with the scores of one protocol."""
+    folder = tmp_path_factory.mktemp("secret") / "run"
+    make_run(folder, voc_config, folder.parent / "devkit")
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"init": "/home/someone/secret/deit.pth", "local_crop_size": 16}
+    (folder / "config.json").write_text(json.dumps(config))
+    row = {"predictor": "seg", "description": "native | 1.25", "miou": 61.26}
+    (folder / "evaluation.json").write_text(json.dumps({"rows": [row]}))
+    return folder
+
+
+class Hub:
+    """Repositories in a folder, with the two functions of `huggingface_hub` that are used."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.private: dict[str, bool] = {}
+
+    def HfApi(self, library_name):
+        return self
+
+    def create_repo(self, name, *, private, exist_ok):
+        self.private[name] = private
+        return f"https://hub/{name}"
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message):
+        shutil.copytree(folder_path, self.folder / repo_id / "1a2b")
+
+    def snapshot_download(self, name, *, revision, allow_patterns, library_name):
+        assert set(allow_patterns) == {"model.safetensors", "config.json", "classes.json"}
+        if not (self.folder / name).exists():
+            raise OSError(f"404 Client Error: no {name} at {revision}")
+        return str(self.folder / name / "1a2b")
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    found = Hub(tmp_path / "hub")
+    monkeypatch.setattr(huggingface_hub, "HfApi", found.HfApi)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", found.snapshot_download)
+    monkeypatch.setenv("TOCO_CACHE", str(tmp_path / "cache"))
+    return found
+
+
+def test_what_is_pushed_comes_back(run, fake, capsys):
+    commands.run("push", [str(run), "me/net", "--private"])
+    assert "https://hub/me/net: uploaded; use it as hf:me/net" in capsys.readouterr().out
+    assert fake.private == {"me/net": True}
+    files = {path.name for path in (fake.folder / "me/net/1a2b").iterdir()}
+    assert files == {"model.safetensors", "config.json", "classes.json", "README.md"}
+
+    made = hub.fetch("hf:me/net")
+    assert hub.fetch("hf:me/net@main") == made
+    ours, theirs = (runs.load(folder, report=lambda _: None) for folder in (run, made))
+    for name in ("params", "teacher_params"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(theirs, name), getattr(ours, name))
+    assert theirs.class_names == ours.class_names
+    differing = {key for key in ours.recorded if ours.recorded[key] != theirs.recorded[key]}
+    assert differing == {"init", "data"}
+    assert theirs.recorded.init == "deit.pth"
+
+
+def test_every_verb_takes_its_name_in_the_place_of_a_run(run, fake, tmp_path, monkeypatch):
+    hub.push(run, "me/net")
+    taken = []
+
+    def export_run(folder, *_args, **_options):
+        taken.append(folder)
+        return []
+
+    monkeypatch.setattr("toco_jax.export.export_run", export_run)
+    commands.run("export", ["hf:me/net", str(tmp_path / "x.stablehlo")])
+    assert taken == [hub.fetch("hf:me/net")]
+
+
+def test_no_path_of_this_machine_is_shared(run, tmp_path):
+    lines = hub.push(run, "me/net", dry_run=tmp_path / "out", licence="mit")
+    assert str(tmp_path / "out") in lines[-1]
+    for path in (tmp_path / "out").iterdir():
+        assert b"secret" not in path.read_bytes(), path
+    with pytest.raises(OutputError, match="exists already"):
+        hub.push(run, "me/net", dry_run=tmp_path / "out")
+
+
+def test_card(run, tmp_path):
+    hub.push(run, "me/net", dry_run=tmp_path / "out", licence="mit")
+    text = (tmp_path / "out" / "README.md").read_text()
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front)["license"] == "mit"
+    assert yaml.safe_load(front)["library_name"] == "toco_jax"
+    assert "| seg | native \\| 1\\.25 | 61.3 |" in body
+    assert "0 background, 1 aeroplane" in body and "toco predict hf:me/net" in body
+    assert "initial weights: not known here" in body
+
+
+def test_names_cannot_write_into_the_card(run, voc_config):
+    config = voc_config()
+    text = card.text(run, config, ["<script>", "[a](b)"], "me/net", None)
+    assert "<script>" not in text and "[a](b)" not in text
+    assert "license" not in text.split("---")[1]
+    assert "Apache-2.0 (DeiT" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hf:me", r"'hf:me' is not of the form hf:owner/name"),
+        ("hf:../x", "is not of the form"),
+        ("hf:no/body", r"cannot download hf:no/body \(404 .*hf auth login"),
+        ("hf:empty/one", r"has no model.safetensors and no config.json.*init=hf:empty/one"),
+    ],
+)
+def test_what_is_no_shared_network_is_named(fake, name, message):
+    (fake.folder / "empty" / "one" / "1a2b").mkdir(parents=True)
+    with pytest.raises(hub.HubError, match=message):
+        hub.fetch(name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("crop_size", 7, r"hf:me/net is damaged, its config.json says crop_size=7"),
+        ("num_classes", 3, r"classes.json|damaged"),
+        ("backbone", "deit_base", "not those of deit_base with 20 classes"),
+    ],
+)
+def test_a_damaged_repository_is_named(run, fake, key, value, message):
+    hub.push(run, "me/net")
+    path = fake.folder / "me/net/1a2b/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(hub.UserError, match=message):
+        hub.fetch("hf:me/net")
+    assert not any((fake.folder.parent / "cache" / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("name", ["net", "a/b/c", "a/..", "a b/c", ""])
+def test_names_of_repositories(run, name):
+    with pytest.raises(hub.HubError, match="not of the form owner/name"):
+        hub.push(run, name)
