@@ -183,6 +183,17 @@ def test_masks_for_other_tools_are_never_overwritten(tmp_path, monkeypatch, caps
     assert quickly(monkeypatch, arguments[:-1])[0] == 0
 
 
+def test_names_that_a_format_cannot_hold_are_refused_before_anything_is_written(
+    tmp_path, monkeypatch
+):
+    save(tmp_path / "a.png")
+    arguments = [str(tmp_path / "a.png"), f"--out={tmp_path}/out", "--format=coco,cvat"]
+    code, found = quickly(monkeypatch, arguments, names=("cat: wild",))
+    assert "--format=cvat ends the name of a class at a colon, and there is 'cat: wild'" in code
+    assert found is None and list((tmp_path / "out").iterdir()) == []
+    assert quickly(monkeypatch, [*arguments[:-1], "--format=coco"], names=("cat: wild",))[0] == 0
+
+
 def test_masks_from_cams_hold_predicted_classes_only(run):
     from_cam = Segmenter(run, source="aux_cam", batch_size=4, threshold=0.4)
     (_, result) = next(from_cam.segment([photo((24, 36), 0)], lambda image: {"image": image}))

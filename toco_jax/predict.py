@@ -93,11 +93,13 @@ def mask_writers(
     Raises:
         UserError: a format cannot hold the names of the classes.
     """
+    names = tuple(segmenter.class_names)
+    for name in formats:
+        writer.refuse_names(name, names)
 
     def opened(name: str) -> writer.MaskWriter:
         folder = options.out / name
         model = f"{options.checkpoint} at step {segmenter.step}"
-        names = tuple(segmenter.class_names)
         task = Task(names, polygons=options.polygons, folder=folder, model=model)
         return writer.MaskWriter(name, folder, task)
 
