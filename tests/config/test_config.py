@@ -8,14 +8,15 @@ from ml_collections import ConfigDict
 
 from toco_jax.config import ConfigError, completed, flat_values, resolve, validate
 from toco_jax.method.phases import phase_at
-from toco_jax.models.backbones import Backbone, backbone_from_name
+from toco_jax.models.backbones import BACKBONES, Backbone, backbone_from_name
 
 
 def test_published_values_are_valid_for_every_variant(voc_config):
-    for variant in ("deit_base", "vit_base", "deit_small", "deit_tiny"):
+    for variant in BACKBONES:
         config = voc_config(variant)
         validate(config, num_devices=2)
         assert config.backbone == config.init == variant
+    assert voc_config("dinov2_small").local_crop_size == 98
 
 
 def test_defaults_are_the_published_values(voc_config):

@@ -17,6 +17,7 @@ from huggingface_hub import constants
 from reference_weights import reference_state_dict
 from weight_formats import timm_state
 
+from toco_jax.models.backbones import BACKBONES
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.runtime.outputs import OutputError
 from toco_jax.weights import download, load
@@ -261,6 +262,22 @@ def test_published_addresses():
     assert set(download.ADDRESSES) == {
         *("deit_tiny", "deit_small", "deit_base", "vit_base", "vit_large")
     }
+
+
+def test_every_backbone_has_weights_by_its_name():
+    assert download.ADDRESSES.keys() | download.FROM_HUB.keys() == BACKBONES.keys()
+
+
+def test_a_name_of_the_hub_is_downloaded(hub):
+    path = "/timm/vit_small_patch14_reg4_dinov2.lvd142m/resolve/main/model.safetensors"
+    hub.files = {path: CONTENT}
+    assert load.resolve("dinov2_small_reg").read_bytes() == CONTENT
+
+
+def test_a_name_and_another_backbone_are_refused_before_the_download(hub):
+    with pytest.raises(WeightsError, match="set init=dinov2_small or backbone=deit_base"):
+        load.load("deit_base", backbone="dinov2_small", num_classes=3)
+    assert not hub.requests
 
 
 def test_a_file_of_the_hub_is_downloaded_once_and_verified(hub):

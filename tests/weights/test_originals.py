@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from toco_jax.models.backbones import backbone_from_name
+from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.vit import ViT
-from toco_jax.weights import load
+from toco_jax.weights import backbone_files, download, load
 
 torch = pytest.importorskip("torch")
 
@@ -168,3 +168,28 @@ def test_a_backbone_without_layer_scales_takes_them_in_its_weights(tmp_path, lib
     assert "their layer scales were multiplied into the weights" in out["notes"]
     pixels = images("dinov2", GRID, GRID)
     assert_same(out["params"]["encoder"], name, pixels, tokens(library, "dinov2", pixels))
+
+
+@pytest.mark.parametrize("name", download.FROM_HUB)
+def test_names_of_the_hub_are_models_of_timm_with_these_sizes(name):
+    timm = pytest.importorskip("timm")
+    repository = download.FROM_HUB[name].removeprefix("hf:")
+    architecture = repository.removeprefix("timm/")
+    assert timm.get_pretrained_cfg(architecture).hf_hub_id == repository
+    with torch.device("meta"):
+        model = timm.create_model(architecture, pretrained=False)
+    spec = BACKBONES[name]
+    assert model.blocks[0].attn.num_heads == spec.heads
+    assert model.norm.eps == spec.norm_eps
+    # Arrays of the real shapes that take no memory.
+    state = {
+        name: np.broadcast_to(np.float32(0), value.shape)
+        for name, value in model.state_dict().items()
+    }
+    state, _ = backbone_files.usual(state, "timm", layer_scale=spec.layer_scale)
+    sources = backbone_files.encoder_sources(state, "timm", spec)
+    unused = set(backbone_files.dropped(state, "timm"))
+    shapes = {name: value.shape for name, value in state.items() if name not in unused}
+    assert shapes == {source.names[0]: source.shape for source in sources.values()}
+    named = BACKBONES[backbone_files.backbone_of(backbone_files.sizes_of(state, "timm"))]
+    assert (named.width, named.patch, named.registers) == (spec.width, spec.patch, spec.registers)

@@ -6,7 +6,6 @@ from toco_jax.config.auto import resolve
 from toco_jax.config.checks import validate
 from toco_jax.config.keys import (
     LOSS_TERMS,
-    VARIANTS,
     ConfigError,
     completed,
     defaults,
@@ -18,7 +17,6 @@ from toco_jax.config.types import check_known, check_types
 
 __all__ = [
     "LOSS_TERMS",
-    "VARIANTS",
     "ConfigDict",
     "ConfigError",
     "check_known",

@@ -5,9 +5,9 @@ from typing import Any
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from toco_jax.models.backbones import BACKBONES
 from toco_jax.runtime.errors import UserError
 
-VARIANTS = ("deit_base", "vit_base", "deit_small", "deit_tiny")
 # Every loss term, and its weight as (first step, value) pairs. A term is not computed while its
 # weight is 0.
 _LOSS_WEIGHTS = {
@@ -34,19 +34,21 @@ class ConfigError(UserError):
     """A value of the configuration cannot work; the message names key, value and remedy."""
 
 
-def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
+def defaults(backbone: str = "deit_base") -> ConfigDict:
     """Returns every key of a run with its published value for PASCAL VOC 2012.
 
-    The configuration is locked: keys cannot be added, and values keep their type.
+    The configuration is locked: keys cannot be added, and values keep their type. Local crops have
+    96 pixels, or where patches do not fit into them the nearest size that they do.
 
     Args:
-        backbone: the encoder, one of `VARIANTS`. The run starts from its published weights.
+        backbone: the encoder, one of `BACKBONES`. The run starts from its published weights.
 
     Raises:
-        ConfigError: `backbone` is none of `VARIANTS`.
+        ConfigError: `backbone` is none of `BACKBONES`.
     """
-    if backbone not in VARIANTS:
-        raise ConfigError(f"unknown variant {backbone!r}: use one of {', '.join(VARIANTS)}")
+    if backbone not in BACKBONES:
+        raise ConfigError(f"unknown variant {backbone!r}: use one of {', '.join(BACKBONES)}")
+    patch = BACKBONES[backbone].patch
     config = ConfigDict()
     config.seed = 0
 
@@ -62,7 +64,7 @@ def defaults(backbone: str = VARIANTS[0]) -> ConfigDict:
 
     # Method.
     config.crop_size = 448
-    config.local_crop_size = 96
+    config.local_crop_size = round(96 / patch) * patch
     config.num_local_crops = 8
     config.cam_scales = (1.0, 0.5, 1.5)
     config.low_thre = 0.25

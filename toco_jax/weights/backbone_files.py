@@ -177,25 +177,6 @@ def _fold_scale(tensors: dict[str, np.ndarray], match: re.Match) -> None:
         tensors[target] = np.asarray(value, np.float32) * factor
 
 
-def check_parts(tensors: Tensors, backbone: str, spec: Backbone) -> None:
-    """Raises `WeightsError` if the file and the backbone differ in registers or layer scales.
-
-    A backbone without layer scales takes files that have them, see `usual`.
-    """
-    parts = recognise.parts_of(tensors)
-    registers = parts.get("registers", 0)
-    remedy = "set backbone to the one that `toco convert --inspect FILE` names"
-    if registers != spec.registers:
-        raise WeightsError(
-            f"these weights have {registers} register tokens, the backbone {backbone} has "
-            f"{spec.registers}: {remedy}"
-        )
-    if spec.layer_scale and not parts.get("layer_scale"):
-        raise WeightsError(
-            f"these weights have no layer scales, the backbone {backbone} has them: {remedy}"
-        )
-
-
 def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     """Returns the `width`, `depth` and `patch` of an encoder in any layout.
 

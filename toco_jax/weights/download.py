@@ -38,6 +38,16 @@ HUB_NAMES: Mapping[str, str] = {
     "vit_large": "hf:google/vit-large-patch16-224",
 }
 
+# Weights by name that the hub alone has, in the layout of timm.
+FROM_HUB: Mapping[str, str] = {
+    "dinov2_small": "hf:timm/vit_small_patch14_dinov2.lvd142m",
+    "dinov2_base": "hf:timm/vit_base_patch14_dinov2.lvd142m",
+    "dinov2_large": "hf:timm/vit_large_patch14_dinov2.lvd142m",
+    "dinov2_small_reg": "hf:timm/vit_small_patch14_reg4_dinov2.lvd142m",
+    "dinov2_base_reg": "hf:timm/vit_base_patch14_reg4_dinov2.lvd142m",
+    "dinov2_large_reg": "hf:timm/vit_large_patch14_reg4_dinov2.lvd142m",
+}
+
 _CHUNK = 2**20
 
 

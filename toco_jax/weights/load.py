@@ -14,9 +14,10 @@ from flax import traverse_util
 
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.runtime.console import silent
-from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError, clipped, shown
+from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError
 from toco_jax.weights import (
     backbone_files,
+    checks,
     download,
     files,
     layouts,
@@ -99,7 +100,7 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
     """Loads starting weights from a name, a file or a run.
 
     Args:
-        init: `deit_tiny`, `deit_small`, `deit_base`, `vit_base` or `vit_large` (downloaded once),
+        init: the name of a backbone, for its published weights (downloaded once),
             `hf:owner/repository[/file]` (a file of the Hugging Face hub), `shapes` (comes with the
             package), the path of a file (`.safetensors`, `.pth`, `.npz`) or of a model folder of
             Hugging Face, or a run of ours.
@@ -120,6 +121,7 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
         MissingWeightsError: there is no such file, or it could not be downloaded.
         WeightsError: the weights do not fit, or the file is damaged or of no known format.
     """
+    checks.check_name(init, backbone)
     path = resolve(init)
     where = f"init={init!r}" if init == str(path) else f"init={init!r} ({path})"
     sizes: dict[str, Any] = {
@@ -131,8 +133,8 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
         if path.is_dir():
             return _from_run(path, **sizes)
         path, file = _read(init, path)
-        _check_backbone(file.metadata.get("backbone"), backbone)
-        _check_heads(path.parent, backbone)
+        checks.check_backbone(file.metadata.get("backbone"), backbone)
+        checks.check_heads(path.parent, backbone)
         out = from_tensors(file.tensors, **sizes)
     except MissingWeightsError:
         raise
@@ -182,11 +184,12 @@ def resolve(init: str) -> pathlib.Path:
         return ASSETS[init]
     if init in download.ADDRESSES:
         return download.fetch(download.ADDRESSES[init])
-    if init.startswith("hf:"):
-        return download.from_hub(init)
+    hub_name = download.FROM_HUB.get(init, init)
+    if hub_name.startswith("hf:"):
+        return download.from_hub(hub_name)
     path = pathlib.Path(os.path.expanduser(init))  # as it is where nobody is at home
     if not path.exists():
-        names = ", ".join([*download.ADDRESSES, *ASSETS])
+        names = ", ".join([*download.ADDRESSES, *download.FROM_HUB, *ASSETS])
         raise MissingWeightsError(
             f"init={init!r} is neither a known name ({names}, hf:owner/repository/file) nor an "
             f"existing path ({path.absolute()})"
@@ -219,7 +222,7 @@ def from_tensors(
         spec = backbone_from_name(backbone)
         tensors, changes = backbone_files.usual(tensors, layout, layer_scale=spec.layer_scale)
         notes += changes
-        backbone_files.check_parts(tensors, backbone, spec)
+        checks.check_parts(tensors, backbone, spec)
         paths = layouts.assemble(
             tensors,
             backbone_files.encoder_sources(tensors, layout, spec),
@@ -238,7 +241,7 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     from toco_jax.run import runs
 
     run = runs.load(path, portable=True, report=silent)
-    _check_backbone(run.config.backbone, backbone)
+    checks.check_backbone(run.config.backbone, backbone)
     tree = {**run.params, "teacher": run.teacher_params}
     paths = traverse_util.flatten_dict(tree, sep="/")
     grid = backbone_files.grid_of(paths["encoder/pos_embed"], "encoder/pos_embed")
@@ -249,29 +252,6 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     about = origin.of_run(path, run)
     notes = [f"{path}: a run at step {about['step']}, its parameters' SHA-256 {about['sha256']}"]
     return _result(params, teacher, notes, "a run") | {"origin": about}
-
-
-def _check_heads(folder: pathlib.Path, backbone: str) -> None:
-    """Raises `WeightsError` if the `config.json` beside a file gives another number of heads."""
-    heads = files.model_config(folder).get("num_attention_heads")
-    expected = backbone_from_name(backbone).heads
-    if isinstance(heads, int) and heads != expected:
-        raise WeightsError(
-            f"{folder / 'config.json'} says {heads} attention heads, {backbone!r} has {expected}: "
-            "set backbone=NAME of one with as many"
-        )
-
-
-def _check_backbone(stated: str | None, backbone: str) -> None:
-    """Raises `WeightsError` if a source names another backbone.
-
-    The number of heads does not show in the shapes of the tensors.
-    """
-    if stated is not None and backbone_from_name(stated) != backbone_from_name(backbone):
-        raise WeightsError(
-            f"these weights are of the backbone {shown(stated)}, not {backbone!r}: set "
-            f"backbone={clipped(stated)}"
-        )
 
 
 def _nested(paths: Tensors) -> tuple[dict, dict]:
