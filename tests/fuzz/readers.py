@@ -24,6 +24,7 @@ from toco_jax.data.labelling.label_entries import as_vector
 from toco_jax.data.labelling.label_files import read_label_file
 from toco_jax.data.labelling.lists import read_names
 from toco_jax.data.labelling.sidecars import read_sidecars
+from toco_jax.data.labelling.tools import yolo
 from toco_jax.data.sources.coco import CATEGORY_IDS
 from toco_jax.inference.inputs import video_frames
 from toco_jax.run import stored, workdir
@@ -239,6 +240,20 @@ def sidecars(folder: pathlib.Path) -> Reader:
     return Reader("sidecar", "text", seeds, read)
 
 
+def yolo_yaml(_folder: pathlib.Path) -> Reader:
+    """Lists of classes in YAML."""
+    seeds = [
+        b"nc: 2\nnames: [cat, 'dog']\n",
+        b"names:\n  0: cat\n  1: dog # x\n",
+        b"names:\n- cat\n",
+    ]
+
+    def read(content: bytes) -> None:
+        yolo.class_names(content.decode("latin1"), "list data.yaml")
+
+    return Reader("yaml", "text", seeds, read)
+
+
 def instances(folder: pathlib.Path) -> Reader:
     """COCO's annotation files."""
     ids = zip(CATEGORY_IDS, COCO_CLASSES, strict=True)
@@ -375,6 +390,7 @@ READERS: dict[str, Callable[[pathlib.Path], Reader]] = {
     "labels_csv": _label_reader("labels_csv", "text", ".csv", _csv_seeds()),
     "sidecar": sidecars,
     "xml": xml,
+    "yaml": yolo_yaml,
     "list": lists,
     "instances": instances,
     "picture": pictures,

@@ -210,3 +210,30 @@ def test_the_table_of_label_studio(root, delimiter):
     source = open_split(root, val_fraction=0.01)
     assert words(source) == {"images/i0": ("cat",), "images/i1": ("cat", "dog")}
     assert "labels.csv: Label Studio (CSV), 3 tasks; left out as not labelled: 1 un" in said(source)
+
+
+BOX = "{} 0.5 0.5 0.25 0.25\n"
+
+
+@pytest.mark.parametrize("layout", ["images/{split}/{name}.jpg", "{split}/images/{name}.jpg"])
+def test_yolo(tmp_path, layout):
+    texts = {"a": BOX.format(0) + BOX.format(2) * 2, "b": "1 0.1 0.1 0.2 0.1 0.2 0.2\n", "c": None}
+    for split, files in (("train", texts), ("val", {"d": "", "e": BOX.format(1)})):
+        for name, text in files.items():
+            image = layout.format(split=split, name=name)
+            pictures(tmp_path, image)
+            if text is not None:
+                write(tmp_path, text, image.replace("images", "labels").replace(".jpg", ".txt"))
+    names = "names:\n  0: cat\n  1: yak\n  2: dog\n"
+    write(tmp_path, f"train: images/train\nval: images/val\n{names}", "data.yaml")
+    train, val = open_split(tmp_path), open_split(tmp_path, "val")
+    assert train.class_names == ("cat", "yak", "dog")
+    assert list(words(train).values()) == [("cat", "dog"), ("yak",)]
+    assert list(words(val).values()) == [(), ("yak",)]
+    assert "1 of 5 images has no text file of the same name" in said(train)
+    assert "passed over" not in said(train)
+    write(tmp_path, "nc: 3\n", "data.yaml")
+    with pytest.raises(DataError, match=r"holds boxes, .*; list the classes in .*classes\.txt"):
+        open_split(tmp_path)
+    write(tmp_path, "cat\nyak\ndog\n", "classes.txt")
+    assert open_split(tmp_path).class_names == ("cat", "yak", "dog")

@@ -10,18 +10,27 @@ from toco_jax.data.folders.folder_names import UNLABELLED, in_any_case, plain
 from toco_jax.data.folders.found_labels import Labels
 from toco_jax.data.labelling.label_entries import is_names
 from toco_jax.data.labelling.text_files import read_text, trimmed
+from toco_jax.data.labelling.tools import yolo
 from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.runtime.errors import DataError, shown
 
+YAML_FILE = "data.yaml"
+
 
 def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]:
-    """Reads the classes of classes.txt; () if there is no such file."""
+    """Reads the classes of classes.txt or else of data.yaml; () if there is neither."""
     path = in_any_case(root, CLASSES_FILE, pathlib.Path.is_file)
-    if path is None:
-        return ()
+    lines: list[str] = []
     try:
-        lines = [trimmed(line) for line in read_text(path, "list").rstrip().splitlines()]
-        names = tuple(filter(None, lines))
+        if path is not None:
+            lines = [trimmed(line) for line in read_text(path, "list").rstrip().splitlines()]
+            names = tuple(filter(None, lines))
+        else:
+            path = in_any_case(root, YAML_FILE, pathlib.Path.is_file)
+            found = yolo.class_names(read_text(path, "list"), f"list {path}") if path else []
+            if path is None or not found:
+                return ()
+            names = tuple(found)
         refuse_repeats(names, f"list {path}")
     except DataError as error:
         on_problem("", error)

@@ -46,7 +46,7 @@ def read_labels(
         DataError: labels of an unknown kind, or a label file that cannot be read.
     """
     texts = _texts(root, listing, splits)
-    with_text = {name: texts.pop(name) for name in files if name in texts}
+    with_text = {name: texts.pop(text) for name in files for text in _beside(name, texts)}
     jsons = labelme_files.json_files(root, listing)
     kind = kind or _labels_there(root, files, with_text, jsons, on_problem)
     if kind == "folders":
@@ -92,6 +92,18 @@ def _texts(
         if path.suffix.lower() == ".txt"
         and not (path.parent == root and path.name.casefold() in lists)
     }
+
+
+def _beside(name: str, texts: Mapping[str, pathlib.Path]) -> tuple[str, ...]:
+    """Returns the name of an image's text, () if it has none.
+
+    YOLO's tools look for that of `images/train/x` in `labels/train/x`.
+    """
+    before, images, after = f"/{name}".rpartition("/images/")
+    twin = f"{before}/labels/{after}".removeprefix("/")
+    return next(
+        ((text,) for text in (name, twin) if text in texts and (images or text == name)), ()
+    )
 
 
 def _labels_of_folders(
@@ -143,7 +155,7 @@ def _labels_of_texts(
 def _labels_there(
     root: pathlib.Path,
     files: Mapping[str, pathlib.Path],
-    with_text: Collection[str],
+    with_text: Mapping[str, pathlib.Path],
     jsons: Mapping[str, pathlib.Path],
     on_problem: OnProblem,
 ) -> str:
@@ -152,6 +164,8 @@ def _labels_there(
     if pattern := label_files_of_splits(root):
         return pattern
     if with_text:
+        if any(path.with_suffix("") != root / name for name, path in with_text.items()):
+            return "sidecars"  # in a folder of their own
         kind, what, named = "sidecars", "text file", with_text
     elif with_file := labelme_files.of_images(jsons, files):
         kind, what, named = "labelme", "file of labelme", with_file

@@ -83,7 +83,8 @@ def _classes_of_boxes(
     if not known:
         raise DataError(
             f"label file {first} holds boxes, a class number and coordinates a row; list the "
-            f"classes in {root / 'classes.txt'}, one a line in the order of their numbers"
+            f"classes in {root / 'classes.txt'}, one a line in the order of their numbers, or as "
+            "names in data.yaml"
         )
     return {
         name: Positions(tuple(sorted({int(line.split()[0]) for line in lines})))
