@@ -108,8 +108,8 @@ def test_scales_of_another_width_are_refused():
 
 def test_backbones_are_named_by_their_sizes():
     sizes = {"width": 192, "depth": 12, "patch": 16}
-    assert backbone_files.backbone_of(sizes) == "deit_tiny"
-    assert backbone_files.backbone_of(sizes | {"depth": 11}) is None
+    assert backbone_files.backbones_of(sizes) == ["deit_tiny"]
+    assert backbone_files.backbones_of(sizes | {"depth": 11}) == []
 
 
 @pytest.mark.parametrize("name", ALIKE)
@@ -178,7 +178,7 @@ def test_inspection_names_the_backbone_with_its_parts(tmp_path):
         save_file(ALIKE[kind][0], tmp_path / "weights")
         assert f"{ending})" in "\n".join(inspect(str(tmp_path / "weights")))
     sizes = {"width": 384, "depth": 12, "patch": 14, "registers": 4, "layer_scale": 1}
-    assert backbone_files.backbone_of(sizes) == "dinov2_small_reg"
+    assert backbone_files.backbones_of(sizes) == ["dinov2_small_reg"]
 
 
 def test_dinov3_of_transformers_is_refused():

@@ -198,15 +198,15 @@ def _sizes_of_network(tensors: load.Tensors) -> tuple[int, int]:
 
 
 def _backbone(tensors: load.Tensors, path: pathlib.Path) -> str:
-    """Returns the name of the backbone that has the tensors' sizes; raises `WeightsError`."""
+    """Returns the first name of a backbone of the tensors' sizes; raises `WeightsError`."""
     sizes = backbone_files.sizes_of(tensors, backbone_files.layout_of(tensors))
-    name = backbone_files.backbone_of(sizes)
-    if name is None:
+    names = backbone_files.backbones_of(sizes)
+    if not names:
         raise WeightsError(
             f"{path} has an encoder of none of the known sizes, and the number of heads does not "
             f"show in the file: give --backbone={backbone_files.spelt(sizes)}"
         )
-    return name
+    return names[0]
 
 
 def _config(network: dict, source: str, config_file: str | None) -> ConfigDict:

@@ -61,6 +61,10 @@ BACKBONES = {
         for ending, registers in (("", 0), ("_reg", 4))
         for size, sizes in _DINOV2_SIZES.items()
     },
+    "dino_small": Backbone(384, 12, 6),
+    "dino_base": Backbone(768, 12, 12),
+    "dino_small_8": Backbone(384, 12, 6, patch=8),
+    "dino_base_8": Backbone(768, 12, 12, patch=8),
 }
 
 

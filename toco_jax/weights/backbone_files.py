@@ -209,13 +209,14 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     } | recognise.parts_of(tensors)
 
 
-def backbone_of(sizes: Mapping[str, int]) -> str | None:
-    """Returns the name of the backbone of these sizes, of two equal ones the first, or None."""
+def backbones_of(sizes: Mapping[str, int]) -> list[str]:
+    """Returns the names of the backbones of these sizes."""
     sizes = {"registers": 0, "layer_scale": 0, **sizes}
-    for name, spec in BACKBONES.items():
-        if all(getattr(spec, key) == value for key, value in sizes.items()):
-            return name
-    return None
+    return [
+        name
+        for name, spec in BACKBONES.items()
+        if all(getattr(spec, key) == value for key, value in sizes.items())
+    ]
 
 
 def spelt(sizes: Mapping[str, int]) -> str:

@@ -46,6 +46,10 @@ FROM_HUB: Mapping[str, str] = {
     "dinov2_small_reg": "hf:timm/vit_small_patch14_reg4_dinov2.lvd142m",
     "dinov2_base_reg": "hf:timm/vit_base_patch14_reg4_dinov2.lvd142m",
     "dinov2_large_reg": "hf:timm/vit_large_patch14_reg4_dinov2.lvd142m",
+    "dino_small": "hf:timm/vit_small_patch16_224.dino",
+    "dino_base": "hf:timm/vit_base_patch16_224.dino",
+    "dino_small_8": "hf:timm/vit_small_patch8_224.dino",
+    "dino_base_8": "hf:timm/vit_base_patch8_224.dino",
 }
 
 _CHUNK = 2**20

@@ -82,10 +82,11 @@ def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
 
 def _backbone_name(sizes: dict[str, int]) -> str:
     """Returns the name that `backbone=` takes for these sizes, followed by the sizes."""
-    name = backbone_files.backbone_of(sizes)
-    if name == "deit_base":
-        name = "deit_base or vit_base (the same network)"
-    if name is None:
+    names = backbone_files.backbones_of(sizes)
+    name = " or ".join(names)
+    if len(names) > 1:
+        name += " (the same network)"
+    if not names:
         name = f"none of the known ones (backbone={backbone_files.spelt(sizes)})"
     return f"{name}: {', '.join(f'{key} {value}' for key, value in sizes.items())}"
 
