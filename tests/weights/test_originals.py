@@ -23,6 +23,7 @@ KINDS = {
     "dinov2_reg": "patch=14,layer_scale=1,registers=4",
     "dino": "patch=16",
     "dino_8": "patch=8",
+    "mae": "patch=16",
 }
 
 
@@ -50,7 +51,13 @@ def transformers_model(kind):
     if kind == "dinov2_reg":
         config = transformers.Dinov2WithRegistersConfig(**sizes)
         return transformers.Dinov2WithRegistersModel(config)
-    return transformers.ViTModel(transformers.ViTConfig(**sizes, intermediate_size=128))
+    sizes["intermediate_size"] = 128
+    if kind == "mae":
+        decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1}
+        decoder |= {"decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
+        config = transformers.ViTMAEConfig(**sizes, **decoder, mask_ratio=0.0)
+        return transformers.ViTMAEForPreTraining(config)
+    return transformers.ViTModel(transformers.ViTConfig(**sizes))
 
 
 def timm_model(kind, **settings):
@@ -91,13 +98,20 @@ def tokens(library, kind, images):
         if library == "timm":
             out = model.forward_features(pixels).numpy()
         else:
-            out = model(pixels, **interpolated(kind)).last_hidden_state.numpy()
+            out = getattr(model, "vit", model)(pixels, **arguments(kind, pixels))
+            out = out.last_hidden_state.numpy()
     leading = backbone_from_name(backbone(kind)).num_leading
     return out[:, 0], out[:, leading:]
 
 
-def interpolated(kind):
-    return {} if kind.startswith("dinov2") else {"interpolate_pos_encoding": True}
+def arguments(kind, pixels):
+    if kind.startswith("dinov2"):
+        return {}
+    if kind != "mae":
+        return {"interpolate_pos_encoding": True}
+    # MAE sorts patches by this noise before it masks none of them.
+    num_patches = pixels.shape[2] * pixels.shape[3] // 16**2
+    return {"interpolate_pos_encoding": True, "noise": torch.arange(1.0 * num_patches).repeat(2, 1)}
 
 
 def images(kind, rows, columns):

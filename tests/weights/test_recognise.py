@@ -70,6 +70,12 @@ ALIKE = {
         sine_cosine(vit(patch=16, head=0)),
         "no classes and sine-cosine positions: MAE or MoCo v3, whose files look alike",
     ),
+    "mae_decoder": (
+        vit(patch=16, head=0)
+        | {"mask_token": zeros(1, 1, 5), "decoder_pos_embed": zeros(1, 197, 5)}
+        | {"decoder_pred.weight": zeros(3, 5), "decoder_blocks.0.norm1.bias": zeros(5)},
+        "MAE with its decoder",
+    ),
     "dino": (
         vit(patch=16, head=0),
         "no classes: self-supervision (DINO, iBOT, MSN) or ImageNet-21k without its head, whose "
@@ -197,7 +203,6 @@ def test_dinov3_of_transformers_is_refused():
         ("blocks.0.mlp.w12.weight", "a ViT with gated layers"),
         ("blocks.0.attn.rel_pos_h", "the encoder of SAM"),
         ("fc_norm.weight", "a ViT that pools over its patches"),
-        ("decoder_blocks.0.norm1.weight", "MAE with its decoder"),
         ("dist_token", "a distilled DeiT (dist_token)"),
     ],
 )

@@ -65,6 +65,8 @@ BACKBONES = {
     "dino_base": Backbone(768, 12, 12),
     "dino_small_8": Backbone(384, 12, 6, patch=8),
     "dino_base_8": Backbone(768, 12, 12, patch=8),
+    "mae_base": Backbone(768, 12, 12),
+    "mae_large": Backbone(1024, 24, 16),
 }
 
 

@@ -26,6 +26,8 @@ _DROPPED = {
     "original": ("head/kernel", "head/bias", "pre_logits/kernel", "pre_logits/bias"),
     "toco_jax": (),
 }
+# The decoder of MAE, of its authors and of Hugging Face, which only the pre-training uses.
+_MAE_DECODER = re.compile(r"(decoder\.)?decoder_\w+(\..*)?|decoder\.mask_token")
 LAYOUT_NAMES = {
     "toco": "ToCo network (PyTorch layout)",
     "timm": "ViT backbone (timm layout)",
@@ -229,12 +231,18 @@ def dropped(tensors: Tensors, layout: str) -> list[str]:
     """Returns the names of tensors that the network does not use: heads of the pre-training."""
     names = _DROPPED[layout]
     prefixed = [_prefixed(tensors, layout, name) for name in names]
-    return [name for name in dict.fromkeys([*names, *prefixed]) if name in tensors]
+    decoder = []
+    if layout in ("timm", "transformers"):
+        decoder = [name for name in tensors if _MAE_DECODER.fullmatch(name)]
+    return [name for name in dict.fromkeys([*names, *prefixed, *decoder]) if name in tensors]
 
 
 def dropped_note(tensors: Tensors, layout: str) -> list[str]:
     """Returns a note on the tensors of `dropped`, or none."""
-    found = [f"{name} {tensors[name].shape}" for name in dropped(tensors, layout)]
+    names = dropped(tensors, layout)
+    found = [f"{n} {tensors[n].shape}" for n in names if not _MAE_DECODER.fullmatch(n)]
+    if len(found) < len(names):
+        found.append(f"the {len(names) - len(found)} tensors of MAE's decoder")
     return [f"dropped, as meant: {', '.join(found)}"] if found else []
 
 

@@ -50,6 +50,8 @@ FROM_HUB: Mapping[str, str] = {
     "dino_base": "hf:timm/vit_base_patch16_224.dino",
     "dino_small_8": "hf:timm/vit_small_patch8_224.dino",
     "dino_base_8": "hf:timm/vit_base_patch8_224.dino",
+    "mae_base": "hf:timm/vit_base_patch16_224.mae",
+    "mae_large": "hf:timm/vit_large_patch16_224.mae",
 }
 
 _CHUNK = 2**20

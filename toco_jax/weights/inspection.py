@@ -8,7 +8,7 @@ import numpy as np
 
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.runtime.console import silent
-from toco_jax.runtime.errors import WeightsError
+from toco_jax.runtime.errors import WeightsError, some_of
 from toco_jax.weights import backbone_files, files, layouts, load, origin, recognise
 
 
@@ -74,7 +74,7 @@ def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
     if layout == "toco" and "classifier.weight" in tensors:
         out["classes"] = str(tensors["classifier.weight"].shape[0])
     elif heads := backbone_files.dropped(tensors, layout):
-        out["classes"] = ", ".join(f"{name} {tensors[name].shape}" for name in heads)
+        out["classes"] = some_of([f"{name} {tensors[name].shape}" for name in heads], 4)
     else:
         out["classes"] = "none"
     return out, notes

@@ -55,12 +55,6 @@ _FOREIGN = (
         "which normalises its tokens before the first block: take DeiT, such as init=deit_base",
     ),
     (
-        r"^(decoder_(blocks|embed|pred|norm|pos_embed)|decoder\.decoder_layers)\b",
-        "MAE with its decoder",
-        "which the network has no place for: take the encoder alone, such as "
-        "hf:timm/vit_base_patch16_224.mae",
-    ),
-    (
         r"(^|\.)fc_norm\.",
         "a ViT that pools over its patches, as a fine-tuned MAE or BEiT",
         "whose last norm comes after pooling: take one with a class token, such as init=deit_base",
@@ -135,7 +129,7 @@ def pretraining(tensors: Tensors, layout: str) -> str | None:
     if "registers" in parts:
         return f"a ViT with registers, {NOT_PUBLISHED}"
     if head is None:
-        return f"{_without_classes(_positions(tensors))}, {NOT_PUBLISHED}"
+        return f"{_without_classes(tensors)}, {NOT_PUBLISHED}"
     if head.shape[0] == 1000:
         return (
             "trained on the 1000 classes of ImageNet-1k: DeiT, the original ViT or augreg, whose "
@@ -177,7 +171,10 @@ def _patch(tensors: Tensors) -> int:
     return next((value.shape[-1] for name, value in tensors.items() if name.endswith(endings)), 0)
 
 
-def _without_classes(positions: np.ndarray | None) -> str:
+def _without_classes(tensors: Tensors) -> str:
+    if any(re.match(r"(decoder\.)?decoder_pred\.", name) for name in tensors):
+        return "MAE with its decoder"
+    positions = _positions(tensors)
     if positions is not None and _is_sine_cosine(positions):
         return "no classes and sine-cosine positions: MAE or MoCo v3, whose files look alike"
     return (
