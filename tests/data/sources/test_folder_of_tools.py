@@ -195,6 +195,16 @@ def test_hugging_face(tmp_path):
         open_split(tmp_path)
 
 
+def test_other_files_of_such_names_are_passed_over(tmp_path):
+    pictures(tmp_path, "cat/a.jpg", "dog/b.jpg")
+    write(tmp_path, "file_name,camera\na.jpg,3\n", "metadata.csv")
+    write(tmp_path, {"accuracy": 1}, "result.json")
+    write(tmp_path, "file_name,text\na.jpg,a cat\n", "cat/metadata.csv")
+    source = open_split(tmp_path, val_fraction=0.01)
+    assert words(source) == {"cat/a": ("cat",), "dog/b": ("dog",)}
+    assert "3 files passed over: cat/metadata.csv, metadata.csv, result.json are" in said(source)
+
+
 TABLE = """annotation_id;annotator;choice;created_at;id;image;lead_time;updated_at
 100;1;cat;2024;1;/data/upload/7/00000000-i0.jpg;1.0;2024
 101;1;"{""choices"":[""cat"",""dog""]}";2024;2;/data/upload/7/00000001-i1.jpg;1.0;2024

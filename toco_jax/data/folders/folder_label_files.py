@@ -8,17 +8,18 @@ from toco_jax.data.files import OnProblem
 from toco_jax.data.folders.folder_names import in_any_case
 from toco_jax.data.folders.found_labels import Labels, without_label
 from toco_jax.data.labelling.label_files import LabelFile, read_label_file
+from toco_jax.data.labelling.likely_labels import looks_like_labels
 from toco_jax.data.labelling.lists import finder
 from toco_jax.data.labelling.rows import agree
 from toco_jax.data.labelling.tool_labels import never_used
 from toco_jax.data.remarks import DataRemark, as_remarks, some
 from toco_jax.runtime.errors import DataError, shown
 
-# Where labels are looked for, in this order.
-LABEL_FILES = (
-    *("labels.csv", "labels.json", "annotations.xml", "annotations.json", "result.json"),
-    *("_annotations.coco.json", "annotations/instances_default.json"),
-    *("_classes.csv", "metadata.csv", "metadata.jsonl", "labels.jsonl"),
+_OWN = ("labels.csv", "labels.json")
+# Names that tools give to exports, and others to other files, so that their content decides.
+_OF_TOOLS = (
+    *("annotations.xml", "annotations.json", "result.json", "_annotations.coco.json"),
+    *("annotations/instances_default.json", "_classes.csv", "metadata.csv", "metadata.jsonl"),
 )
 # Those that tools write into the folder of each split.
 _IN_SPLITS = ("_annotations.coco.json", "_classes.csv", "metadata.csv", "metadata.jsonl")
@@ -27,18 +28,19 @@ _IN_SPLITS = ("_annotations.coco.json", "_classes.csv", "metadata.csv", "metadat
 def label_files(root: pathlib.Path) -> list[str]:
     """Names the label files of a folder as they are spelt; the first one is read."""
     found = []
-    for name in LABEL_FILES:
+    for name in (*_OWN, *_OF_TOOLS):
         folder, _, file = name.rpartition("/")
         inside = in_any_case(root, folder, pathlib.Path.is_dir) if folder else root
         path = in_any_case(inside, file, pathlib.Path.is_file) if inside else None
-        found += [path.relative_to(root).as_posix()] if path else []
+        if path and (name in _OWN or looks_like_labels(path)):
+            found.append(path.relative_to(root).as_posix())
     return found
 
 
 def label_files_of_splits(root: pathlib.Path) -> str:
     """Returns a pattern of the label files that folders in the root hold, "" if there are none."""
     for name in _IN_SPLITS:
-        if any(path.is_file() for path in root.glob(f"*/{name}")):
+        if any(path.is_file() and looks_like_labels(path) for path in root.glob(f"*/{name}")):
             return f"*/{name}"
     return ""
 

@@ -4,7 +4,7 @@ The labels of an image come from the first of these that is there, or from what 
 
     labels.csv        a line `file,label;label` per image
     labels.json       {file: [labels]}, or the export of an annotation tool, as are the other
-                      names of `folder_labels.LABEL_FILES`
+                      names in `folder_label_files`
     a text file       beside each image, one label per line ("sidecars")
     a JSON file       beside each image, written by labelme ("labelme")
     sub-folders       one per class, with the images inside ("folders", see `class_folders`)
