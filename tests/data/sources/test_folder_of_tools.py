@@ -195,6 +195,19 @@ def test_hugging_face(tmp_path):
         open_split(tmp_path)
 
 
+def test_yolo_of_cvat(tmp_path):
+    pictures(tmp_path, "obj_train_data/a.jpg", "obj_train_data/sub/b.jpg", "obj_val_data/c.jpg")
+    for name in ("obj_train_data/a", "obj_train_data/sub/b", "obj_val_data/c"):
+        write(tmp_path, BOX.format(1), f"{name}.txt")
+    write(tmp_path, "cat\ndog\n", "obj.names")
+    write(tmp_path, "data/obj_train_data/a.jpg\ndata/obj_train_data/sub/b.jpg\n", "train.txt")
+    write(tmp_path, "data/obj_val_data/c.jpg\n", "val.txt")
+    source = open_split(tmp_path)
+    assert words(source) == {"obj_train_data/a": ("dog",), "obj_train_data/sub/b": ("dog",)}
+    assert words(open_split(tmp_path, "val")) == {"obj_val_data/c": ("dog",)}
+    assert source.class_names == ("cat", "dog") and "passed over" not in said(source)
+
+
 def test_other_files_of_such_names_are_passed_over(tmp_path):
     pictures(tmp_path, "cat/a.jpg", "dog/b.jpg")
     write(tmp_path, "file_name,camera\na.jpg,3\n", "metadata.csv")
@@ -242,6 +255,9 @@ def test_yolo(tmp_path, layout):
     assert list(words(val).values()) == [(), ("yak",)]
     assert "1 of 5 images has no text file of the same name" in said(train)
     assert "passed over" not in said(train)
+    assert ": 1 is empty (" in said(train) and "its image counts as without any class" in said(
+        train
+    )
     write(tmp_path, "nc: 3\n", "data.yaml")
     with pytest.raises(DataError, match=r"holds boxes, .*; list the classes in .*classes\.txt"):
         open_split(tmp_path)

@@ -14,12 +14,13 @@ from toco_jax.data.labelling.tools import yolo
 from toco_jax.data.remarks import DataRemark, are, count, some
 from toco_jax.runtime.errors import DataError, shown
 
-YAML_FILE = "data.yaml"
+NAMES_FILE, YAML_FILE = "obj.names", "data.yaml"
 
 
 def listed_classes(root: pathlib.Path, on_problem: OnProblem) -> tuple[str, ...]:
-    """Reads the classes of classes.txt or else of data.yaml; () if there is neither."""
+    """Reads the classes of classes.txt, or else of YOLO's obj.names or data.yaml; () if none is."""
     path = in_any_case(root, CLASSES_FILE, pathlib.Path.is_file)
+    path = path or in_any_case(root, NAMES_FILE, pathlib.Path.is_file)
     lines: list[str] = []
     try:
         if path is not None:

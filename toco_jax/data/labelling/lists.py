@@ -36,7 +36,7 @@ def finder(root: pathlib.Path, files: Mapping[str, pathlib.Path]) -> Callable[[s
     """Returns a function that finds the image which a name in a list or label file means.
 
     If no image has exactly this name, the name may have backslashes, letters of another encoding or
-    no white space at its end, or be a full path.
+    no white space at its end, be a full path, or begin with the `data/` of YOLO's lists.
     """
 
     def loosely(name: str) -> str:
@@ -48,7 +48,8 @@ def finder(root: pathlib.Path, files: Mapping[str, pathlib.Path]) -> Callable[[s
 
     def find(text: str) -> str:
         name = without_ending(text)
-        for spelling in (text, text.replace("\\", "/")):
+        slashes = text.replace("\\", "/")
+        for spelling in dict.fromkeys((text, slashes, slashes.removeprefix("data/"))):
             path = pathlib.PurePosixPath(without_ending(spelling))
             if path.is_relative_to(root.absolute()):
                 path = path.relative_to(root.absolute())

@@ -11,7 +11,7 @@ from toco_jax.data.labelling.label_entries import understand
 from toco_jax.data.labelling.label_text import Positions
 from toco_jax.data.labelling.other_content import NUMBER
 from toco_jax.data.labelling.text_files import read_text
-from toco_jax.runtime.errors import DataError, shown
+from toco_jax.runtime.errors import DataError, shown, some_of
 
 # A row of boxes or outlines as YOLO's tools write them: a class and at least four numbers.
 _BOXES = re.compile(rf"\s*\d{{1,9}}(\s+{NUMBER}){{4,}}\s*", re.IGNORECASE)
@@ -48,7 +48,14 @@ def read_sidecars(
     texts = {name: text for name, text in found.items() if isinstance(text, str)}
     labels = _classes_of_boxes(root, paths, texts, known)
     if labels:
-        remarks = [f"text files in {root} hold boxes, whose numbers are classes counted from 0"]
+        remarks = [f"text files in {root} hold the boxes of YOLO, whose numbers are classes counted from 0"]
+        if empty := [name for name, label in labels.items() if not label.numbers]:
+            one = len(empty) == 1
+            remarks.append(
+                f"text files in {root}: {len(empty)} {'is' if one else 'are'} empty "
+                f"({some_of(empty, 3)}), and {'its image counts' if one else 'their images count'} "
+                "as without any class; remove those of images that are not labelled yet"
+            )
     else:
         entries, remarks = understand(
             list(texts.values()),

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 
 from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem
 from toco_jax.data.folders.folder_classes import (
+    NAMES_FILE,
     YAML_FILE,
     class_names_of,
     listed_classes,
@@ -213,7 +214,7 @@ def _passed_over(
             "out of date or set data.labels"
         )
         remarks.append(DataRemark(kind, message, tuple(there[1:])))
-    known = used.union(root / name for name in (*there, YAML_FILE))
+    known = used.union(root / name for name in (*there, NAMES_FILE, YAML_FILE))
     others = [p for p in listing.others if p not in known and p.suffix.lower() != ".txt"]
     if others:
         names = tuple(str(path.relative_to(root)) for path in others)
