@@ -48,7 +48,7 @@ def read_sidecars(
     texts = {name: text for name, text in found.items() if isinstance(text, str)}
     labels = _classes_of_boxes(root, paths, texts, known)
     if labels:
-        remarks = [f"text files in {root} hold the boxes of YOLO, whose numbers are classes counted from 0"]
+        remarks = [f"text files in {root} hold YOLO's boxes, whose numbers are classes from 0 on"]
         if empty := [name for name, label in labels.items() if not label.numbers]:
             one = len(empty) == 1
             remarks.append(
