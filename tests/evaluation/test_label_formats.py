@@ -67,3 +67,5 @@ def test_what_cannot_be_written_is_refused_in_advance(tmp_path, records):
     source = types.SimpleNamespace(class_names=("cat",), names=("a", "coco/b"))
     with pytest.raises(OutputError, match=r"images in coco/, such as 'coco/b': rename that"):
         label_formats.check(tmp_path, source, ["coco"])
+    with pytest.raises(UserError, match="--format has 'cocoa', which is no format"):
+        label_formats.check(tmp_path, records, ["cocoa"])

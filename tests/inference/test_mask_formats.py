@@ -39,6 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @given(MASKS)
 @example(RING)
 @example(CHECKS)
+@example(np.pad([[0], [1], [1], [0]], 1, constant_values=1).astype(np.uint8))  # two holes
 def test_polygons_cover_exactly_the_pixels(mask):
     inside = mask == 1
     found = polygons(inside)

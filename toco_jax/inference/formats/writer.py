@@ -14,7 +14,7 @@ from toco_jax.inference.formats import (
     ultralytics,
 )
 from toco_jax.inference.formats.pictures import Picture, Task
-from toco_jax.runtime.errors import UserError, some_of
+from toco_jax.runtime.errors import UserError, shown, some_of
 from toco_jax.runtime.journal import Journal
 from toco_jax.runtime.outputs import (
     OutputError,
@@ -46,11 +46,8 @@ def parse(text: str, *, polygons: bool = False) -> tuple[str, ...]:
         UserError: a name is no format, or no format knows polygons.
     """
     names = dict.fromkeys(name.strip() for name in text.split(","))
-    for name in names:
-        if name not in FORMATS and name != PLAIN:
-            raise UserError(
-                f"--format has {name!r}, which is no format: use {some_of([PLAIN, *FORMATS])}"
-            )
+    for name in names.keys() - {PLAIN}:
+        _format_of(name)
     if polygons and not set(WITH_POLYGONS) & names.keys():
         raise UserError(
             f"--polygons is for {some_of(WITH_POLYGONS)}, and --format={text} has none of them: "
@@ -72,9 +69,16 @@ def refuse_present(folder: pathlib.Path, option: str) -> None:
 
 
 def refuse_names(name: str, classes: Sequence[str]) -> None:
-    """Raises `UserError` if a format cannot hold the names of the classes."""
-    if problem := FORMATS[name].problem(classes):
+    """Raises `UserError` if a format cannot hold the names of the classes, or is none."""
+    if problem := _format_of(name).problem(classes):
         raise UserError(f"--format={name} {problem}: rename the class, or use another format")
+
+
+def _format_of(name: str) -> ModuleType:
+    if name not in FORMATS:
+        known = some_of([PLAIN, *FORMATS])
+        raise UserError(f"--format has {shown(name)}, which is no format: use {known}")
+    return FORMATS[name]
 
 
 class MaskWriter:
