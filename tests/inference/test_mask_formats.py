@@ -40,6 +40,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @example(RING)
 @example(CHECKS)
 @example(np.pad([[0], [1], [1], [0]], 1, constant_values=1).astype(np.uint8))  # two holes
+@example(np.pad([[0, 1, 1], [0, 1, 0], [0, 1, 1]], 1, constant_values=1).astype(np.uint8))
 def test_polygons_cover_exactly_the_pixels(mask):
     inside = mask == 1
     found = polygons(inside)
@@ -50,6 +51,13 @@ def test_polygons_cover_exactly_the_pixels(mask):
         flat = [corners.ravel().astype(float).tolist()]
         drawn += coco_mask.decode(coco_mask.frPyObjects(flat, *inside.shape))[..., 0]
     np.testing.assert_array_equal(drawn, inside)
+
+
+def test_pixels_that_touch_by_a_corner_have_polygons_of_their_own():
+    for inside in (CHECKS == 1, CHECKS == 0):
+        squares = polygons(inside)
+        assert len(squares) == inside.sum()
+        assert all(np.ptp(corners, axis=0).tolist() == [1, 1] for corners in squares)
 
 
 @given(MASKS)
