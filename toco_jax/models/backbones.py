@@ -67,6 +67,9 @@ BACKBONES = {
     "dino_base_8": Backbone(768, 12, 12, patch=8),
     "mae_base": Backbone(768, 12, 12),
     "mae_large": Backbone(1024, 24, 16),
+    "deit3_small": Backbone(384, 12, 6, layer_scale=True),
+    "deit3_base": Backbone(768, 12, 12, layer_scale=True),
+    "deit3_large": Backbone(1024, 24, 16, layer_scale=True),
 }
 
 

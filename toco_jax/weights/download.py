@@ -52,6 +52,9 @@ FROM_HUB: Mapping[str, str] = {
     "dino_base_8": "hf:timm/vit_base_patch8_224.dino",
     "mae_base": "hf:timm/vit_base_patch16_224.mae",
     "mae_large": "hf:timm/vit_large_patch16_224.mae",
+    "deit3_small": "hf:timm/deit3_small_patch16_224.fb_in1k",
+    "deit3_base": "hf:timm/deit3_base_patch16_224.fb_in1k",
+    "deit3_large": "hf:timm/deit3_large_patch16_224.fb_in1k",
 }
 
 _CHUNK = 2**20
