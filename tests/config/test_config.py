@@ -325,6 +325,7 @@ def test_backbone_spelt_out():
     assert spec == Backbone(96, 6, 3, patch=8)
     more = backbone_from_name("width=96,depth=6,heads=3,patch=8,layer_scale=1,registers=4")
     assert more == Backbone(96, 6, 3, patch=8, registers=4, layer_scale=True)
+    assert backbone_from_name("width=96,depth=6,heads=3,patch=8,half_colours=1").half_colours
     assert more.num_leading == 5 and spec.num_leading == 1
     for wrong in (
         *("width=96,depth=6,heads=3", "width=96,depth=x,heads=3,patch=8", ""),

@@ -8,9 +8,11 @@ import functools
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from toco_jax.models.backbones import BACKBONES, backbone_from_name
+from toco_jax.models.network import IMAGE_MEAN, normalize
 from toco_jax.models.vit import ViT
 from toco_jax.weights import backbone_files, download, load
 
@@ -191,17 +193,34 @@ def test_a_backbone_without_layer_scales_takes_them_in_its_weights(tmp_path, lib
     assert_same(out["params"]["encoder"], name, pixels, tokens(library, "dinov2", pixels))
 
 
+@pytest.mark.parametrize("library", ["transformers", "timm"])
+def test_half_colours_are_converted(tmp_path, library):
+    """The original sees colours in [-1, 1], ours the same colours as ImageNet's are normalised."""
+    name = f"{backbone('dino')},half_colours=1"
+    out = load.load(str(saved(library, "dino", tmp_path)), backbone=name, num_classes=3)
+    assert any("converted to colours" in note for note in out["notes"])
+    size = images("dino", GRID, GRID).shape
+    photos = np.random.default_rng(1).integers(0, 256, size, np.uint8)
+    expected = tokens(library, "dino", np.float32(photos / 127.5 - 1))
+    assert_same(out["params"]["encoder"], name, normalize(photos), expected)
+    own = {"encoder/" + k: v for k, v in flatten_dict(out["params"]["encoder"], sep="/").items()}
+    again = load.from_tensors(own, backbone=name, num_classes=3)["params"]["encoder"]
+    jax.tree.map(np.testing.assert_array_equal, again, out["params"]["encoder"])
+
+
 @pytest.mark.parametrize("name", download.FROM_HUB)
 def test_names_of_the_hub_are_models_of_timm_with_these_sizes(name):
     timm = pytest.importorskip("timm")
     repository = download.FROM_HUB[name].removeprefix("hf:")
     architecture = repository.removeprefix("timm/")
-    assert timm.get_pretrained_cfg(architecture).hf_hub_id == repository
+    about = timm.get_pretrained_cfg(architecture)
+    assert about.hf_hub_id == repository
     with torch.device("meta"):
         model = timm.create_model(architecture, pretrained=False)
     spec = BACKBONES[name]
     assert model.blocks[0].attn.num_heads == spec.heads
     assert model.norm.eps == spec.norm_eps
+    assert about.mean == ((0.5, 0.5, 0.5) if spec.half_colours else IMAGE_MEAN)
     # Arrays of the real shapes that take no memory.
     state = {
         key: np.broadcast_to(np.float32(0), value.shape)

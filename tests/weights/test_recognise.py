@@ -114,7 +114,7 @@ def test_scales_of_another_width_are_refused():
 
 def test_backbones_are_named_by_their_sizes():
     sizes = {"width": 192, "depth": 12, "patch": 16}
-    assert backbone_files.backbones_of(sizes) == ["deit_tiny"]
+    assert backbone_files.backbones_of(sizes) == ["deit_tiny", "augreg_tiny"]
     assert backbone_files.backbones_of(sizes | {"depth": 11}) == []
 
 

@@ -18,6 +18,8 @@ class Backbone:
         norm_eps: `eps` of the layer norms.
         registers: R, learnt tokens without a position between the class token and the patches.
         layer_scale: whether each residual branch of a block ends in a learnt factor per channel.
+        half_colours: whether published weights expect colours normalised by means and deviations of
+            0.5. Loading converts their patch embedding to ImageNet's, which computes the same.
     """
 
     width: int
@@ -27,6 +29,7 @@ class Backbone:
     norm_eps: float = 1e-6
     registers: int = 0
     layer_scale: bool = False
+    half_colours: bool = False
 
     @property
     def num_leading(self) -> int:
@@ -46,7 +49,8 @@ _MOST_DIGITS = 5  # of a size that is spelt out
 _DEEPEST = 2**10  # more would fill the memory with the names of weights alone
 _MOST_REGISTERS = 2**10
 _NEEDED = ("width", "depth", "heads", "patch")
-_OPTIONAL = ("registers", "layer_scale")
+_FLAGS = ("layer_scale", "half_colours")
+_OPTIONAL = ("registers", *_FLAGS)
 
 _DINOV2_SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
 
@@ -70,13 +74,17 @@ BACKBONES = {
     "deit3_small": Backbone(384, 12, 6, layer_scale=True),
     "deit3_base": Backbone(768, 12, 12, layer_scale=True),
     "deit3_large": Backbone(1024, 24, 16, layer_scale=True),
+    "augreg_tiny": Backbone(192, 12, 3, half_colours=True),
+    "augreg_small": Backbone(384, 12, 6, half_colours=True),
+    "augreg_base": Backbone(768, 12, 12, half_colours=True),
+    "augreg_large": Backbone(1024, 24, 16, half_colours=True),
 }
 
 
 def backbone_from_name(name: str) -> Backbone:
     """Finds a named backbone, or parses one like `"width=96,depth=6,heads=3,patch=8"`.
 
-    `registers=4` and `layer_scale=1` may follow.
+    `registers=4`, `layer_scale=1` and `half_colours=1` may follow.
 
     Raises:
         UserError: the name is unknown, a size is missing or not a positive integer or beyond
@@ -104,10 +112,13 @@ def backbone_from_name(name: str) -> Backbone:
         raise UserError(f"backbone {shown(name)}: the depth may not exceed {_DEEPEST}")
     if sizes["width"] % 4:
         raise UserError(f"backbone {shown(name)}: the width must be a multiple of 4")
-    layer_scale = sizes.pop("layer_scale", 0)
-    if layer_scale > 1 or sizes.get("registers", 0) > _MOST_REGISTERS:
+    registers = sizes.get("registers", 0)
+    flags = {key: sizes.get(key, 0) for key in _FLAGS}
+    if max(flags.values()) > 1 or registers > _MOST_REGISTERS:
         raise UserError(
-            f"backbone {shown(name)}: layer_scale must be 0 or 1, and registers may not exceed "
-            f"{_MOST_REGISTERS}"
+            f"backbone {shown(name)}: {' and '.join(_FLAGS)} must be 0 or 1, and registers may not "
+            f"exceed {_MOST_REGISTERS}"
         )
-    return Backbone(**sizes, layer_scale=bool(layer_scale))
+    flagged = {key: bool(value) for key, value in flags.items()}
+    spec = Backbone(sizes["width"], sizes["depth"], sizes["heads"], sizes["patch"])
+    return dataclasses.replace(spec, registers=registers, **flagged)

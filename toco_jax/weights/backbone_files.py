@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from toco_jax.models import network
 from toco_jax.models.backbones import BACKBONES, Backbone
 from toco_jax.runtime.errors import WeightsError, some_of
 from toco_jax.weights import encoder_layouts, layouts, recognise
@@ -177,6 +178,25 @@ def _fold_scale(tensors: dict[str, np.ndarray], match: re.Match) -> None:
             raise WeightsError(f"{name} is {scale.shape}, but {target} is {shape}")
         factor = scale.reshape(-1, *[1] * (value.ndim - 1))  # [outputs, 1 ...]
         tensors[target] = np.asarray(value, np.float32) * factor
+
+
+def to_imagenet_colours(paths: Tensors) -> dict[str, np.ndarray]:
+    """Converts the patch embedding of an encoder from half colours to ImageNet's normalisation.
+
+    Args:
+        paths: parameters by path, trained on colours normalised by means and deviations of 0.5.
+
+    Returns:
+        Parameters that compute the same from colours that `models.network.normalize` made.
+    """
+    kernel, bias = (f"encoder/patch_embed/{leaf}" for leaf in ("kernel", "bias"))
+    mean, std = np.array([network.IMAGE_MEAN, network.IMAGE_STD], np.float32)
+    weights = paths[kernel]  # [patch, patch, 3, D]
+    return {
+        **paths,
+        kernel: weights * (std / 0.5)[:, None],
+        bias: paths[bias] + np.einsum("hwcd,c->d", weights, (mean - 0.5) / 0.5),
+    }
 
 
 def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:

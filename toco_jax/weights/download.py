@@ -55,6 +55,10 @@ FROM_HUB: Mapping[str, str] = {
     "deit3_small": "hf:timm/deit3_small_patch16_224.fb_in1k",
     "deit3_base": "hf:timm/deit3_base_patch16_224.fb_in1k",
     "deit3_large": "hf:timm/deit3_large_patch16_224.fb_in1k",
+    "augreg_tiny": "hf:timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k",
+    "augreg_small": "hf:timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
+    "augreg_base": "hf:timm/vit_base_patch16_224.augreg_in21k_ft_in1k",
+    "augreg_large": "hf:timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
 }
 
 _CHUNK = 2**20

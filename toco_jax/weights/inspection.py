@@ -85,7 +85,7 @@ def _backbone_name(sizes: dict[str, int]) -> str:
     names = backbone_files.backbones_of(sizes)
     name = " or ".join(names)
     if len(names) > 1:
-        name += " (the same network)"
+        name += " (of the same sizes)"
     if not names:
         name = f"none of the known ones (backbone={backbone_files.spelt(sizes)})"
     return f"{name}: {', '.join(f'{key} {value}' for key, value in sizes.items())}"

@@ -229,6 +229,9 @@ def from_tensors(
             dropped=backbone_files.dropped(tensors, layout),
             needs=f"the backbone {backbone}",
         )
+        if spec.half_colours and layout != "toco_jax":
+            paths = backbone_files.to_imagenet_colours(paths)
+            notes.append("their patch embedding was converted to colours normalised as ImageNet's")
         params, teacher = _nested(paths)[0], None
     return _result(params, teacher, notes, backbone_files.LAYOUT_NAMES[layout]) | {
         "pretraining": what
