@@ -56,7 +56,7 @@ def test_defaults_of_what_the_paper_does_not_say(voc_config):
     assert (config.save_every, config.log_every) == (1_000, 20)
 
 
-@pytest.mark.parametrize("name", ["voc", "coco", "folder", "shapes"])
+@pytest.mark.parametrize("name", ["voc", "coco", "folder", "shapes", "second_stage"])
 def test_every_file_is_valid_and_has_the_same_keys(get_config_of, name):
     config = get_config_of(name)()
     validate(config, num_devices=1)

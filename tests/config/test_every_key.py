@@ -91,6 +91,7 @@ KEYS = {
     "loss_weights.ctc": (((0, 0.0), (3, 0.3)), {"losses": {"total"}, "loop": {"weights"}}),
     "loss_weights.seg": (((0, 0.2),), {"losses": {"total"}, "loop": {"weights"}}),
     "loss_weights.reg": (((0, 1e3),), {"losses": {"total"}, "loop": {"weights"}}),
+    "loss_weights.sup": (((0, 0.2),), {"losses": {"sup", "total"}, "loop": {"weights"}}),
     "pseudo_label_cam": (
         ((0, "cam"), (3, "aux_cam")),
         {"losses": {"seg", "reg", "total"}, "loop": {"cam"}},
@@ -127,6 +128,8 @@ KEYS = {
         {"sources": {"train.label_separator", "val.label_separator"}},
     ),
     "data.masks": ("truth", {"sources": {"train.mask_folder", "val.mask_folder"}}),
+    "data.train_masks": ("truth", {"sources": {"train.mask_folder"}}),
+    "data.mask_border": (1, {"batches with masks": {"mask"}}),
     "data.mask_foreground": (
         255,
         {"sources": {"train.mask_foreground", "val.mask_foreground"}},
@@ -213,6 +216,7 @@ def stages(params, tmp_path_factory):
         "start from a file": start_from_a_file,
         "step": one_step,
         "batches": batches,
+        "batches with masks": functools.partial(batches, masks=True),
         "sources": sources,
         "evaluation": evaluation,
         "loop": lambda config: loop(config, tmp_path_factory.mktemp("loop")),
@@ -238,6 +242,7 @@ def losses(params, config):
     model = make_model(config, grid=4)
     loss_fn = toco.make_loss_fn(config, model, phase_at(config, 3), num_present=4)
     batch = make_batch(0, 4) | {"valid_box": np.tile(np.int32([0, 32, 4, 32]), (4, 1))}
+    batch["mask"] = np.tile(np.arange(32, dtype=np.uint8) % 5, (4, 32, 1))
     batch = jax.tree.map(jnp.asarray, batch)
     keys = jax.random.split(jax.random.key(1), 4)
     aux = loss_fn(params, params["proj_head"], keys, batch)[1]
@@ -321,10 +326,10 @@ def one_step(config):
     }
 
 
-def batches(config):
+def batches(config, *, masks=False):
     """The second batch of training views."""
     stream = configured_batches(
-        ShapesSource(split="train", seed=0, masks=False), config, start_step=1
+        ShapesSource(split="train", seed=0, masks=masks), config, start_step=1
     )
     with contextlib.closing(stream):
         return next(stream)

@@ -157,6 +157,8 @@ def _check_values(config: ConfigDict) -> None:
         0 <= machine.num_threads <= MOST_THREADS,
         f"machine.num_threads={machine.num_threads} must lie between 0 and {MOST_THREADS}",
     )
+    border = config.data.mask_border
+    _require(0 <= border <= 100, f"data.mask_border={border} must lie between 0 and 100 pixels")
     foreground = config.data.mask_foreground
     _require(
         0 <= foreground <= 255, f"data.mask_foreground={foreground} must be a pixel's value 0..255"

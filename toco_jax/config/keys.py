@@ -17,6 +17,8 @@ _LOSS_WEIGHTS = {
     "ctc": ((0, 0.5),),
     "seg": ((0, 0.0), (2001, 0.1)),
     "reg": ((0, 0.0), (2001, 0.05)),
+    # Cross-entropy on given masks, which is no part of ToCo. Only this term reads training masks.
+    "sup": ((0, 0.0),),
 }
 LOSS_TERMS = tuple(_LOSS_WEIGHTS)
 
@@ -127,6 +129,10 @@ def _data_defaults() -> ConfigDict:
     data.masks = ""
     # Pixel value of the only class in the masks, such as 255; 0 if masks hold labels 0, 1, 2, ...
     data.mask_foreground = 0
+    # Folder of the masks that the term `sup` trains on, if they are not those above. Pixels up to
+    # `mask_border` away from another label are left out of it.
+    data.train_masks = ""
+    data.mask_border = 0
     # Fraction of the images that becomes val if a folder has no lists.
     data.val_fraction = 0.1
     # Seed of that split. It is not `seed`, so that runs with several seeds share the same data.

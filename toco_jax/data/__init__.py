@@ -48,7 +48,7 @@ def open_source(
         name: one of `SOURCES`.
         root: folder of the data set; not needed by `shapes`, which makes its images.
         split: name of the split in that data set.
-        masks: whether records carry "mask". Training does not need masks and must not ask.
+        masks: whether records carry "mask". Training asks for them for the term `sup` alone.
         seed: seed of the procedural images.
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
@@ -125,7 +125,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "seed": config.seed,
         "labels": data.labels,
         "label_separator": data.label_separator,
-        "mask_folder": data.masks,
+        "mask_folder": (part == "train" and data.train_masks) or data.masks,
         "mask_foreground": data.mask_foreground,
         "val_fraction": data.val_fraction,
         "split_seed": data.split_seed,

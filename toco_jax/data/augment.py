@@ -7,6 +7,7 @@ the semantics of jitter and random-resized-crop are torchvision's.
 """
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ def make_views(
     *,
     crop_size: int,
     as_published: bool,
+    mask: np.ndarray | None = None,
     scale_range: tuple[float, float] = (0.5, 2.0),
     blur_sigma: tuple[float, float] = (0.1, 2.0),
 ) -> dict[str, np.ndarray]:
@@ -33,6 +35,7 @@ def make_views(
 
     Args:
         image: uint8 [H, W, 3], of any size from one pixel on.
+        mask: the image's labels [H, W], uint8 or uint16; the views do not depend on it.
         rng: the record's generator; the views are a function of its state.
         crop_size: S, side of every view.
         as_published: False: one flip, decided before the base crop, is shared by view 1 and the
@@ -44,28 +47,58 @@ def make_views(
     Returns:
         "image" (view 1: classification input and first global crop), "view2" (second global crop)
         and "local" (what local crops are cut from), uint8 [S, S, 3]; "valid_box" int32 [4], the
-        half-open part (y0, y1, x0, x1) of the base crop that is image and not padding.
+        half-open part (y0, y1, x0, x1) of the base crop that is image and not padding. With a mask
+        also "mask" [S, S], the labels of view 1; padding has the largest value of their type.
     """
-    crop, valid_box = base_crop(image, rng, crop_size=crop_size, scale_range=scale_range)
+    crop, valid_box, labels = base_crop(
+        image, rng, mask=mask, crop_size=crop_size, scale_range=scale_range
+    )
     view1, local = crop, crop
     if as_published:
-        view1, local = random_flip(crop, rng), random_flip(crop, rng)
+        is_mirrored = rng.random() < 0.5
+        view1, local = _mirrored(crop, is_mirrored), random_flip(crop, rng)
+        labels = None if labels is None else _mirrored(labels, is_mirrored)
     view2 = random_flip(random_resized_crop(image, rng, size=crop_size), rng)
     return {
         "image": photometric(view1, rng, blur_rate=1.0, blur_sigma=blur_sigma),
         "view2": photometric(view2, rng, blur_rate=0.1, blur_sigma=blur_sigma, solarise_rate=0.2),
         "local": photometric(local, rng, blur_rate=0.5, blur_sigma=blur_sigma),
         "valid_box": valid_box,
-    }
+    } | ({} if labels is None else {"mask": labels})
 
 
 def base_crop(
-    image: np.ndarray, rng: np.random.Generator, *, crop_size: int, scale_range: tuple[float, float]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rescales, flips and crops at random; returns ([S, S, 3], valid box int32 [4])."""
+    image: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    crop_size: int,
+    scale_range: tuple[float, float],
+    mask: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Rescales, flips and crops at random.
+
+    Returns the crop [S, S, 3], the valid box int32 [4], and the mask's crop [S, S] or None."""
     scale = rng.uniform(*scale_range)
     height, width = (max(1, round(scale * side)) for side in image.shape[:2])
-    return random_crop(random_flip(resize(image, height, width), rng), rng, size=crop_size)
+    is_mirrored = rng.random() < 0.5
+    scaled = _mirrored(resize(image, height, width), is_mirrored)
+    places = [_random_interval(side, rng, crop_size) for side in (height, width)]
+    crop, box = _cut(scaled, places, crop_size)
+    if mask is None:
+        return crop, box, None
+    nearest = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    outside = np.iinfo(mask.dtype).max
+    labels, _ = _cut(_mirrored(nearest, is_mirrored), places, crop_size, fill=outside)
+    return crop, box, labels
+
+
+def without_borders(mask: np.ndarray, width: int) -> np.ndarray:
+    """Replaces labels up to `width` pixels away from another one by the largest value of a type."""
+    if width == 0:
+        return mask
+    around = np.ones((2 * width + 1,) * 2, np.uint8)
+    is_border = cv2.dilate(mask, around) != cv2.erode(mask, around)
+    return np.where(is_border, np.iinfo(mask.dtype).max, mask)
 
 
 def random_crop(
@@ -73,11 +106,16 @@ def random_crop(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cuts a square at a random place; along a side shorter than it, places the whole image at a
     random offset in zeros. Returns ([S, S, 3], valid box (y0, y1, x0, x1) int32 [4])."""
-    (from_y, y0, rows), (from_x, x0, columns) = (
-        _random_interval(side, rng, size) for side in image.shape[:2]
-    )
-    crop = np.zeros((size, size, 3), np.uint8)
-    crop[y0 : y0 + rows, x0 : x0 + columns] = image[
+    return _cut(image, [_random_interval(side, rng, size) for side in image.shape[:2]], size)
+
+
+def _cut(
+    pixels: np.ndarray, places: Sequence[tuple[int, int, int]], size: int, fill: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts the intervals of both axes out of [H, W, ...] and lays them into a square of `fill`."""
+    (from_y, y0, rows), (from_x, x0, columns) = places
+    crop = np.full((size, size, *pixels.shape[2:]), fill, pixels.dtype)
+    crop[y0 : y0 + rows, x0 : x0 + columns] = pixels[
         from_y : from_y + rows, from_x : from_x + columns
     ]
     return crop, np.array([y0, y0 + rows, x0, x0 + columns], np.int32)
@@ -149,7 +187,11 @@ def colour_jitter(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def random_flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Mirrors left to right half of the time."""
-    return cv2.flip(image, 1) if rng.random() < 0.5 else image
+    return _mirrored(image, rng.random() < 0.5)
+
+
+def _mirrored(pixels: np.ndarray, is_mirrored: bool) -> np.ndarray:
+    return cv2.flip(pixels, 1) if is_mirrored else pixels
 
 
 def resize(

@@ -40,6 +40,7 @@ def train_batches(
     num_threads: int,
     scale_range: tuple[float, float] = (0.5, 2.0),
     blur_sigma: tuple[float, float] = (0.1, 2.0),
+    mask_border: int = 0,
     on_error: str = "raise",
     process_index: int = 0,
     process_count: int = 1,
@@ -47,7 +48,7 @@ def train_batches(
     """Yields batches of augmented views without end, reshuffled every epoch.
 
     Args:
-        source: record source; its masks, if any, are not passed on.
+        source: record source, opened with masks if batches are to have them.
         seed: seed of order and augmentation, 0 or more.
         start_step: number of global batches to skip, as if they had been taken before.
         batch_size: size of the global batch; B below is the process's share of it.
@@ -56,6 +57,7 @@ def train_batches(
         num_threads: 0 reads in the caller's thread.
         scale_range: range of the rescaling factor before the base crop.
         blur_sigma: range of the standard deviation of blurs, in pixels.
+        mask_border: pixels of masks so near to another label are ignored.
         on_error: "raise" stops at a record that cannot be read; "skip" replaces it by the next one
             of the source, logs each broken record once and counts them.
         process_index: which contiguous block of each global batch this process gets.
@@ -64,7 +66,8 @@ def train_batches(
     Returns:
         Iterator of {"image", "view2", "local": uint8 [B, S, S, 3], "cls_label": float32 [B, C],
         "valid_box": int32 [B, 4] as (y0, y1, x0, x1), "name": list of B str}; with "skip" also
-        "skipped": int32 [B], broken records passed over on the way to each.
+        "skipped": int32 [B], broken records passed over on the way to each; with masks also "mask":
+        uint8 or uint16 [B, S, S], labels of "image", above C where they are to be ignored.
     """
     share = batch_size // process_count
 
@@ -72,11 +75,14 @@ def train_batches(
         drawn = augment.make_views(
             record["image"],
             rng,
+            mask=record.get("mask"),
             crop_size=crop_size,
             as_published=as_published,
             scale_range=scale_range,
             blur_sigma=blur_sigma,
         )
+        if "mask" in drawn:
+            drawn["mask"] = augment.without_borders(drawn["mask"], mask_border)
         kept = {key: record[key] for key in _PASSED_ON if key in record}
         return kept | drawn
 
@@ -108,6 +114,7 @@ def configured_batches(
         "num_threads": config.machine.num_threads,
         "scale_range": tuple(data.scale_range),
         "blur_sigma": tuple(data.blur_sigma),
+        "mask_border": data.mask_border,
         "on_error": data.on_error,
     }
     return train_batches(source, start_step=start_step, **(chosen | options))

@@ -125,19 +125,37 @@ def segmentation(
         pseudo_label: labels in 0..L-1, and `ignore_index`.
         ignore_index: label of pixels that are left out.
     """
-    log_probs = jax.nn.log_softmax(seg_logits.astype(jnp.float32), axis=-1)
     valid = pseudo_label != ignore_index
     target = jnp.where(valid, pseudo_label, 0)
+    nll = _negative_log_likelihood(seg_logits, target)
+    background, foreground = valid & (target == 0), valid & (target != 0)
+    return 0.5 * (_mean_over(nll, background) + _mean_over(nll, foreground))
+
+
+def cross_entropy(
+    seg_logits: Float[Array, "b h w l"], label: Num[Array, "b h w"]
+) -> Float32[Array, ""]:
+    """Cross-entropy, averaged over all pixels with a label; 0 if there are none.
+
+    Args:
+        seg_logits: one channel per label, background first.
+        label: labels in 0..L-1; pixels with larger ones are left out.
+    """
+    valid = label < seg_logits.shape[-1]
+    target = jnp.where(valid, label, 0).astype(jnp.int32)
+    return _mean_over(_negative_log_likelihood(seg_logits, target), valid)
+
+
+def _negative_log_likelihood(logits: Array, target: Array) -> Array:
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     # Not a gather, whose gradient would be a scatter over the whole map.
     is_target = jax.nn.one_hot(target, log_probs.shape[-1], dtype=bool)
-    nll = -jnp.sum(jnp.where(is_target, log_probs, 0), axis=-1)
-    background, foreground = valid & (target == 0), valid & (target != 0)
+    return -jnp.sum(jnp.where(is_target, log_probs, 0), axis=-1)
 
-    def mean_over(pixels: Array) -> Array:
-        total = jnp.sum(nll * pixels.astype(jnp.float32))
-        return total / jnp.maximum(jnp.sum(pixels), 1).astype(jnp.float32)
 
-    return 0.5 * (mean_over(background) + mean_over(foreground))
+def _mean_over(values: Array, pixels: Array) -> Array:
+    total = jnp.sum(values * pixels.astype(jnp.float32))
+    return total / jnp.maximum(jnp.sum(pixels), 1).astype(jnp.float32)
 
 
 def dense_energy(

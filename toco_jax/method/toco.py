@@ -9,6 +9,8 @@ Each function below is one box of the figure, in the order in which data flows t
     class_contrast   class token contrast
     segmentation     pseudo labels, decoder, segmentation loss and regularisation
 
+`supervision`, the loss on given masks, stands beside them: it is what the figure does without.
+
 A box takes `seen`, the dictionary of all arrays computed so far (at first the batch), and keyword
 numbers. It returns the new arrays, loss terms among them. `net(method, *args)` calls a method of
 the network `ToCo`. No encoder pass is done twice: view 1 is the input of the classification, the
@@ -202,6 +204,25 @@ def segmentation(
     return {"seg": seg, "reg": reg, "seg_logits": seg_logits, "pseudo_label": label}
 
 
+def supervision(net: Callable, seen: Arrays, *, group_size: int) -> Arrays:
+    """Trains the decoder on given masks, which is no part of the figure but its ceiling.
+
+    Args:
+        net: the network.
+        seen: the arrays so far; of them `mask [B, H, W]`, labels 0..C, larger ones are ignored.
+        group_size: number of images over which the loss pools its pixels.
+
+    Returns:
+        The term `sup`, and `seg_logits [B, h, w, C + 1]`.
+    """
+    image, seg_logits = seen["image"], seen.get("seg_logits")
+    if seg_logits is None:
+        seg_logits = net("decode", seen, net("token_grid", image))
+    logits = resize(seg_logits, image.shape[1:3])
+    sup = losses.by_group(losses.cross_entropy, logits, seen["mask"], group_size=group_size)
+    return {"sup": sup, "seg_logits": seg_logits}
+
+
 def figure(
     net: Callable,
     teacher: Callable,
@@ -227,7 +248,7 @@ def figure(
         The batch and all arrays that the boxes return.
     """
     seen = batch | classification(net, batch, with_view2="ctc" in terms)
-    if terms - {"cls", "cls_aux"}:
+    if terms - {"cls", "cls_aux", "sup"}:
         seen |= class_maps(cam_fn, seen, **numbers["class_maps"])
     if "ptc" in terms:
         seen |= patch_contrast(seen, **numbers["patch_contrast"])
@@ -236,6 +257,8 @@ def figure(
         seen |= class_contrast(net, teacher, seen, **numbers["class_contrast"])
     if terms & {"seg", "reg"}:
         seen |= segmentation(net, seen, **numbers["segmentation"])
+    if "sup" in terms:
+        seen |= supervision(net, seen, **numbers["supervision"])
     return seen
 
 
@@ -264,6 +287,7 @@ def numbers_of(
         | {"num": config.num_local_crops, "size": config.local_crop_size},
         "class_contrast": {"temperature": config.temperature},
         "segmentation": pooled | regions | quirks | {"source": phase.pseudo_label_cam},
+        "supervision": pooled,
     }
 
 

@@ -35,7 +35,8 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
         DataError: the data set is broken.
     """
     data = config.data
-    source = open_configured(config, part="train", masks=False)
+    with_masks = any(weight for _, weight in config.loss_weights.sup)
+    source = open_configured(config, part="train", masks=with_masks)
     val_source = open_configured(config, part="val", masks=True)
     num_classes = len(source.class_names)
     if tuple(source.class_names) != tuple(val_source.class_names):
@@ -53,6 +54,14 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
         f"{len(source)} training images of {data.train_split!r}, {len(val_source)} validation "
         f"images of {data.val_split!r}, {num_classes} classes"
     )
+    if with_masks and isinstance(getattr(source, "masks", None), tuple):
+        num = sum(path is not None for path in source.masks)
+        if num == 0:
+            raise ConfigError(
+                f"loss_weights.sup={config.loss_weights.sup} needs masks, and no image of "
+                f"{data.train_split!r} has one: give their folder as data.train_masks"
+            )
+        say(f"{num} of them have a mask, for the loss term sup")
     for remark in remarks.of_splits(source, val_source):
         say(f"remark: {remark}")
     return source, val_source
