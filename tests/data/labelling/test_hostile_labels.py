@@ -51,6 +51,49 @@ def test_json(tmp_path, content, match):
     refused(tmp_path / "labels.json", content, match)
 
 
+DIGITS = "9" * 4000
+
+
+def task(ident, image, annotations="[]"):
+    return f'[{{"id": {ident}, "data": {{"image": "{image}"}}, "annotations": {annotations}}}]'
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (task(DIGITS, "a.jpg", "[1]"), "task <int>: annotations holds 1 in place 1"),
+        (task(1, "data:image/png;base64," + "A" * 10**6), "has no image"),
+        (task('"' + "x" * 10**6 + '"', ""), r"task 'x+'\.\.\. \(999900 more\) has no image"),
+        (task(1, "a.jpg", '[{"result": [{"type": [[]]}]}]'), "type of a result is <list>, not a"),
+        (
+            '{"images": [{"id": ' + DIGITS + '}], "annotations": [], "categories": []}',
+            "id is <int>",
+        ),
+        ('{"classes": ["cat"], "labels": {"a": ' + DIGITS + "}}", "label <int> is no place"),
+        ('{"shapes": [{}], "imagePath": "' + "../" * 10**5 + 'a"}', "label of a shape is missing"),
+    ],
+)
+def test_json_of_tools(tmp_path, content, match):
+    refused(tmp_path / "labels.json", content, match)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ("<!DOCTYPE l [<!ENTITY a 'b'>]><annotations>&a;</annotations>", "declares entities"),
+        ("<annotations>" + "<image>" * 10**5, "malformed"),
+        (
+            "<annotations>" + "<image><tag/>" * 2 + "</image>" * 2 + "</annotations>",
+            "a <tag> withou",
+        ),
+        ("<annotations><image id='" + "9" * 10**6 + "'/></annotations>", "has no name"),
+        ("<a" + "b" * 10**6 + "/>", "outermost element is <a"),
+    ],
+)
+def test_xml_of_tools(tmp_path, content, match):
+    refused(tmp_path / "labels.xml", content, match)
+
+
 @pytest.mark.parametrize(
     "label",
     [

@@ -91,9 +91,9 @@ def test_coco(root, name):
     write(root, instances(*rows), name)
     source = open_split(root, val_fraction=0.01, labels=name if name == "my.json" else "")
     assert words(source) == {"images/i0": ("cat",), "images/i1": ("cat", "dog")}
-    name = name.rpartition("/")[2]
     assert f"{name}: COCO instances, 3 images; left out as not labelled: 1 with" in said(source)
-    assert f"{name}: no image has these labels of its list, which are no classes" in said(source)
+    file = name.rpartition("/")[2]
+    assert f"{file}: no image has these labels of its list, which are no classes" in said(source)
     assert ": yak; list all classes in classes.txt" in said(source)
     write(root, "yak\ncat\ndog\n", "classes.txt")
     source = open_split(root, val_fraction=0.01, labels=name if name == "my.json" else "")
@@ -132,6 +132,29 @@ def test_fiftyone(root):
     source = open_split(root, val_fraction=0.01)
     assert words(source) == {"images/i0": ("cat",), "images/i1": ("cat", "dog"), "images/i3": ()}
     assert "FiftyOne, 4 samples; left out as not labelled: 1 without a label (i2)" in said(source)
+
+
+@pytest.mark.parametrize("place", ["images/train/{}", "train/images/{}", "train/{}"])
+def test_subsets_with_images_of_one_name(tmp_path, place):
+    other = place.replace("train", "val")
+    pictures(tmp_path, *(p.format(n) for p in (place, other) for n in ("a.jpg", "b.jpg")))
+    for subset, category in (("train", "cat"), ("val", "dog")):
+        content = instances(("a.jpg", category), ("b.jpg",))
+        write(tmp_path, content, f"annotations/instances_{subset}.json")
+    if "train/images" in place:  # which the subset alone does not tell
+        with pytest.raises(DataError, match="may be any of 2 images"):
+            open_split(tmp_path)
+        return
+    expected = {place.format("a"): ("cat",)}, {other.format("a"): ("dog",)}
+    source = open_split(tmp_path)
+    assert (words(source), words(open_split(tmp_path, "val"))) == expected
+    assert "annotations/instances_val.json: COCO instances, 2 images; left out" in said(source)
+    items = [
+        f'<image id="{k}" name="a.jpg" subset="{subset}"><tag label="{label}"/></image>'
+        for k, (subset, label) in enumerate((("train", "cat"), ("val", "dog")))
+    ]
+    write(tmp_path, f"<annotations>{''.join(items)}</annotations>", "annotations.xml")
+    assert (words(open_split(tmp_path)), words(open_split(tmp_path, "val"))) == expected
 
 
 def test_contradictions_and_ambiguities_are_refused_together(root):

@@ -19,29 +19,30 @@ _OWN = ("labels.csv", "labels.json")
 # Names that tools give to exports, and others to other files, so that their content decides.
 _OF_TOOLS = (
     *("annotations.xml", "annotations.json", "result.json", "_annotations.coco.json"),
-    *("annotations/instances_default.json", "_classes.csv", "metadata.csv", "metadata.jsonl"),
+    *("_classes.csv", "metadata.csv", "metadata.jsonl"),
 )
-# Those that tools write into the folder of each split.
-_IN_SPLITS = ("_annotations.coco.json", "_classes.csv", "metadata.csv", "metadata.jsonl")
+# Those of which tools write one for each split.
+_OF_SPLITS = (
+    *("*/_annotations.coco.json", "annotations/instances_*.json"),
+    *("*/_classes.csv", "*/metadata.csv", "*/metadata.jsonl"),
+)
 
 
 def label_files(root: pathlib.Path) -> list[str]:
     """Names the label files of a folder as they are spelt; the first one is read."""
     found = []
     for name in (*_OWN, *_OF_TOOLS):
-        folder, _, file = name.rpartition("/")
-        inside = in_any_case(root, folder, pathlib.Path.is_dir) if folder else root
-        path = in_any_case(inside, file, pathlib.Path.is_file) if inside else None
+        path = in_any_case(root, name, pathlib.Path.is_file)
         if path and (name in _OWN or looks_like_labels(path)):
-            found.append(path.relative_to(root).as_posix())
+            found.append(path.name)
     return found
 
 
 def label_files_of_splits(root: pathlib.Path) -> str:
-    """Returns a pattern of the label files that folders in the root hold, "" if there are none."""
-    for name in _IN_SPLITS:
-        if any(path.is_file() and looks_like_labels(path) for path in root.glob(f"*/{name}")):
-            return f"*/{name}"
+    """Returns a pattern of the label files for splits, "" if there are none."""
+    for pattern in _OF_SPLITS:
+        if any(path.is_file() and looks_like_labels(path) for path in root.glob(pattern)):
+            return pattern
     return ""
 
 

@@ -146,6 +146,10 @@ def of_tool(
     where = f"label file {path}"
     if not project.images:
         raise DataError(f"{where} ({project.tool}) has no {project.noun}; export it anew")
+    subset = re.fullmatch("instances_(.+)", path.stem)  # of a file of COCO for each subset
+    if subset:
+        images_of_it = [item._replace(subset=subset[1]) for item in project.images]
+        project = project._replace(images=images_of_it)
     found = join(where, title, project, images, name_of, on_problem)
     if not found.labels:
         raise DataError(

@@ -81,8 +81,10 @@ def _with_names(
     finder = Finder(images, [item.name for item in project.images], name_of)
     found, problems = [], []
     for item in project.images:
+        inside = f"{where}, {item.place},"
         try:
-            name = finder.find(item.name, f"{where}, {item.place},") or name_of(item.name)
+            name = finder.find(f"{item.subset}/{item.name}", inside) if item.subset else None
+            name = name or finder.find(item.name, inside) or name_of(item.name)
         except DataError as error:
             problems.append(str(error))
         else:

@@ -20,8 +20,8 @@ def instances(**changes):
 def test_objects_are_labels():
     project = coco.of_instances(instances(), "x")
     assert project.images == [
-        ("a.jpg", ["dog", "cat"], "image 4", ""),
-        ("sub/b.jpg", [], "image 9", "without annotations"),
+        ("a.jpg", ["dog", "cat"], "image 4", "", ""),
+        ("sub/b.jpg", [], "image 9", "without annotations", ""),
     ]
     assert project.classes == ["dog", "cat", "x"]
 

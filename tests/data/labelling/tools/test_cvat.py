@@ -18,7 +18,7 @@ IMAGES = """<image id="0" name="sub/a.jpg" width="5" height="4">
     <skeleton label="emu"><points label="beak" points="1,1"/></skeleton>
   </image>
   <image id="1" name="b.jpg"><mask label="emu" rle="1,2" width="3" height="1"/></image>
-  <image id="2" name="c.jpg"/>"""
+  <image id="2" name="c.jpg" subset="val"/>"""
 
 
 def read(text):
@@ -30,9 +30,9 @@ def read(text):
 def test_tags_and_shapes_are_labels(place):
     project = read(META.replace("task>", f"{place}>") + IMAGES)
     assert project.images == [
-        ("sub/a.jpg", ["cat", "dog", "emu"], "image 0", ""),
-        ("b.jpg", ["emu"], "image 1", ""),
-        ("c.jpg", [], "image 2", "without tags or shapes"),
+        ("sub/a.jpg", ["cat", "dog", "emu"], "image 0", "", ""),
+        ("b.jpg", ["emu"], "image 1", "", ""),
+        ("c.jpg", [], "image 2", "without tags or shapes", "val"),
     ]
     assert project.classes == ["emu", "cat", "dog"]
 

@@ -37,7 +37,7 @@ def test_choices_and_regions_are_labels():
         {"type": "textarea", "value": {"text": ["yak"]}},
     )
     found = only(annotation(*results, *others))
-    assert found == ("/data/upload/3/0a1b2c3d-a.jpg", ["cat", "dog", "emu"], "task 1", "")
+    assert found == ("/data/upload/3/0a1b2c3d-a.jpg", ["cat", "dog", "emu"], "task 1", "", "")
     for kind in ("polygonlabels", "keypointlabels", "ellipselabels", "labels"):
         assert only(annotation(region(kind, "emu"))).labels == ["emu"]
 
@@ -46,15 +46,15 @@ def test_what_is_not_finished_is_not_labelled():
     cancelled = annotation(choices("cat"), was_cancelled=True)
     assert only().unlabelled == "unfinished"
     assert only(cancelled).unlabelled == "skipped"
-    assert only(cancelled, annotation(choices("dog")))[1:] == (["dog"], "task 1", "")
-    assert only(annotation())[1:] == ([], "task 1", "")  # submitted with nothing in it
+    assert only(cancelled, annotation(choices("dog")))[1:] == (["dog"], "task 1", "", "")
+    assert only(annotation())[1:] == ([], "task 1", "", "")  # submitted with nothing in it
 
 
 def test_several_annotators_have_to_agree():
     cat, dog = annotation(choices("cat")), annotation(choices("dog"))
     assert only(cat, annotation(choices("cat"), region("labels", "cat"))).labels == ["cat"]
     assert only(cat, dog).unlabelled == "labelled differently by several annotators"
-    assert only(cat, {**dog, "ground_truth": True})[1:] == (["dog"], "task 1", "")
+    assert only(cat, {**dog, "ground_truth": True})[1:] == (["dog"], "task 1", "", "")
 
 
 def test_unread_kinds_are_told():

@@ -43,7 +43,8 @@ def of_images(root: ElementTree.Element, where: str) -> Project:
         ]
         name = _text(image.get("name"), "no name", inside)
         why = "" if labels else "without tags or shapes"
-        images.append(Tagged(name, list(dict.fromkeys(labels)), place, why))
+        subset = (image.get("subset") or "").strip()
+        images.append(Tagged(name, list(dict.fromkeys(labels)), place, why, subset))
     return Project(TOOL, "image", images, list(dict.fromkeys(declared)))
 
 

@@ -16,12 +16,14 @@ class Tagged(NamedTuple):
         labels: names of the classes in it, each once; no matter where `unlabelled` is set.
         place: where the image stands in the file, such as "task 7".
         unlabelled: why the image counts as not labelled, such as "skipped"; "" if it is labelled.
+        subset: name of its part of the data set, whose folder it may lie in; "" if there is none.
     """
 
     name: str
     labels: Sequence[str]
     place: str
     unlabelled: str = ""
+    subset: str = ""
 
 
 class Project(NamedTuple):
