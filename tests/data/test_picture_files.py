@@ -66,7 +66,9 @@ def test_one_variable_moves_the_limit_for_all(tmp_path, monkeypatch):
 def test_a_limit_above_that_of_pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setenv("TOCO_MAX_PIXELS", str(30_000**2))
-    with picture_files.open_picture(io.BytesIO(png(30_000, 30_000))) as picture:
+    with picture_files.open_picture(
+        io.BytesIO(png(30_000, 30_000).ljust(200_000, b"\0"))
+    ) as picture:
         assert picture.size == (30_000, 30_000)
 
 
@@ -170,3 +172,29 @@ def test_the_limit_holds_for_videos(tmp_path, monkeypatch):
     monkeypatch.setenv("TOCO_MAX_PIXELS", "511")
     with pytest.raises(PhotoError, match=r"x\.avi: 32 x 16 pixels are more than the 511"):
         list(inputs.video_frames(path, every=1))
+
+
+def test_a_png_that_cannot_hold_its_pixels_takes_no_memory(tmp_path):
+    (tmp_path / "x.png").write_bytes(png(9, 4_000_000, colour=0).ljust(400, b"\0"))
+    tracemalloc.start()
+    with pytest.raises(PhotoError, match=r"x\.png .*announces 9 x 4000000 pixels, which 400 bytes"):
+        photos.read_photo(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"mask .*x\.png .*announces 9 x 4000000 pixels"):
+        labels.read_mask(tmp_path / "x.png", 20)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+    # The plainest picture is the smallest for its pixels.
+    Image.new("1", (3000, 3000)).save(tmp_path / "plain.png", optimize=True)
+    assert photos.read_photo(tmp_path / "plain.png")[0].shape == (3000, 3000, 3)
+
+
+def test_a_mask_with_a_damaged_note_is_read_as_its_image_is(tmp_path):
+    # EXIF that ends within its first entry.
+    note = b"eXIfMM\0*\0"
+    chunk = struct.pack(">I", len(note) - 4) + note + struct.pack(">I", zlib.crc32(note))
+    file = io.BytesIO()
+    Image.new("L", (5, 4), 3).save(file, "png")
+    content = file.getvalue()[:33] + chunk + file.getvalue()[33:]
+    (tmp_path / "x.png").write_bytes(content)
+    assert photos.read_photo(tmp_path / "x.png")[0].shape == (4, 5, 3)
+    np.testing.assert_array_equal(labels.read_mask(tmp_path / "x.png", 20), np.full((4, 5), 3))

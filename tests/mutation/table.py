@@ -334,10 +334,6 @@ EQUIVALENT = {
             "",
             "_LARGE_BLOCK = 4 * 2**20 -> _LARGE_BLOCK = 3 * 2**20",
         ): "between the two measured sizes; how a block is run changes no result",
-        (
-            "_has_large_blocks",
-            "num_tokens = 1 + (config.crop_size // backbone.patch) ** 2 -> num_tokens = 2 + (config.crop_size // backbone.patch) ** 2",
-        ): "one token in a hundred; how a block is run changes no result",
     },
     "toco_jax/method/par.py": {
         (
@@ -363,8 +359,8 @@ EQUIVALENT = {
     },
     "toco_jax/method/losses.py": {
         (
-            "segmentation",
-            "log_probs = jax.nn.log_softmax(seg_logits.astype(jnp.float32), axis=-1) -> log_probs = jax.nn.log_softmax(seg_logits.astype(jnp.float32),)",
+            "_negative_log_likelihood",
+            "log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1) -> log_probs = jax.nn.log_softmax(logits.astype(jnp.float32),)",
         ): "the last axis is JAX's default",
         (
             "dense_energy",

@@ -11,10 +11,16 @@ import re
 
 import numpy as np
 import PIL.Image
-import PIL.ImageOps
 
 from toco_jax.data.classes import palette
-from toco_jax.data.photos import DECODER_ERRORS, Photo, PhotoError, decode_photo
+from toco_jax.data.photos import (
+    DECODER_ERRORS,
+    Photo,
+    PhotoError,
+    decode_photo,
+    orientation_of,
+    turned,
+)
 from toco_jax.data.picture_files import content_of, open_picture
 from toco_jax.runtime.errors import DataError
 
@@ -163,9 +169,10 @@ def stored_mask(content: bytes, path: pathlib.PurePath) -> StoredMask:
         with open_picture(io.BytesIO(content)) as picture:
             is_lossy = picture.format in ("JPEG", "MPO")
             few_bits = re.search(r"'L;([24])'", str(picture.tile))
-            upright = PIL.ImageOps.exif_transpose(picture)
-            values = np.array(upright)
-            colours = np.array(upright.getpalette("RGB") or (), np.uint8).reshape(-1, 3)
+            values = np.array(picture)
+            if picture.format != "TIFF":  # which is turned when it is loaded
+                values = turned(values, orientation_of(picture))
+            colours = np.array(picture.getpalette("RGB") or (), np.uint8).reshape(-1, 3)
     except (*DECODER_ERRORS, PIL.Image.DecompressionBombError) as error:
         why = f" ({error})" if isinstance(error, PhotoError) else ""
         raise DataError(
@@ -175,11 +182,11 @@ def stored_mask(content: bytes, path: pathlib.PurePath) -> StoredMask:
         raise DataError(f"mask {path} is a JPEG, which blurs labels; save it anew as a PNG")
     if few_bits:  # which Pillow spreads over 0..255, as if they were brightness
         values //= 255 // (2 ** int(few_bits[1]) - 1)
-    if upright.mode == "1":
+    if picture.mode == "1":
         values = values.astype(np.uint8)
     # No label has the colour of values that the palette lacks.
     lacking = np.full((256 - len(colours), 3), 1, np.uint8)
-    return StoredMask(upright.mode, values, np.concatenate([colours, lacking]))
+    return StoredMask(picture.mode, values, np.concatenate([colours, lacking]))
 
 
 def _label_of_colour(colours: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from toco_jax.data.picture_files import (
 _DEEP_MODES = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")
 # What decoders raise for damaged files.
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, RuntimeError)
+DECODER_ERRORS += (struct.error,)
 
 _BAND = 2**20  # numbers that are converted at a time, so that a large picture needs no copies
 
@@ -94,7 +95,7 @@ def _decode_opened(picture: Image.Image, content: bytes) -> Photo:
     if not is_jpeg and picture.format != "TIFF":  # which loses its orientation by loading
         # Reading EXIF loads a PNG, too, and would hide the errors of that.
         picture.load()
-    orientation = _orientation(picture)
+    orientation = orientation_of(picture)
     pixels = None
     if is_jpeg:  # the same pixels as Pillow's, a quarter sooner
         pixels = _decode_by_opencv(content, cv2.IMREAD_COLOR)
@@ -109,11 +110,11 @@ def _decode_opened(picture: Image.Image, content: bytes) -> Photo:
     return Photo(pixels, orientation, notes + scaled)
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation_of(picture: Image.Image) -> int:
     """Returns EXIF's orientation, 1 if there is none or an invalid one. Loading may clear it."""
     try:
         orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
-    except (*DECODER_ERRORS, struct.error):  # a damaged note about a sound picture
+    except DECODER_ERRORS:  # a damaged note about a sound picture
         return 1
     return int(orientation) if orientation in range(1, 9) else 1
 
@@ -192,7 +193,7 @@ def _on_white(pixels: np.ndarray) -> np.ndarray:
 
 def _pixels_of(picture: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns upright pixels uint8 `[H, W, 3]` of a PIL picture, and notes on their scaling."""
-    if _orientation(picture) != 1:  # which copies the picture, whether it is turned or not
+    if orientation_of(picture) != 1:  # which copies the picture, whether it is turned or not
         picture = ImageOps.exif_transpose(picture)
     if picture.mode in _DEEP_MODES:
         pixels, notes = _to_8_bits(np.asarray(picture))

@@ -22,6 +22,9 @@ VARIABLE = "TOCO_MAX_PIXELS"
 # From here on Pillow, too, warns that the picture may be there to fill the memory.
 MAX_PIXELS = 89_478_485
 
+# Bytes that a byte of a PNG stands for at most, as zlib's documentation says.
+_DEFLATED_AT_MOST = 1032
+
 # Pillow knows more formats. One of them, EPS, it hands to Ghostscript, which runs what is in it.
 _FORMATS = (
     *("JPEG", "MPO", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA"),
@@ -80,10 +83,26 @@ def open_picture(file: io.BytesIO | pathlib.Path) -> Image.Image:
         raise PhotoError(message) from error
     try:
         refuse_many_pixels(*picture.size)
+        if picture.format == "PNG":
+            _refuse_cut_png(picture, file)
     except PhotoError:
         picture.close()
         raise
     return picture
+
+
+def _refuse_cut_png(picture: Image.Image, file: io.BytesIO | pathlib.Path) -> None:
+    """Raises `PhotoError` for a PNG that holds fewer pixels than it announces, whatever they are.
+
+    Pillow takes the memory of all of them before it notices.
+    """
+    size = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else file.stat().st_size
+    # A pixel takes at least a bit.
+    if picture.width * picture.height > 8 * _DEFLATED_AT_MOST * size:
+        raise PhotoError(
+            f"it announces {picture.width} x {picture.height} pixels, which {size:,} bytes do not "
+            "hold: it is damaged or cut off"
+        )
 
 
 def refuse_many_pixels(width: int, height: int) -> None:
