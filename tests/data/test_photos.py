@@ -248,3 +248,16 @@ def test_a_pipe_is_refused_not_waited_for(tmp_path):
         photos.read_photo(path)
     with pytest.raises(DataError, match=r"mask .*a\.jpg cannot be read \(a pipe or a device"):
         read_bytes(path, "mask")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, np.uint32])
+def test_colours_of_rare_depths_keep_their_order_or_are_refused(dtype):
+    values = np.random.default_rng(0).integers(0, 256, (4, 5, 3))
+    values[0, 0] = 255
+    stored = values / 255 if dtype == np.float64 else values
+    encoded = cv2.imencode(".tif", stored.astype(dtype))[1].tobytes()  # as BGR
+    np.testing.assert_array_equal(photos.decode_photo(encoded).pixels, values[..., ::-1])
+    if dtype != np.float64:
+        encoded = cv2.imencode(".tif", (stored * 2**20).astype(dtype))[1].tobytes()
+        with pytest.raises(PhotoError, match="which are no brightness"):
+            photos.decode_photo(encoded)

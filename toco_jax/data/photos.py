@@ -128,8 +128,12 @@ def _decode_by_opencv(content: bytes, flags: int) -> np.ndarray | None:
         return None
     if pixels is None or pixels.ndim == 2:
         return pixels
-    code = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}.get(pixels.shape[2])
-    return None if code is None else cv2.cvtColor(pixels, code)
+    channels = pixels.shape[2]
+    if channels not in (3, 4):
+        return None
+    if pixels.dtype in (np.uint8, np.uint16, np.float32):
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGRA2RGBA)
+    return pixels[..., [2, 1, 0, 3][:channels]]  # of depths that OpenCV reads and does not convert
 
 
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
