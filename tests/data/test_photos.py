@@ -259,5 +259,5 @@ def test_colours_of_rare_depths_keep_their_order_or_are_refused(dtype):
     np.testing.assert_array_equal(photos.decode_photo(encoded).pixels, values[..., ::-1])
     if dtype != np.float64:
         encoded = cv2.imencode(".tif", (stored * 2**20).astype(dtype))[1].tobytes()
-        with pytest.raises(PhotoError, match="which are no brightness"):
+        with pytest.raises(photos.PhotoError, match="which are no brightness"):
             photos.decode_photo(encoded)
