@@ -20,6 +20,8 @@ COCO = '{"images": [], "annotations": [], "categories": []}'
         ("metadata.csv", "", False),
         ("_classes.csv", "filename, cat, dog\n", True),
         ("_classes.csv", "0, cat\n", False),
+        ("project-1-at-2024.csv", "annotation_id,annotator,choice\n", True),
+        ("project-1-at-2024.txt", COCO, False),
         ("metadata.jsonl", '{"file_name": "a.jpg", "objects": {}}\n', True),
         ("metadata.jsonl", '{"file_name": "a.jpg", "text": "a label"}\n', False),
     ],

@@ -78,6 +78,18 @@ def test_label_studio(root, encoding):
     assert "1 of 4 entries in labels.json names no image (/data/upload/7/00000009-i9.j" in remarks
 
 
+def test_exports_by_the_names_of_label_studio(root):
+    name = "project-3-at-2024-05-01-10-{}-02a4d7c2.json"
+    write(root, [task(0, "cat"), task(1, "dog")], name.format("00"))
+    source = open_split(root, val_fraction=0.01)
+    assert words(source) == {"images/i0": ("cat",), "images/i1": ("dog",)}
+    assert f"{name.format('00')}: Label Studio, 2 tasks" in said(source)
+    write(root, [task(0, "cat")], name.format("30"))
+    with pytest.raises(DataError, match=r"several exports of Label Studio \(project-3-.*-00-.*-30"):
+        open_split(root)
+    assert len(open_split(root, val_fraction=0.01, labels=name.format("00"))) == len(source)
+
+
 def test_an_image_that_a_list_names_has_to_be_labelled(root):
     write(root, [task(0, "cat"), task(3, results=False)])
     write(root, "images/i0\nimages/i3\n", "train.txt")

@@ -1,5 +1,6 @@
 """Finds and reads the label files of a folder: one, or one for each of its splits."""
 
+import fnmatch
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ _OF_TOOLS = (
     *("annotations.xml", "annotations.json", "result.json", "_annotations.coco.json"),
     *("_classes.csv", "metadata.csv", "metadata.jsonl"),
 )
+# The name that Label Studio gives to exports, which ends with the time.
+_OF_LABEL_STUDIO = "project-*-at-*"
 # Those of which tools write one for each split.
 _OF_SPLITS = (
     *("*/_annotations.coco.json", "annotations/instances_*.json"),
@@ -35,7 +38,23 @@ def label_files(root: pathlib.Path) -> list[str]:
         path = in_any_case(root, name, pathlib.Path.is_file)
         if path and (name in _OWN or looks_like_labels(path)):
             found.append(path.name)
-    return found
+    exports = sorted(path for path in root.glob(_OF_LABEL_STUDIO) if path.is_file())
+    return found + [path.name for path in exports if looks_like_labels(path)]
+
+
+def label_file_there(root: pathlib.Path) -> str:
+    """Returns the label file to read of those in the root, "" if there is none.
+
+    Raises:
+        DataError: there are several exports of Label Studio, and none is called as labels are.
+    """
+    there = label_files(root)
+    if len(there) > 1 and fnmatch.fnmatch(there[0], _OF_LABEL_STUDIO):
+        raise DataError(
+            f"{root} has several exports of Label Studio ({some(there)}); remove the older ones or "
+            "set data.labels to the one that is meant"
+        )
+    return there[0] if there else ""
 
 
 def label_files_of_splits(root: pathlib.Path) -> str:

@@ -8,7 +8,7 @@ from toco_jax.data.files import OnProblem
 from toco_jax.data.folders import labelme_files
 from toco_jax.data.folders.class_folders import mask_folders, read_class_folders
 from toco_jax.data.folders.folder_label_files import (
-    label_files,
+    label_file_there,
     label_files_of_splits,
     labels_of,
     labels_of_files,
@@ -159,8 +159,8 @@ def _labels_there(
     jsons: Mapping[str, pathlib.Path],
     on_problem: OnProblem,
 ) -> str:
-    if there := label_files(root):
-        return there[0]
+    if there := label_file_there(root):
+        return there
     if pattern := label_files_of_splits(root):
         return pattern
     if with_text:
