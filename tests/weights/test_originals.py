@@ -23,6 +23,7 @@ GRID = 5  # of the stored positions
 KINDS = {
     "dinov2": "patch=14,layer_scale=1",
     "dinov2_reg": "patch=14,layer_scale=1,registers=4",
+    "dinov2_gated": "patch=14,layer_scale=1,gated=1",
     "dino": "patch=16",
     "dino_8": "patch=8",
     "mae": "patch=16",
@@ -49,7 +50,8 @@ def transformers_model(kind):
     side = GRID * backbone_from_name(backbone(kind)).patch
     sizes = SIZES | {"image_size": side, "patch_size": backbone_from_name(backbone(kind)).patch}
     sizes["layer_norm_eps"] = 1e-6
-    if kind == "dinov2":
+    if kind in ("dinov2", "dinov2_gated"):
+        sizes["use_swiglu_ffn"] = kind == "dinov2_gated"
         return transformers.Dinov2Model(transformers.Dinov2Config(**sizes))
     if kind == "dinov2_reg":
         config = transformers.Dinov2WithRegistersConfig(**sizes)
@@ -69,6 +71,12 @@ def timm_model(kind):
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": spec.patch}
     sizes |= {"img_size": GRID * spec.patch, "num_classes": 0, "dynamic_img_size": True}
     sizes |= {"init_values": 1e-5 if spec.layer_scale else None, "reg_tokens": spec.registers}
+    if spec.gated:
+        sizes |= {
+            "mlp_ratio": spec.hidden / 32,
+            "mlp_layer": pytest.importorskip("timm.layers").SwiGLUPacked,
+        }
+        sizes["act_layer"] = torch.nn.SiLU
     return models.VisionTransformer(**sizes, no_embed_class=kind in ("dinov2_reg", "deit3"))
 
 
@@ -155,6 +163,8 @@ AUTHORS_NAMES = {
     "attention.output.dense": "attn.proj",
     "layer_scale": "ls",
     ".lambda1": ".gamma",
+    "weights_in": "w12",
+    "weights_out": "w3",
 }
 
 
@@ -173,7 +183,7 @@ def authors_state(state):
     return out
 
 
-@pytest.mark.parametrize("kind", ["dinov2", "dinov2_reg"])
+@pytest.mark.parametrize("kind", ["dinov2", "dinov2_reg", "dinov2_gated"])
 def test_files_of_the_authors(tmp_path, kind):
     state = authors_state(load_file(saved("transformers", kind, tmp_path)))
     assert {"mask_token", "blocks.1.ls2.gamma", "blocks.0.attn.qkv.bias"} <= state.keys()

@@ -171,6 +171,7 @@ def test_dinov2_is_the_same_function(tmp_path):
         ("dinov2_reg", SMALL, "have 4 register tokens, the backbone .* has 0: set backbone to"),
         ("dinov2", f"{SMALL},registers=4", "have 0 register tokens, the backbone .* has 4: set"),
         ("dino", SMALL.replace("14", "16,layer_scale=1"), "have no layer scales, the backbone"),
+        ("dinov2", f"{SMALL},gated=1", "have no gated layers .* has them: set backbone"),
     ],
 )
 def test_a_file_with_other_parts_than_the_backbone(tmp_path, kind, backbone, message):
@@ -200,7 +201,7 @@ def test_dinov3_of_transformers_is_refused():
         ("storage_tokens", "DINOv3 (storage_tokens), which has rotary positions"),
         ("norm_pre.weight", "the image encoder of CLIP (norm_pre.weight), which normalises"),
         ("blocks.0.attn.q_bias", "BEiT or EVA (blocks.0.attn.q_bias)"),
-        ("blocks.0.mlp.w12.weight", "a ViT with gated layers"),
+        ("blocks.0.mlp.fc1_g.weight", "EVA-02 (blocks.0.mlp.fc1_g.weight)"),
         ("blocks.0.attn.rel_pos_h", "the encoder of SAM"),
         ("fc_norm.weight", "a ViT that pools over its patches"),
         ("dist_token", "a distilled DeiT (dist_token)"),

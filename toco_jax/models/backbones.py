@@ -18,6 +18,8 @@ class Backbone:
         norm_eps: `eps` of the layer norms.
         registers: R, learnt tokens without a position between the class token and the patches.
         layer_scale: whether each residual branch of a block ends in a learnt factor per channel.
+        gated: whether the hidden layer of a block is one half of its channels, by SiLU, times the
+            other (SwiGLU), instead of GELU.
         half_colours: whether published weights expect colours normalised by means and deviations of
             0.5. Loading converts their patch embedding to ImageNet's, which computes the same.
     """
@@ -29,12 +31,19 @@ class Backbone:
     norm_eps: float = 1e-6
     registers: int = 0
     layer_scale: bool = False
+    gated: bool = False
     half_colours: bool = False
 
     @property
     def num_leading(self) -> int:
         """Returns the number of tokens before the patches: the class token and the registers."""
         return 1 + self.registers
+
+    @property
+    def hidden(self) -> int:
+        """Returns the width of the hidden layer of a block: of both halves if it is gated."""
+        half = -(-int(4 * self.width * 2 / 3) // 8) * 8  # as in DINOv2
+        return 2 * half if self.gated else 4 * self.width
 
     @property
     def position_resize(self) -> Method:
@@ -49,10 +58,11 @@ _MOST_DIGITS = 5  # of a size that is spelt out
 _DEEPEST = 2**10  # more would fill the memory with the names of weights alone
 _MOST_REGISTERS = 2**10
 _NEEDED = ("width", "depth", "heads", "patch")
-_FLAGS = ("layer_scale", "half_colours")
+_FLAGS = ("layer_scale", "gated", "half_colours")
 _OPTIONAL = ("registers", *_FLAGS)
 
 _DINOV2_SIZES = {"small": (384, 12, 6), "base": (768, 12, 12), "large": (1024, 24, 16)}
+_GIANT = Backbone(1536, 40, 24, patch=14, layer_scale=True, gated=True)
 
 BACKBONES = {
     "deit_tiny": Backbone(192, 12, 3),
@@ -65,6 +75,8 @@ BACKBONES = {
         for ending, registers in (("", 0), ("_reg", 4))
         for size, sizes in _DINOV2_SIZES.items()
     },
+    "dinov2_giant": _GIANT,
+    "dinov2_giant_reg": dataclasses.replace(_GIANT, registers=4),
     "dino_small": Backbone(384, 12, 6),
     "dino_base": Backbone(768, 12, 12),
     "dino_small_8": Backbone(384, 12, 6, patch=8),
@@ -84,7 +96,7 @@ BACKBONES = {
 def backbone_from_name(name: str) -> Backbone:
     """Finds a named backbone, or parses one like `"width=96,depth=6,heads=3,patch=8"`.
 
-    `registers=4`, `layer_scale=1` and `half_colours=1` may follow.
+    `registers=4`, `layer_scale=1`, `gated=1` and `half_colours=1` may follow.
 
     Raises:
         UserError: the name is unknown, a size is missing or not a positive integer or beyond

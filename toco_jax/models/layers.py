@@ -207,6 +207,24 @@ class Mlp(nn.Module):
         return Linear(x.shape[-1], self.compute, name="fc2")(hidden)
 
 
+class GatedMlp(nn.Module):
+    """Two linear layers; between them one half of the channels, by SiLU, times the other (SwiGLU).
+
+    Attributes:
+        hidden: width of both halves together.
+        compute: how it is executed.
+    """
+
+    hidden: int
+    compute: Compute = Compute()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
+        hidden = Linear(self.hidden, self.compute, name="fc1")(x)
+        gate, value = jnp.split(hidden, 2, axis=-1)
+        return Linear(x.shape[-1], self.compute, name="fc2")(jax.nn.silu(gate) * value)
+
+
 class LayerNorm(nn.Module):
     """LayerNorm over the last axis, computed in float32.
 
@@ -234,12 +252,14 @@ class Block(nn.Module):
         norm_eps: `eps` of the layer norms.
         compute: how it is executed.
         layer_scale: multiplies the output of each branch by a learnt factor per channel.
+        gated_hidden: `hidden` of a `GatedMlp`; 0 for an `Mlp`.
     """
 
     heads: int
     norm_eps: float
     compute: Compute = Compute()
     layer_scale: bool = False
+    gated_hidden: int = 0
 
     @nn.compact
     def __call__(
@@ -251,7 +271,11 @@ class Block(nn.Module):
             norm(name="norm1")(x), **attended
         )
         x = x[:, : out.shape[1]] + self._scaled(out, "layer_scale1")
-        out = Mlp(self.compute, name="mlp")(norm(name="norm2")(x))
+        if self.gated_hidden:
+            mlp: nn.Module = GatedMlp(self.gated_hidden, self.compute, name="mlp")
+        else:
+            mlp = Mlp(self.compute, name="mlp")
+        out = mlp(norm(name="norm2")(x))
         return x + self._scaled(out, "layer_scale2"), attention
 
     def _scaled(self, out: Float[Array, "b n d"], name: str) -> Float[Array, "b n d"]:

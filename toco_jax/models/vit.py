@@ -79,7 +79,10 @@ class ViT(nn.Module):
         if spec.registers:
             shape = (1, spec.registers, spec.width)
             self.register_tokens = self.param("register_tokens", token_init, shape)
-        block = functools.partial(Block, spec.heads, spec.norm_eps, self.compute, spec.layer_scale)
+        gated_hidden = spec.hidden if spec.gated else 0
+        block = functools.partial(
+            Block, spec.heads, spec.norm_eps, self.compute, spec.layer_scale, gated_hidden
+        )
         self.blocks = [block() for _ in range(spec.depth)]
         self.norm = LayerNorm(spec.norm_eps, self.compute.jax_dtype)
 

@@ -112,8 +112,11 @@ def encoder_sources(tensors: Tensors, layout: str, spec: Backbone) -> dict[str, 
     if layout == "timm":
         return encoder_layouts.timm_encoder(spec, grid)
     if layout == "transformers":
-        is_dinov2 = any(re.search(r"encoder\.layer\.\d+\.norm1\.", name) for name in tensors)
-        layers = encoder_layouts.DINOV2_LAYERS if is_dinov2 else encoder_layouts.VIT_LAYERS
+        layers = encoder_layouts.VIT_LAYERS
+        if any(re.search(r"encoder\.layer\.\d+\.norm1\.", name) for name in tensors):
+            layers = encoder_layouts.DINOV2_LAYERS
+        if spec.gated:
+            layers = encoder_layouts.DINOV2_GATED_LAYERS
         return encoder_layouts.transformers_encoder(spec, grid, _prefix(tensors), layers)
     if layout == "original":
         return encoder_layouts.original_encoder(spec, grid)
@@ -158,7 +161,9 @@ def usual(
 def _usual_name(name: str) -> str:
     if name == "register_tokens":
         return "reg_token"
-    return re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", name)
+    name = re.sub(r"^(blocks\.\d+)\.gamma_([12])$", r"\1.ls\2.gamma", name)
+    name = re.sub(r"^(blocks\.\d+\.mlp)\.w12\.", r"\1.fc1.", name)
+    return re.sub(r"^(blocks\.\d+\.mlp)\.w3\.", r"\1.fc2.", name)
 
 
 def _is_square(positions: np.ndarray) -> bool:
@@ -169,7 +174,8 @@ def _fold_scale(tensors: dict[str, np.ndarray], match: re.Match) -> None:
     name, block = match[0], match["block"]
     scale = np.asarray(tensors.pop(name), np.float32)
     attention = "attn.proj" if block.startswith("blocks.") else "attention.output.dense"
-    branch = attention if "1" in match.group("timm", "transformers") else "mlp.fc2"
+    mlp = "mlp.fc2" if f"{block}.mlp.fc2.weight" in tensors else "mlp.weights_out"
+    branch = attention if "1" in match.group("timm", "transformers") else mlp
     for leaf in ("weight", "bias"):
         target = f"{block}.{branch}.{leaf}"
         value = tensors.get(target)
@@ -202,7 +208,7 @@ def to_imagenet_colours(paths: Tensors) -> dict[str, np.ndarray]:
 def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     """Returns the `width`, `depth` and `patch` of an encoder in any layout.
 
-    `registers` and `layer_scale` follow if the encoder has such parts.
+    `registers`, `layer_scale` and `gated` follow if the encoder has such parts.
 
     Raises:
         WeightsError: a tensor whose shape is needed is missing or does not have four axes.
@@ -233,7 +239,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
 
 def backbones_of(sizes: Mapping[str, int]) -> list[str]:
     """Returns the names of the backbones of these sizes."""
-    sizes = {"registers": 0, "layer_scale": 0, **sizes}
+    sizes = {"registers": 0, "layer_scale": 0, "gated": 0, **sizes}
     return [
         name
         for name, spec in BACKBONES.items()

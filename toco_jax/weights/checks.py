@@ -45,7 +45,7 @@ def check_backbone(stated: str | None, backbone: str) -> None:
 
 
 def check_parts(tensors: Tensors, backbone: str, spec: Backbone) -> None:
-    """Raises `WeightsError` if the file and the backbone differ in registers or layer scales.
+    """Raises `WeightsError` if the parts of the file are not those of the backbone.
 
     A backbone without layer scales takes files that have them, see `usual`.
     """
@@ -56,6 +56,11 @@ def check_parts(tensors: Tensors, backbone: str, spec: Backbone) -> None:
         raise WeightsError(
             f"these weights have {registers} register tokens, the backbone {backbone} has "
             f"{spec.registers}: {remedy}"
+        )
+    if spec.gated != bool(parts.get("gated")):
+        theirs, ours = ("no gated", "has them") if spec.gated else ("gated", "has none")
+        raise WeightsError(
+            f"these weights have {theirs} layers (SwiGLU), the backbone {backbone} {ours}: {remedy}"
         )
     if spec.layer_scale and not parts.get("layer_scale"):
         raise WeightsError(

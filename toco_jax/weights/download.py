@@ -43,6 +43,8 @@ FROM_HUB: Mapping[str, str] = {
     "dinov2_small": "hf:timm/vit_small_patch14_dinov2.lvd142m",
     "dinov2_base": "hf:timm/vit_base_patch14_dinov2.lvd142m",
     "dinov2_large": "hf:timm/vit_large_patch14_dinov2.lvd142m",
+    "dinov2_giant": "hf:timm/vit_giant_patch14_dinov2.lvd142m",
+    "dinov2_giant_reg": "hf:timm/vit_giant_patch14_reg4_dinov2.lvd142m",
     "dinov2_small_reg": "hf:timm/vit_small_patch14_reg4_dinov2.lvd142m",
     "dinov2_base_reg": "hf:timm/vit_base_patch14_reg4_dinov2.lvd142m",
     "dinov2_large_reg": "hf:timm/vit_large_patch14_reg4_dinov2.lvd142m",

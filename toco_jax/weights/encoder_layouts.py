@@ -72,11 +72,16 @@ def timm_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Sourc
         out |= linear(f"{ours}/attn/qkv", [f"{theirs}.attn.qkv"], width, 3 * width)
         out |= linear(f"{ours}/attn/proj", [f"{theirs}.attn.proj"], width, width)
         out |= _norm(f"{ours}/norm2", f"{theirs}.norm2.", width)
-        out |= linear(f"{ours}/mlp/fc1", [f"{theirs}.mlp.fc1"], width, 4 * width)
-        out |= linear(f"{ours}/mlp/fc2", [f"{theirs}.mlp.fc2"], 4 * width, width)
+        out |= linear(f"{ours}/mlp/fc1", [f"{theirs}.mlp.fc1"], width, spec.hidden)
+        out |= linear(f"{ours}/mlp/fc2", [f"{theirs}.mlp.fc2"], _inner(spec), width)
         out |= _layer_scales(ours, (f"{theirs}.ls1.gamma", f"{theirs}.ls2.gamma"), spec)
     out |= _registers(f"{prefix}reg_token", spec)
     return out | _norm("encoder/norm", f"{prefix}norm.", width)
+
+
+def _inner(spec: Backbone) -> int:
+    """Returns the number of inputs of the last layer of a block."""
+    return spec.hidden // 2 if spec.gated else spec.hidden
 
 
 def _layer_scales(ours: str, theirs: tuple[str, str], spec: Backbone) -> dict[str, Source]:
@@ -96,6 +101,7 @@ def _registers(theirs: str, spec: Backbone) -> dict[str, Source]:
 # Names of a block's layers in Hugging Face's models: the two norms, and the layers of the MLP.
 VIT_LAYERS = ("layernorm_before", "layernorm_after", "intermediate.dense", "output.dense")
 DINOV2_LAYERS = ("norm1", "norm2", "mlp.fc1", "mlp.fc2")
+DINOV2_GATED_LAYERS = ("norm1", "norm2", "mlp.weights_in", "mlp.weights_out")
 
 
 def transformers_encoder(
@@ -107,7 +113,7 @@ def transformers_encoder(
         spec: the backbone.
         grid: side of the positional grid in patches.
         prefix: comes before each name: none for `ViTModel`, `vit.` for `ViTForImageClassification`.
-        layers: `VIT_LAYERS` or `DINOV2_LAYERS`.
+        layers: `VIT_LAYERS`, `DINOV2_LAYERS` or `DINOV2_GATED_LAYERS`.
     """
     norm1, norm2, fc1, fc2 = layers
     width, patch = spec.width, spec.patch
@@ -128,8 +134,8 @@ def transformers_encoder(
         out |= linear(f"{ours}/attn/qkv", qkv, width, width)
         out |= linear(f"{ours}/attn/proj", [f"{theirs}.attention.output.dense"], width, width)
         out |= _norm(f"{ours}/norm2", f"{theirs}.{norm2}.", width)
-        out |= linear(f"{ours}/mlp/fc1", [f"{theirs}.{fc1}"], width, 4 * width)
-        out |= linear(f"{ours}/mlp/fc2", [f"{theirs}.{fc2}"], 4 * width, width)
+        out |= linear(f"{ours}/mlp/fc1", [f"{theirs}.{fc1}"], width, spec.hidden)
+        out |= linear(f"{ours}/mlp/fc2", [f"{theirs}.{fc2}"], _inner(spec), width)
         scales = (f"{theirs}.layer_scale1.lambda1", f"{theirs}.layer_scale2.lambda1")
         out |= _layer_scales(ours, scales, spec)
     out |= _registers(f"{embed}.register_tokens", spec)

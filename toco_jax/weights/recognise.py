@@ -17,6 +17,9 @@ NOT_PUBLISHED = "not the published initialisation"
 _LAYER_SCALE = re.compile(
     r".*(\.gamma_[12]|\.ls[12]\.gamma|\.layer_scale[12]\.lambda1|/layer_scale[12])"
 )
+# The two layers of an MLP; if it is gated, the first has twice as many numbers as the last.
+_FIRST_OF_MLP = re.compile(r"(.*mlp[./])(fc1|w12|weights_in)([./](?:weight|kernel))")
+_LAST_OF_MLP = {"fc1": "fc2", "w12": "w3", "weights_in": "weights_out"}
 _REGISTERS = re.compile(r"(.*[./])?(reg_token|register_tokens)")
 _PLAIN_DINOV2 = "such as hf:timm/vit_small_patch14_dinov2.lvd142m"
 
@@ -34,9 +37,9 @@ _FOREIGN = (
         "which has rotary positions: take DINOv2, " + _PLAIN_DINOV2,
     ),
     (
-        r"\.mlp\.(w12|fc1_g|weights_in)\.",
-        "a ViT with gated layers (SwiGLU), as DINOv2 giant or EVA-02",
-        "which the network does not have: take a smaller DINOv2, " + _PLAIN_DINOV2,
+        r"\.mlp\.fc1_g\.",
+        "EVA-02",
+        "which has rotary positions: take DINOv2, " + _PLAIN_DINOV2,
     ),
     (
         r"\.attn\.(q_bias|relative_position_bias_table)$|(^|\.)rel_pos_bias\.",
@@ -93,13 +96,18 @@ def foreign(tensors: Tensors) -> tuple[str, str] | None:
 
 
 def parts_of(tensors: Tensors) -> dict[str, int]:
-    """Returns the `registers` and `layer_scale` of a `Backbone`, if the file has such parts."""
+    """Returns the `registers`, `layer_scale`, `gated` of a `Backbone` that the file has."""
     parts = {}
     for name, value in tensors.items():
         if _REGISTERS.fullmatch(name) and value.ndim == 3:
             parts["registers"] = value.shape[1]
     if any(map(_LAYER_SCALE.fullmatch, tensors)):
         parts["layer_scale"] = 1
+    for name, value in tensors.items():
+        first = _FIRST_OF_MLP.fullmatch(name)
+        last = first and tensors.get(f"{first[1]}{_LAST_OF_MLP[first[2]]}{first[3]}")
+        if last is not None and value.size == 2 * last.size:
+            parts["gated"] = 1
     return parts
 
 
