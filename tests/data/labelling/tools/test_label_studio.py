@@ -50,6 +50,14 @@ def test_what_is_not_finished_is_not_labelled():
     assert only(annotation())[1:] == ([], "task 1", "", "")  # submitted with nothing in it
 
 
+def test_results_of_other_kinds_do_not_say_that_there_is_nothing():
+    caption = {"type": "textarea", "value": {"text": ["a cat"]}}
+    assert only(annotation(caption)).unlabelled == "without choices or labels of regions"
+    assert only(annotation(caption), annotation(choices("cat"))).labels == ["cat"]
+    found = label_studio.of_min([entry(1, kind=[{"taxonomy": [["a", "b"]]}]), entry(2)], "x").images
+    assert [item.unlabelled for item in found] == ["without choices or labels of regions", ""]
+
+
 def test_several_annotators_have_to_agree():
     cat, dog = annotation(choices("cat")), annotation(choices("dog"))
     assert only(cat, annotation(choices("cat"), region("labels", "cat"))).labels == ["cat"]
@@ -103,6 +111,7 @@ def test_json_min():
     assert label_studio.is_min(entries) and not label_studio.is_tasks(entries)
     found = label_studio.of_min(entries, "x").images
     assert [item.labels for item in found] == [["cat"], ["cat", "dog", "emu"], (), (), ["dog"], []]
+    assert label_studio.is_tasks([{"data": {"image": "a.jpg"}, "predictions": []}])
     differ = "labelled differently by several annotators"
     assert [item.unlabelled for item in found] == ["", "", "unfinished", differ, "", ""]
 

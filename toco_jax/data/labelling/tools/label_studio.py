@@ -25,6 +25,7 @@ _OF_MIN = frozenset(
 )
 _REGION_LABELS = re.compile("[a-z]*labels")
 _OF_REGIONS = frozenset(("x", "points", "rle", "vertices"))
+_UNLABELLED = "without choices or labels of regions"
 _UNREAD = frozenset(("taxonomy", "pairwise", "ranker"))
 
 
@@ -34,7 +35,7 @@ def is_tasks(content: Any) -> bool:
     return (
         isinstance(first, dict)
         and isinstance(first.get("data"), dict)
-        and any(isinstance(first.get(key), list) for key in ("annotations", "completions"))
+        and not {"annotations", "completions", "drafts", "predictions"}.isdisjoint(first)
     )
 
 
@@ -58,9 +59,11 @@ def of_tasks(content: Any, where: str) -> Project:
         versions = []
         for annotation in kept:
             results = objects(annotation.get("result"), "result", inside)
-            versions.append(_labels_of_results(results, inside))
+            labels = _labels_of_results(results, inside)
+            versions += [labels] if labels or not results else []
             unread |= {str(result.get("type")) for result in results} & _UNREAD
-        images.append(_tagged(name, versions, place, "skipped" if annotations else "unfinished"))
+        otherwise = _UNLABELLED if kept else "skipped" if annotations else "unfinished"
+        images.append(_tagged(name, versions, place, otherwise))
     said = [f"results of these kinds are not read: {', '.join(sorted(unread))}"] if unread else []
     return Project(TOOL, "task", images, remarks=said)
 
@@ -69,6 +72,7 @@ def of_min(content: Any, where: str) -> Project:
     """Reads the export JSON-MIN, which leaves skipped tasks out."""
     entries = objects(content, "the list of entries", where)
     tasks: dict[Any, tuple[str, str, list[list[str]]]] = {}
+    unread: set[Any] = set()
     columns = _label_columns(entries, where)
     for number, entry in enumerate(entries, start=1):
         ident = entry.get("id", number)
@@ -77,10 +81,16 @@ def of_min(content: Any, where: str) -> Project:
         name = _image_of(entry, inside)
         key = (ident if isinstance(ident, int | str) else number, name)
         _, _, versions = tasks.setdefault(key, (name, place, []))
-        if entry.get("annotation_id") is not None:
-            versions.append(_labels_of_columns(entry, columns, inside))
+        if entry.get("annotation_id") is None:
+            continue
+        labels = _labels_of_columns(entry, columns, inside)
+        if labels or not any(entry.get(column) for column in columns):
+            versions.append(labels)
+        else:
+            unread.add(key)
     images = [
-        _tagged(name, versions, place, "unfinished") for name, place, versions in tasks.values()
+        _tagged(name, versions, place, _UNLABELLED if key in unread else "unfinished")
+        for key, (name, place, versions) in tasks.items()
     ]
     return Project(f"{TOOL} (JSON-MIN)", "task", images)
 
