@@ -331,7 +331,9 @@ def test_columns_without_any_image_are_named(photos):
     write(photos, "file,cat,dog,emu\ni0.jpg,1,0,0\ni1.jpg,0,1,0\ni2.jpg,1,1,0\ni3.jpg,0,0,0\n")
     source = opened(photos)
     assert source.class_names == ("cat", "dog")
-    assert "no image has a 1 in these columns, which are no classes then: emu; list" in said(source)
+    assert "no image has a 1 in these columns, which alone make no classes: emu; list" in said(
+        source
+    )
 
 
 def test_columns_without_headings_are_vectors(photos):

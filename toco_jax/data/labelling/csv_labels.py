@@ -237,7 +237,7 @@ def _with_heading(
     used = {label for item in written for label in item.value}
     if never := [heading[k] for k in others if heading[k] not in used]:
         remarks.append(
-            f"{where}: no image has a 1 in these columns, which are no classes then: "
+            f"{where}: no image has a 1 in these columns, which alone make no classes: "
             f"{some_of(never)}; list all classes in classes.txt to keep them"
         )
     return written, remarks
