@@ -9,8 +9,6 @@ Each function below is one box of the figure, in the order in which data flows t
     class_contrast   class token contrast
     segmentation     pseudo labels, decoder, segmentation loss and regularisation
 
-`supervision`, the loss on given masks, stands beside them: it is what the figure does without.
-
 A box takes `seen`, the dictionary of all arrays computed so far (at first the batch), and keyword
 numbers. It returns the new arrays, loss terms among them. `net(method, *args)` calls a method of
 the network `ToCo`. No encoder pass is done twice: view 1 is the input of the classification, the
@@ -32,6 +30,7 @@ from ml_collections import ConfigDict
 
 from toco_jax.method import cams, crops, losses, par
 from toco_jax.method.phases import Phase
+from toco_jax.method.supervision import supervision
 from toco_jax.models.network import ToCo, call, frozen_cams, normalize
 from toco_jax.ops.resize import resize
 
@@ -202,25 +201,6 @@ def segmentation(
     seg = losses.by_group(losses.segmentation, logits, label, group_size=group_size)
     reg = losses.dense_energy(image, logits, label, box, unrolled=unrolled)
     return {"seg": seg, "reg": reg, "seg_logits": seg_logits, "pseudo_label": label}
-
-
-def supervision(net: Callable, seen: Arrays, *, group_size: int) -> Arrays:
-    """Trains the decoder on given masks, which is no part of the figure but its ceiling.
-
-    Args:
-        net: the network.
-        seen: the arrays so far; of them `mask [B, H, W]`, labels 0..C, larger ones are ignored.
-        group_size: number of images over which the loss pools its pixels.
-
-    Returns:
-        The term `sup`, and `seg_logits [B, h, w, C + 1]`.
-    """
-    image, seg_logits = seen["image"], seen.get("seg_logits")
-    if seg_logits is None:
-        seg_logits = net("decode", seen, net("token_grid", image))
-    logits = resize(seg_logits, image.shape[1:3])
-    sup = losses.by_group(losses.cross_entropy, logits, seen["mask"], group_size=group_size)
-    return {"sup": sup, "seg_logits": seg_logits}
 
 
 def figure(
