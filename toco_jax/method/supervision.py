@@ -13,7 +13,8 @@ def supervision(net: Callable, seen: dict[str, Array], *, group_size: int) -> di
 
     Args:
         net: the network.
-        seen: the arrays of the figure so far; of them `mask [B, H, W]`, labels 0..C, larger ones are ignored.
+        seen: the arrays of the figure so far, and `mask [B, H, W]` of labels 0..C; larger ones are
+            ignored.
         group_size: number of images over which the loss pools its pixels.
 
     Returns:
