@@ -17,9 +17,11 @@ from huggingface_hub import constants
 from reference_weights import reference_state_dict
 from weight_formats import timm_state
 
+from toco_jax.config import ConfigError, defaults
 from toco_jax.models.backbones import BACKBONES
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.runtime.outputs import OutputError
+from toco_jax.training import start
 from toco_jax.weights import download, load
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -275,8 +277,13 @@ def test_a_name_of_the_hub_is_downloaded(hub):
 
 
 def test_a_name_and_another_backbone_are_refused_before_the_download(hub):
-    with pytest.raises(WeightsError, match="set init=dinov2_small or backbone=deit_base"):
+    message = "set init=dinov2_small or backbone=deit_base"
+    with pytest.raises(WeightsError, match=message):
         load.load("deit_base", backbone="dinov2_small", num_classes=3)
+    config = defaults("deit_base")
+    config.backbone = "dinov2_small"
+    with pytest.raises(ConfigError, match=message):
+        start.load_start(config)
     assert not hub.requests
 
 

@@ -21,7 +21,7 @@ from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.training.step import init_params, init_state, place_state
 from toco_jax.training.tracking import LARGEST_WEIGHT, broken_weights
-from toco_jax.weights import class_rows, load
+from toco_jax.weights import checks, class_rows, load
 
 
 def open_sources(config: ConfigDict) -> tuple[Any, Any]:
@@ -119,6 +119,7 @@ def load_start(config: ConfigDict) -> dict[str, Any]:
         nothing: dict[str, Any] = {"params": {}, "teacher_params": None, "class_names": None}
         return nothing | {"grid": grid, "origin": origin}
     try:
+        checks.check_name(config.init, config.backbone)
         theirs = class_rows.names_of(config.init)
         weights = load.load(
             config.init,
