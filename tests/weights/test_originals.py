@@ -194,6 +194,18 @@ def test_files_of_the_authors(tmp_path, kind):
     assert_same(out["params"]["encoder"], backbone(kind), pixels, expected)
 
 
+def test_the_encoder_inside_a_classifier_of_transformers(tmp_path):
+    name = backbone("dinov2")
+    alone = load_file(saved("transformers", "dinov2", tmp_path))
+    inside = {f"dinov2.{key}": value for key, value in alone.items()}
+    inside["classifier.weight"] = np.zeros((1000, 64), np.float32)
+    expected, found = (
+        load.from_tensors(tensors, backbone=name, num_classes=3) for tensors in (alone, inside)
+    )
+    jax.tree.map(np.testing.assert_array_equal, found["params"], expected["params"])
+    assert any("dinov2.embeddings.mask_token (1, 32)" in note for note in found["notes"])
+
+
 @pytest.mark.parametrize("library", ["transformers", "timm"])
 def test_a_backbone_without_layer_scales_takes_them_in_its_weights(tmp_path, library):
     name = "width=32,depth=2,heads=2,patch=14"

@@ -188,6 +188,20 @@ def test_inspection_names_the_backbone_with_its_parts(tmp_path):
     assert backbone_files.backbones_of(sizes) == ["dinov2_small_reg"]
 
 
+@pytest.mark.parametrize(
+    ("extra", "first"),
+    [
+        ("register_tokens", "dinov2_reg"),
+        ("blocks.0.gamma_1", "dinov2"),
+        ("blocks.0.mlp.w3.bias", "mae"),
+    ],
+)
+def test_a_part_under_two_names_is_refused(extra, first):
+    state = ALIKE[first][0] | {extra: zeros(1, 4, WIDTH)}
+    with pytest.raises(WeightsError, match=f"{extra} and .* are the same part: the file has it"):
+        load.from_tensors(state, backbone=SMALL, num_classes=3)
+
+
 def test_dinov3_of_transformers_is_refused():
     known, why = recognise.foreign(
         {"embeddings.cls_token": zeros(1, 1, 8), "embeddings.register_tokens": zeros(1, 4, 8)}

@@ -144,7 +144,7 @@ def usual(
         what, why = found
         raise WeightsError(f"these are weights of {what}, {why}")
     if layout == "timm":
-        tensors = {_usual_name(name): value for name, value in tensors.items()}
+        tensors = _under_usual_names(tensors)
         positions = tensors.get("pos_embed")
         if positions is not None and _is_square(positions):
             padded = np.pad(np.asarray(positions, np.float32), ((0, 0), (1, 0), (0, 0)))
@@ -156,6 +156,16 @@ def usual(
     for match in scales:
         _fold_scale(tensors, match)
     return tensors, ["their layer scales were multiplied into the weights"]
+
+
+def _under_usual_names(tensors: Tensors) -> dict[str, np.ndarray]:
+    renamed: dict[str, np.ndarray] = {}
+    for name, value in tensors.items():
+        usual_name = _usual_name(name)
+        if usual_name in renamed or (usual_name != name and usual_name in tensors):
+            raise WeightsError(f"{name} and {usual_name} are the same part: the file has it twice")
+        renamed[usual_name] = value
+    return renamed
 
 
 def _usual_name(name: str) -> str:
