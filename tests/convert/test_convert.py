@@ -120,7 +120,8 @@ def test_sizes_are_read_off_the_shapes(tmp_path):
     commands.run("convert", [str(tmp_path / "released.pth"), str(tmp_path / "out.safetensors")])
     lines = inspection.inspect(str(tmp_path / "out.safetensors"))
     text = "\n".join(lines)
-    assert "deit_tiny: width 192, depth 12, patch 16, positions 24 x 24" in text
+    assert "backbone   deit_tiny or augreg_tiny (of the same sizes): width 192, depth 12" in text
+    assert "patch 16, positions 24 x 24" in text
     assert "classes    80" in text
     same_tensors(load_file(tmp_path / "out.safetensors"), state)
 
