@@ -93,6 +93,15 @@ BACKBONES = {
 }
 
 
+def _families() -> str:
+    """Returns all names in short: `deit_tiny|small|base, vit_base|large, ...`."""
+    sizes: dict[str, list[str]] = {}
+    for name in BACKBONES:
+        family, _, size = name.partition("_")
+        sizes.setdefault(family, []).append(size)
+    return ", ".join(f"{family}_{'|'.join(names)}" for family, names in sizes.items())
+
+
 def backbone_from_name(name: str) -> Backbone:
     """Finds a named backbone, or parses one like `"width=96,depth=6,heads=3,patch=8"`.
 
@@ -110,8 +119,8 @@ def backbone_from_name(name: str) -> Backbone:
         known = key in _NEEDED + _OPTIONAL and key not in sizes
         if not known or not value.isdecimal() or len(value) > _MOST_DIGITS:
             raise UserError(
-                f"unknown backbone {shown(name)}: use one of {', '.join(BACKBONES)} or spell the "
-                "sizes out as 'width=96,depth=6,heads=3,patch=8'"
+                f"unknown backbone {shown(name)}: use one of {_families()}, or spell the sizes out "
+                "as 'width=96,depth=6,heads=3,patch=8'"
             )
         sizes[key] = int(value)
     needed = [sizes.get(key, 0) for key in _NEEDED]
