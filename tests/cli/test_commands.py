@@ -90,6 +90,7 @@ def test_what_the_system_refuses_is_no_defect(number, tmp_path):
 # Verb, the module that does its work and the function there, and words that reach it.
 COMMANDS = {
     "train": ("training.loop.train", ["shapes"]),
+    "ablate": ("training.ablation.ablate", ["shapes"]),
     "predict": ("predict.predict", ["c", "x.jpg", "--out=o"]),
     "evaluate": ("evaluate.score", ["c"]),
     "export": ("export.export_run", ["run", "model"]),
@@ -152,7 +153,7 @@ def test_left_over_words_are_refused(verb, capsys):
     assert "'stray' is no option, and nothing uses it" in refused(capsys, verb, *words, "stray")
 
 
-@pytest.mark.parametrize("verb", ["train", "check", "show", "config"])
+@pytest.mark.parametrize("verb", ["train", "ablate", "check", "show", "config"])
 def test_a_missing_configuration_is_named(verb, capsys):
     assert "required: CONFIG" in refused(capsys, verb, "total_steps=4")
 

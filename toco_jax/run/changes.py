@@ -42,16 +42,20 @@ def between(begun: ConfigDict, config: ConfigDict) -> Changes:
     }
 
 
+def harmful(changes: Changes) -> Changes:
+    """Returns the changes that make another run of it."""
+    return {key: values for key, values in changes.items() if not _is_harmless(key, *values)}
+
+
 def check(workdir: pathlib.Path, changes: Changes, *, override: bool) -> None:
     """Refuses changes that make another run of it, unless `override` allows them.
 
     Raises:
         CheckpointError: the message names each key with its old and new value.
     """
-    refused = {key: values for key, values in changes.items() if not _is_harmless(key, *values)}
-    if refused and not override:
+    if (other := harmful(changes)) and not override:
         raise CheckpointError(
-            f"{workdir} holds a run with other values: {_shown(refused)}; use another --out or the "
+            f"{workdir} holds a run with other values: {shown(other)}; use another --out or the "
             "same values, or --override to go on with the new ones"
         )
 
@@ -65,7 +69,7 @@ def record(workdir: pathlib.Path, changes: Changes, *, step: int, override: bool
         step: the step after which the changes hold.
         override: whether changes of every kind were allowed.
     """
-    say(f"{workdir} goes on from step {step} with other values: {_shown(changes)}")
+    say(f"{workdir} goes on from step {step} with other values: {shown(changes)}")
     about = {
         "step": step,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -83,5 +87,6 @@ def _is_harmless(key: str, old: Any, new: Any) -> bool:
     return key in FREE_KEYS or key.startswith("machine.")
 
 
-def _shown(changes: Changes) -> str:
+def shown(changes: Changes) -> str:
+    """Formats changes for people, each key with its old and new value."""
     return ", ".join(f"{key} ({old} there, {new} now)" for key, (old, new) in changes.items())

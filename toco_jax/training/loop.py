@@ -40,7 +40,11 @@ from toco_jax.training.validation import Evaluator
 
 
 def train(
-    config: ConfigDict, workdir: str | os.PathLike, *, override: bool = False
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    override: bool = False,
+    preemption: processes.Preemption | None = None,
 ) -> dict[str, Any]:
     """Trains a network, or goes on with a run that was stopped, and returns its results.
 
@@ -57,6 +61,8 @@ def train(
         config: the configuration, see `config.defaults`.
         workdir: the run's folder, made if it is missing. A finished run in it is not trained again.
         override: whether a run may go on with other values of any key that fits its network.
+        preemption: notices the signals. A run that is told to stop at its last step finishes; a
+            caller with more runs to come gives one, and asks it afterwards.
 
     Returns:
         The contents of `results.json`: the scores of the validation split after the last step, in
@@ -84,7 +90,8 @@ def train(
     if results is not None:
         say(f"{workdir} is finished, see {RESULTS_FILE} in it; to train again use another --out")
         return results
-    return train_until_stopped(config, workdir, processes.Preemption(), override=override)
+    preemption = preemption or processes.Preemption()
+    return train_until_stopped(config, workdir, preemption, override=override)
 
 
 def finished(workdir: pathlib.Path, config: ConfigDict, *, override: bool) -> dict[str, Any] | None:

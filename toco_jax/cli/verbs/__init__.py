@@ -8,6 +8,7 @@ A verb is a line of `VERBS` and a module of its name with a docstring (the head 
 
 VERBS = {
     "train": "train a network on images with image-level labels",
+    "ablate": "train variants of a configuration with several seeds and compare them",
     "evaluate": "score a run on a split, or write pseudo labels or a submission",
     "predict": "segment photos, folders and videos with a run",
     "convert": "turn a PyTorch checkpoint into a run, or a run into a PyTorch file",

@@ -1,0 +1,52 @@
+"""Trains variants of a configuration with several seeds, and compares their scores.
+
+    toco ablate shapes
+    toco ablate voc --grid=taus.json --out=runs/taus --seeds 0 1 2
+
+One run after the other trains in <out>/<variant>/seed_<k>, as `toco train` does. Then ablation.json
+and ablation.md in <out> hold mean, lowest and highest score of each variant. Started again, the
+command keeps the runs that are finished and goes on with the others. Told to stop (SIGTERM or
+Ctrl-C), it saves and exits with 75.
+
+The grid `poster` adds the parts of the method one after the other. Another one is a JSON file:
+
+    [{"name": "as it is"}, {"name": "tau 0.1", "set": ["temperature=0.1"]}]
+"""
+
+import argparse
+import pathlib
+import sys
+
+from toco_jax.cli import process
+from toco_jax.cli.parser import Parser, whole_number
+from toco_jax.runtime.host_memory import keep_memory
+
+SET_UP = (process.end_at_once, keep_memory, process.keep_programs)
+
+
+def add_arguments(parser: Parser) -> None:
+    """Adds the words and options of `toco ablate`."""
+    parser.add_config()
+    add = parser.add_argument
+    add("--grid", metavar="GRID", default="poster", help="the variants: poster, or a JSON file")
+    seeds = "seeds of the runs of each variant"
+    add("--seeds", metavar="N", type=whole_number(0), nargs="+", default=[0, 1, 2], help=seeds)
+    folder = "the folder of all runs (default: runs/<config name>-ablation)"
+    add("--out", metavar="DIR", type=pathlib.Path, help=folder)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Trains and compares; exits with 75 where a run was stopped and saved."""
+    from toco_jax.cli.verbs.train import default_folder
+    from toco_jax.runtime.console import say
+    from toco_jax.runtime.exit_codes import RESTART
+    from toco_jax.runtime.processes import Preempted
+    from toco_jax.training import ablation
+
+    folder = default_folder(options.config)
+    out = options.out or folder.with_name(f"{folder.name}-ablation")
+    try:
+        ablation.ablate(options.config, options.keys, out, grid=options.grid, seeds=options.seeds)
+    except Preempted as stopped:
+        say(f"{stopped}; the same command goes on")
+        sys.exit(RESTART)
