@@ -26,11 +26,16 @@ PHOTOS = (
 
 
 def make_run(
-    folder: pathlib.Path, get_config, root: pathlib.Path, *, cam_scales: tuple[float, ...] = (1.0,)
+    folder: pathlib.Path,
+    get_config,
+    root: pathlib.Path,
+    *,
+    cam_scales: tuple[float, ...] = (1.0,),
+    depth: int = 2,
 ) -> pathlib.Path:
     """A run's folder with random weights that tell classes apart, for photos of about 32 pixels."""
     config = get_config("deit_tiny")
-    config.backbone = "width=24,depth=2,heads=2,patch=8"
+    config.backbone = f"width=24,depth={depth},heads=2,patch=8"
     config.aux_layer = -2
     config.decoder_width = 8
     config.decoder_dilation = 1

@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from toco_jax.cli import commands, parser, process, verbs
-from toco_jax.cli.verbs import VERBS, benchmark, prepare
+from toco_jax.cli.verbs import VERBS, analyze, benchmark, prepare
 from toco_jax.runtime.errors import UserError
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -92,6 +92,7 @@ COMMANDS = {
     "train": ("training.loop.train", ["shapes"]),
     "ablate": ("training.ablation.ablate", ["shapes"]),
     "predict": ("predict.predict", ["c", "x.jpg", "--out=o"]),
+    "analyze": ("inference.analysis.figures.similarity", ["similarity", "c", "x.jpg", "--out=o"]),
     "evaluate": ("evaluate.score", ["c"]),
     "export": ("export.export_run", ["run", "model"]),
     "push": ("convert.hub.push", ["run", "me/net"]),
@@ -147,7 +148,9 @@ def test_unknown_options_are_refused(verb, capsys):
     assert "did you mean --debug?" in refused(capsys, verb, *words, "--debgu")
 
 
-@pytest.mark.parametrize("verb", sorted(COMMANDS.keys() - {"predict", "convert", "benchmark"}))
+@pytest.mark.parametrize(
+    "verb", sorted(COMMANDS.keys() - {"predict", "analyze", "convert", "benchmark"})
+)
 def test_left_over_words_are_refused(verb, capsys):
     _, words = COMMANDS[verb]
     assert "'stray' is no option, and nothing uses it" in refused(capsys, verb, *words, "stray")
@@ -258,7 +261,7 @@ def test_help_is_quick_and_lists_every_verb():
     assert screen in (REPOSITORY / "README.md").read_text()
 
 
-PARTED = {"prepare": prepare.PARTS, "benchmark": benchmark.PARTS}
+PARTED = {"prepare": prepare.PARTS, "benchmark": benchmark.PARTS, "analyze": analyze.PARTS}
 HELPS = [[verb] for verb in VERBS] + [[verb, part] for verb in PARTED for part in PARTED[verb]]
 
 

@@ -94,6 +94,17 @@ def test_every_verb_takes_its_name_in_the_place_of_a_run(run, fake, tmp_path, mo
     assert taken == [hub.fetch("hf:me/net")]
 
 
+def test_so_does_the_run_to_compare_with(run, fake, tmp_path, monkeypatch):
+    hub.push(run, "me/net")
+    taken = []
+    monkeypatch.setattr(
+        "toco_jax.inference.analysis.figures.similarity",
+        lambda options: taken.extend([options.checkpoint, options.against]),
+    )
+    commands.run("analyze", ["similarity", str(run), "x", "--against=hf:me/net", "--out=o"])
+    assert taken == [str(run), str(hub.fetch("hf:me/net"))]
+
+
 def test_no_path_of_this_machine_is_shared(run, tmp_path):
     lines = hub.push(run, "me/net", dry_run=tmp_path / "out", licence="mit")
     assert str(tmp_path / "out") in lines[-1]

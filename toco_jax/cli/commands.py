@@ -81,10 +81,11 @@ def _read(verb: str, words: Sequence[str]) -> tuple[ModuleType, argparse.Namespa
 
 def _run(module: ModuleType, options: argparse.Namespace) -> None:
     with reported(debug=options.debug):
-        if str(getattr(options, "checkpoint", None)).startswith("hf:"):
-            from toco_jax.convert import hub
+        for name in ("checkpoint", "against"):
+            if str(getattr(options, name, None)).startswith("hf:"):
+                from toco_jax.convert import hub
 
-            options.checkpoint = str(hub.fetch(options.checkpoint))
+                setattr(options, name, str(hub.fetch(getattr(options, name))))
         module.run(options)
 
 

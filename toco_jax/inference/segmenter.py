@@ -159,19 +159,12 @@ class Segmenter:
             record = read(job)
             if record is None:
                 return None
-            return {"record": record, "image": self._fit(record["image"])}
+            return {"record": record, "image": scaled_down(record["image"], self.max_side)}
 
         threads = os.cpu_count() or 1
         with ThreadPoolExecutor(threads) as pool:
             for small, maps in stream(self._network, jobs, scaled, pool):
                 yield small["record"], self._finish(small["record"]["image"], small["image"], maps)
-
-    def _fit(self, image: np.ndarray) -> np.ndarray:
-        longest = max(image.shape[:2])
-        if longest <= self.max_side:
-            return image
-        size = [max(round(side * self.max_side / longest), 1) for side in image.shape[1::-1]]
-        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
     def _finish(self, image: np.ndarray, small: np.ndarray, maps: Maps) -> Segmentation:
         class_scores = 1 / (1 + np.exp(-maps.cls_logits))
@@ -192,6 +185,15 @@ class Segmenter:
         if not self._crf:
             return logits
         return refine_probs(small, softmax(logits), self._network.buckets.frame(maps.size))
+
+
+def scaled_down(image: np.ndarray, max_side: int) -> np.ndarray:
+    """Scales an image uint8 `[H, W, 3]` so that no side exceeds `max_side` pixels."""
+    longest = max(image.shape[:2])
+    if longest <= max_side:
+        return image
+    size = [max(round(side * max_side / longest), 1) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def best_label(scores: np.ndarray, size: Size) -> np.ndarray:

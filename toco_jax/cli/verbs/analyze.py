@@ -1,0 +1,46 @@
+"""Draws the poster's figures of a run, from photos of any size.
+
+    toco analyze similarity runs/voc photos/ 'more/*.png' --out figures
+    toco analyze similarity runs/voc photos/ --against runs/without_ptc --out figures
+
+`similarity` is the mean cosine similarity of the patch tokens of each block, over the pairs of
+different patches and then over the photos: near 1 the tokens are over-smoothed, which the patch
+token contrast is there to prevent. It writes `similarity.json` and `similarity.png`, with two runs
+in one plot. Photos are scaled down as `toco predict` does. If a file cannot be read, the command
+names it, does the others, and exits with code 1.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from toco_jax.cli import process
+from toco_jax.cli.parser import Parser
+
+SET_UP = (process.log_errors_only, process.keep_programs, process.one_opencv_thread)
+
+PARTS = {
+    "similarity": "similarity of the patch tokens of each block",
+}
+
+
+def add_arguments(parser: Parser, part: str) -> None:
+    """Adds the words and options of one of `PARTS`."""
+    parser.add_run()
+    add = parser.add_argument
+    add("path", metavar="PATH", nargs="+", help="photos, folders or globs")
+    folder = "folder of the results (no default)"
+    add("--out", metavar="DIR", type=pathlib.Path, required=True, help=folder)
+    longest = "photos with a longer side are scaled down (default: by the training's size)"
+    add("--max_side", metavar="PIXELS", type=int, help=longest)
+    if part == "similarity":
+        add("--against", metavar="RUN", help="a second run to compare with (default: none)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Draws; exits with 1 where a file failed."""
+    from toco_jax.inference.analysis import figures
+    from toco_jax.runtime.exit_codes import MISTAKE
+
+    if getattr(figures, options.part)(options):
+        sys.exit(MISTAKE)
