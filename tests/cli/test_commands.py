@@ -341,6 +341,10 @@ def test_words_come_in_any_order():
     options = commands.read("train", ["seed=4", "--out=o", "shapes", "data.root=r"])
     assert (options.config, options.keys) == ("shapes", ["seed=4", "data.root=r"])
     assert commands.read("benchmark", ["step", "seed=4"]).config == "voc"
+    words = ["shapes", "a=1", "--seeds", "0", "1", "a=2", "b=3", "--out", "c=4", "d=5"]
+    options = commands.read("ablate", words)
+    assert (options.config, options.seeds, str(options.out)) == ("shapes", [0, 1], "c=4")
+    assert options.keys == ["a=1", "a=2", "b=3", "d=5"]
 
 
 def test_debug_shows_the_traceback_of_a_missing_configuration():

@@ -161,6 +161,8 @@ class Parser(argparse.ArgumentParser):
         first, and options under their present names.
         """
         first, keys, rest = [], [], []
+        # The place of an option such as `--seeds 0 1`, which would take a key for one more value.
+        many = None
         following = iter(words)
         for word in following:
             if word == "--":
@@ -168,11 +170,17 @@ class Parser(argparse.ArgumentParser):
                 break
             name, equals, value = word.partition("=")
             if not name.startswith("--"):
-                rest.append(word)
+                if many is not None and self._takes_keys and _KEY_VALUE.match(word):
+                    rest.insert(many, word)
+                    many += 1
+                else:
+                    rest.append(word)
                 continue
             if name not in self._option_string_actions:
                 name = "--" + name[2:].replace("-", "_")
                 name = _RENAMED.get(name, name)
+            action = self._option_string_actions.get(name)
+            many = len(rest) if action is not None and action.nargs == "+" else None
             is_first, key = name == self._first_word, self._key_of(name)
             if (is_first or key is not None) and not equals:
                 value = next(following, "")
