@@ -10,6 +10,7 @@ from tiny_run import compilation_cache, make_run, photo
 
 from toco_jax.cli import commands
 from toco_jax.inference.analysis.encoder import PhotoEncoder
+from toco_jax.inference.analysis.figures import attention_picture
 from toco_jax.models.network import normalize
 from toco_jax.models.vit import ViT
 from toco_jax.run import runs
@@ -49,11 +50,22 @@ def test_similarity_of_a_photo(encoder, encoded):
     assert np.ptp(expected) > 0.01
 
 
+def test_attention_over_a_photo(encoder, encoded):
+    image, out = encoded
+    row = out["block_1"]["attention"][0, :, 0].mean(axis=0)
+    found = encoder.attention(image)
+    np.testing.assert_allclose(found.patches, row[1:].reshape(3, 4), atol=1e-5)
+    np.testing.assert_allclose(found.leading, row[:1], atol=1e-5)
+    assert np.ptp(row[1:]) > 0.01
+
+
 def test_a_network_of_nan_is_refused(encoder, monkeypatch):
     broken = jax.tree.map(lambda x: np.full(x.shape, np.nan, x.dtype), encoder._params)
     monkeypatch.setattr(encoder, "_params", broken)
     with pytest.raises(UserError, match="computes tokens that are not finite"):
         encoder.similarity(photo((24, 36), 0))
+    with pytest.raises(UserError, match="computes tokens that are not finite"):
+        encoder.attention(photo((24, 36), 0))
 
 
 @pytest.fixture
@@ -86,8 +98,9 @@ def test_two_runs_in_one_plot(run, encoder, photos):
     np.testing.assert_allclose(each, [encoder.similarity(x) for x in images], atol=1e-6)
     mean = [*first["blocks"], first["after_norm"]]
     np.testing.assert_allclose(mean, each.mean(axis=0), atol=1e-6)
-    picture = Image.open(photos / "similarity.png").convert("RGB")
-    assert {(31, 92, 180), (214, 84, 16)} <= {colour for _, colour in picture.getcolors(10**6)}
+    with Image.open(photos / "similarity.png") as picture:
+        colours = picture.getcolors(10**6)
+    assert {(31, 92, 180), (214, 84, 16)} <= {colour for _, colour in colours}
     # The result of the first call is no photo of the second.
     assert analyze(*words) == 0
     assert json.loads((photos / "similarity.json").read_text()) == found
@@ -138,3 +151,41 @@ def test_networks_of_different_depth_are_not_compared(run, photos, tmp_path, voc
     make_run(other, voc_config, tmp_path, depth=3)
     said = analyze("similarity", run, photos, f"--against={other}", f"--out={photos}")
     assert "has 2 blocks" in said and f"--against={other} 3" in said
+
+
+def test_the_heat_map_lies_beside_the_photo():
+    image = np.full((40, 60, 3), 100, np.uint8)
+    patches = np.zeros((2, 3), np.float32)
+    patches[0, 2] = 0.1
+    picture = np.asarray(attention_picture(image, patches))
+    assert picture.shape == (40, 126, 3)
+    assert (picture[:, :60] == 100).all() and (picture[:, 60:66] == 255).all()
+    heat = picture[:, 66:].astype(int)
+    is_red = heat[..., 0] > heat[..., 2]
+    assert is_red[:10, 50:].all() and not is_red[20:].any() and not is_red[:, :30].any()
+    even = np.asarray(attention_picture(image, np.full((2, 3), 0.2, np.float32)))
+    assert (even[:, 66:] == even[0, 66]).all()
+    assert attention_picture(np.zeros((10, 2000, 3), np.uint8), patches).size == (2006, 5)
+
+
+def test_attention_is_written_as_pictures_and_numbers(run, encoder, photos):
+    (photos / "deep").mkdir()
+    (photos / "a.png").rename(photos / "deep" / "a.png")
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    words = ["attention", run, photos, f"--out={photos}"]
+    assert analyze(*words) == 1
+    found = json.loads((photos / "attention.json").read_text())
+    assert found["complete"] and found["failed"][0]["file"] == str(photos / "broken.jpg")
+    pictures = [entry["picture"] for entry in found["photos"]]
+    assert pictures == ["attention/b.jpg", "attention/deep/a.jpg"]
+    with Image.open(photos / pictures[1]) as picture:
+        assert picture.size == (2 * 36 + 6, 24)
+    expected = encoder.attention(photo((24, 36), 0))
+    entry = found["photos"][1]
+    np.testing.assert_allclose(entry["patches"], expected.patches, atol=1e-6)
+    assert entry["grid"] == [3, 4] and entry["registers"] == []
+    total = np.sum(entry["patches"]) + entry["class_token"]
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+    # The results of the first call are no photos of the second.
+    assert analyze(*words) == 1
+    assert json.loads((photos / "attention.json").read_text()) == found

@@ -2,12 +2,15 @@
 
     toco analyze similarity runs/voc photos/ 'more/*.png' --out figures
     toco analyze similarity runs/voc photos/ --against runs/without_ptc --out figures
+    toco analyze attention runs/voc photos/ --out figures
 
 `similarity` is the mean cosine similarity of the patch tokens of each block, over the pairs of
 different patches and then over the photos: near 1 the tokens are over-smoothed, which the patch
 token contrast is there to prevent. It writes `similarity.json` and `similarity.png`, with two runs
-in one plot. Photos are scaled down as `toco predict` does. If a file cannot be read, the command
-names it, does the others, and exits with code 1.
+in one plot. `attention` is what the class token attends to in the last block, as the mean over
+heads: `attention/` has each photo beside its heat map, from blue for the lowest number in the photo
+to red for the highest, and `attention.json` the numbers. Photos are scaled down as `toco predict`
+does. If a file cannot be read, the command names it, does the others, and exits with code 1.
 """
 
 import argparse
@@ -21,6 +24,7 @@ SET_UP = (process.log_errors_only, process.keep_programs, process.one_opencv_thr
 
 PARTS = {
     "similarity": "similarity of the patch tokens of each block",
+    "attention": "what the class token attends to, over each photo",
 }
 
 

@@ -103,19 +103,27 @@ class PhotoEncoder:
                 f"{self.max_side}, so that there is no pair of patches: use a larger one"
             )
         found = jax.device_get(self._similarity(self._params, padded, padding))
+        self._refuse_nan(found)
+        return [float(x) for x in found]
+
+    def attention(self, image: np.ndarray) -> Attention:
+        """The class token's attention over a photo, uint8 `[H, W, 3]` of any size.
+
+        Raises:
+            UserError: the network's attention is not finite.
+        """
+        padded, padding, (rows, columns) = self._prepare(image)
+        patches, leading = jax.device_get(self._attention(self._params, padded, padding))
+        self._refuse_nan(patches)
+        patches = patches.reshape(padding.valid.shape[1:])  # [h, w] of the padded photo
+        return Attention(patches[:rows, :columns], leading)
+
+    def _refuse_nan(self, found: np.ndarray | list[np.ndarray]) -> None:
         if not np.isfinite(found).all():
             raise UserError(
                 f"{self.checkpoint} computes tokens that are not finite, so its training has "
                 "diverged: use an earlier checkpoint"
             )
-        return [float(x) for x in found]
-
-    def attention(self, image: np.ndarray) -> Attention:
-        """The class token's attention over a photo, uint8 `[H, W, 3]` of any size."""
-        padded, padding, (rows, columns) = self._prepare(image)
-        patches, leading = jax.device_get(self._attention(self._params, padded, padding))
-        patches = patches.reshape(padding.valid.shape[1:])  # [h, w] of the padded photo
-        return Attention(patches[:rows, :columns], leading)
 
     def _prepare(self, image: np.ndarray) -> tuple[np.ndarray, Padding, tuple[int, int]]:
         """Returns a padded photo `[1, H, W, 3]`, its padding, and its rows and columns of patches.

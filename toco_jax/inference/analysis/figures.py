@@ -3,19 +3,27 @@
 import argparse
 import json
 import pathlib
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from toco_jax.data.photos import read_photo
 from toco_jax.data.picture_files import PhotoError
-from toco_jax.inference import inputs
-from toco_jax.inference.analysis.encoder import PhotoEncoder
+from toco_jax.inference import drawing
+from toco_jax.inference.analysis.encoder import Attention, PhotoEncoder
+from toco_jax.inference.analysis.photos import Photos, claim
 from toco_jax.inference.analysis.plot import line_plot
+from toco_jax.inference.native import resize_map
+from toco_jax.inference.segmenter import scaled_down
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
-from toco_jax.runtime.outputs import OutputError, make_folder, open_atomically, write_atomically
+from toco_jax.runtime.journal import Journal
+from toco_jax.runtime.json_text import object_text
+from toco_jax.runtime.outputs import open_atomically, write_atomically
+
+_JPEG_QUALITY = 92
+_GAP = 6  # pixels between a photo and its heat map
+_LONGEST = 1000  # side of a photo in a figure, in pixels
 
 
 def similarity(options: argparse.Namespace) -> list[dict[str, str]]:
@@ -56,7 +64,7 @@ def similarity(options: argparse.Namespace) -> list[dict[str, str]]:
     content = {
         "measure": "mean cosine similarity of the pairs of different patch tokens",
         "runs": [
-            about(encoder) | measured(mean) | {"photos": [measured(v) for v in of_photos]}
+            _about(encoder) | measured(mean) | {"photos": [measured(v) for v in of_photos]}
             for encoder, mean, of_photos in zip(encoders, means, values.swapaxes(0, 1), strict=True)
         ],
         "files": files,
@@ -79,83 +87,90 @@ def similarity(options: argparse.Namespace) -> list[dict[str, str]]:
     return photos.failed
 
 
-class Photos:
-    """The photos that words of a command line name, read one after the other.
+def attention(options: argparse.Namespace) -> list[dict[str, str]]:
+    """Writes `attention.json` and the folder `attention`, as `toco analyze attention` says.
 
-    Iteration yields path, name of its results, and image uint8 `[H, W, 3]`.
-
-    Attributes:
-        failed: `{"file": path, "error": message}` for each file that could not be used.
-
-    Args:
-        words: words of a command line.
-        leave_out: the picture, or the folder of pictures, that the command writes.
-    """
-
-    def __init__(self, words: Sequence[str], *, leave_out: pathlib.Path):
-        self.failed: list[dict[str, str]] = []
-        self._found = inputs.find_files(words, results=[leave_out])
-        self._leave_out = leave_out.resolve()
-
-    def __iter__(self) -> Iterator[tuple[pathlib.Path, str, np.ndarray]]:
-        for remark in self._found.remarks:
-            say(f"remark: {remark}", error=True)
-        for word, error in self._found.problems:
-            self.fail(word, error)
-        for path, name in self._found.files:
-            if path.resolve() == self._leave_out:
-                continue
-            try:
-                if inputs.is_video(path):
-                    raise PhotoError(f"{path} is a video: give pictures")
-                image, notes = read_photo(path)
-            except PhotoError as error:
-                self.fail(path, error)
-                continue
-            for note in notes:
-                say(f"{path}: {note}")
-            yield path, name, image
-
-    def fail(self, path: str | pathlib.Path, error: Exception) -> None:
-        """Records and prints that a file could not be used."""
-        say(f"error: {error}", error=True)
-        self.failed.append({"file": str(path), "error": str(error)})
-
-    def refuse_none(self, used: Sequence[Any]) -> None:
-        """Raises `UserError` if no photo could be used."""
-        if not used:
-            raise UserError("none of the files could be used, nothing is written: give photos")
-
-
-def claim(picture: pathlib.Path, words: Sequence[str]) -> pathlib.Path:
-    """Checks that a figure can be written, and returns the path of its numbers beside it.
-
-    Args:
-        picture: the picture, or the folder of pictures.
-        words: words that name photos.
+    Returns:
+        `{"file": path, "error": message}` for each file that could not be used.
 
     Raises:
-        OutputError: its folder cannot be written to, something that this command did not write is
-            at its place, or a word names it.
+        CheckpointError: there is no run.
+        OutputError: the results cannot be written, or would overwrite other files.
+        UserError: no photo could be used, or an option is out of range.
     """
-    numbers = picture.with_suffix(".json")
-    make_folder(picture.parent, "--out")
-    for word in words:
-        path = pathlib.Path(word).resolve()
-        if picture.resolve() in (path, *path.parents):
-            raise OutputError(
-                f"{word} is a result of --out={picture.parent}, which would overwrite it: give "
-                "another folder"
-            )
-    if picture.exists() and not numbers.exists():
-        raise OutputError(
-            f"{picture} is there already and is not of this command (there is no {numbers}): give "
-            "another folder as --out, or move it"
-        )
-    return numbers
+    folder = options.out / "attention"
+    numbers = claim(folder, options.path)
+    photos = Photos(options.path, leave_out=folder)
+    encoder = PhotoEncoder(options.checkpoint, max_side=options.max_side)
+    entries = Journal(options.out)
+    complete = False
+    try:
+        for path, name, image in photos:
+            found = encoder.attention(image)
+            if not len(entries):
+                # The numbers first, because they tell whose the pictures are.
+                _save_attention(numbers, encoder, entries, photos.failed, complete=False)
+            picture = folder / f"{name}.jpg"
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            attention_picture(image, found.patches).save(picture, quality=_JPEG_QUALITY)
+            entries.add(len(entries), _attention_entry(path, picture, options.out, found))
+            say(f"{path}  {picture}")
+        photos.refuse_none(entries)
+        complete = True
+    finally:
+        # Whatever ended the loop, this file describes the pictures that are there.
+        if len(entries):
+            _save_attention(numbers, encoder, entries, photos.failed, complete=complete)
+    say(f"{len(entries)} photos drawn, {len(photos.failed)} failed; {numbers}, {folder}")
+    return photos.failed
 
 
-def about(encoder: PhotoEncoder) -> dict[str, Any]:
+def _attention_entry(
+    path: pathlib.Path, picture: pathlib.Path, out: pathlib.Path, found: Attention
+) -> dict[str, Any]:
+    return {
+        "file": str(path),
+        "picture": str(picture.relative_to(out)),
+        "grid": list(found.patches.shape),
+        "class_token": rounded(found.leading[0]),
+        "registers": rounded(found.leading[1:]),
+        "patches": rounded(found.patches),
+    }
+
+
+def _save_attention(
+    numbers: pathlib.Path,
+    encoder: PhotoEncoder,
+    entries: Journal,
+    failed: list[dict[str, str]],
+    *,
+    complete: bool,
+) -> None:
+    measure = "attention of the class token in the last block, mean over heads; the sum is 1"
+    content = {"measure": measure, "complete": complete} | _about(encoder)
+    with open_atomically(numbers) as file:
+        for piece in object_text(content | {"photos": iter(entries), "failed": failed}):
+            file.write(piece.encode())
+
+
+def attention_picture(image: np.ndarray, patches: np.ndarray) -> Image.Image:
+    """Draws a photo and, to its right, the attention to its patches over it.
+
+    Blue is the lowest attention in the photo, red the highest.
+
+    Args:
+        image: uint8 `[H, W, 3]`; it is scaled down to a longer side of at most `_LONGEST`.
+        patches: `[h, w]`.
+    """
+    image = scaled_down(image, _LONGEST)
+    low, high = patches.min(), patches.max()
+    level = (patches - low) / (high - low) if high > low else np.zeros_like(patches)
+    heat = resize_map(level[..., None], image.shape[:2])[..., 0]
+    gap = np.full((len(image), _GAP, 3), 255, np.uint8)
+    return Image.fromarray(np.concatenate([image, gap, drawing.heat_map(image, heat)], axis=1))
+
+
+def _about(encoder: PhotoEncoder) -> dict[str, Any]:
     """What the JSON says of a network."""
     return {"run": encoder.checkpoint, "step": encoder.step, "max_side": encoder.max_side}
 
