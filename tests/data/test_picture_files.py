@@ -188,6 +188,15 @@ def test_a_png_that_cannot_hold_its_pixels_takes_no_memory(tmp_path):
     assert photos.read_photo(tmp_path / "plain.png")[0].shape == (3000, 3000, 3)
 
 
+def test_a_part_of_a_png_that_ends_beyond_the_file_takes_no_memory():
+    file = io.BytesIO()
+    Image.fromarray(np.zeros((8, 9, 3), np.uint8)).save(file, "png")
+    content = bytearray(file.getvalue())
+    content[33] |= 0x10  # the length of the pixels
+    with pytest.raises(PhotoError, match=r"a part of it announces 268,435,\d+ bytes, more than"):
+        photos.decode_photo(bytes(content))
+
+
 def test_a_mask_with_a_damaged_note_is_read_as_its_image_is(tmp_path):
     # EXIF that ends within its first entry.
     note = b"eXIfMM\0*\0"

@@ -103,6 +103,16 @@ def _refuse_cut_png(picture: Image.Image, file: io.BytesIO | pathlib.Path) -> No
             f"it announces {picture.width} x {picture.height} pixels, which {size:,} bytes do not "
             "hold: it is damaged or cut off"
         )
+    if isinstance(file, io.BytesIO):
+        content, at = file.getbuffer(), 8
+        while at + 8 <= size:  # OpenCV takes the memory that a chunk announces
+            length = int.from_bytes(content[at : at + 4], "big")
+            if length > size - at:
+                raise PhotoError(
+                    f"a part of it announces {length:,} bytes, more than the file has: it is "
+                    "damaged or cut off"
+                )
+            at += 12 + length
 
 
 def refuse_many_pixels(width: int, height: int) -> None:
