@@ -105,7 +105,8 @@ def _refuse_cut_png(picture: Image.Image, file: io.BytesIO | pathlib.Path) -> No
         )
     if isinstance(file, io.BytesIO):
         content, at = file.getbuffer(), 8
-        while at + 8 <= size:  # OpenCV takes the memory that a chunk announces
+        # OpenCV takes the memory that a chunk announces. Behind the last one anything may follow.
+        while at + 8 <= size and content[at + 4 : at + 8] != b"IEND":
             length = int.from_bytes(content[at : at + 4], "big")
             if length > size - at:
                 raise PhotoError(
