@@ -168,7 +168,7 @@ def test_the_heat_map_lies_beside_the_photo():
     assert attention_picture(np.zeros((10, 2000, 3), np.uint8), patches).size == (2006, 5)
 
 
-def test_attention_is_written_as_pictures_and_numbers(run, encoder, photos):
+def test_attention_is_written_as_pictures_and_numbers(run, encoder, photos, capsys):
     (photos / "deep").mkdir()
     (photos / "a.png").rename(photos / "deep" / "a.png")
     (photos / "broken.jpg").write_bytes(b"nothing")
@@ -186,6 +186,9 @@ def test_attention_is_written_as_pictures_and_numbers(run, encoder, photos):
     assert entry["grid"] == [3, 4] and entry["registers"] == []
     total = np.sum(entry["patches"]) + entry["class_token"]
     np.testing.assert_allclose(total, 1, atol=1e-5)
-    # The results of the first call are no photos of the second.
+    # Results of earlier calls are no photos, those of the other figure neither.
+    (photos / "similarity.json").touch()
+    (photos / "similarity.png").write_bytes((photos / "b.png").read_bytes())
     assert analyze(*words) == 1
+    assert "remark: 3 results of toco analyze are left out" in capsys.readouterr().err
     assert json.loads((photos / "attention.json").read_text()) == found

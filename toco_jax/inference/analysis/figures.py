@@ -40,7 +40,7 @@ def similarity(options: argparse.Namespace) -> list[dict[str, str]]:
     """
     picture = options.out / "similarity.png"
     numbers = claim(picture, options.path)
-    photos = Photos(options.path, leave_out=picture)
+    photos = Photos(options.path)
     checkpoints = [options.checkpoint, *([options.against] if options.against else [])]
     encoders = [PhotoEncoder(run, max_side=options.max_side) for run in checkpoints]
     depths = [encoder.depth for encoder in encoders]
@@ -100,7 +100,7 @@ def attention(options: argparse.Namespace) -> list[dict[str, str]]:
     """
     folder = options.out / "attention"
     numbers = claim(folder, options.path)
-    photos = Photos(options.path, leave_out=folder)
+    photos = Photos(options.path)
     encoder = PhotoEncoder(options.checkpoint, max_side=options.max_side)
     entries = Journal(options.out)
     complete = False

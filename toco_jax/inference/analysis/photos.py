@@ -12,6 +12,9 @@ from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import OutputError, make_folder
 
+# What is drawn: a picture, or a folder of pictures. The numbers lie beside it, with .json.
+RESULTS = ("similarity.png", "attention")
+
 
 class Photos:
     """The photos that words of a command line name, read one after the other.
@@ -23,22 +26,21 @@ class Photos:
 
     Args:
         words: words of a command line.
-        leave_out: the picture, or the folder of pictures, that the command writes.
     """
 
-    def __init__(self, words: Sequence[str], *, leave_out: pathlib.Path):
+    def __init__(self, words: Sequence[str]):
         self.failed: list[dict[str, str]] = []
-        self._found = inputs.find_files(words, results=[leave_out])
-        self._leave_out = leave_out.resolve()
+        self._found = inputs.find_files(words)
 
     def __iter__(self) -> Iterator[tuple[pathlib.Path, str, np.ndarray]]:
         for remark in self._found.remarks:
             say(f"remark: {remark}", error=True)
         for word, error in self._found.problems:
             self.fail(word, error)
-        for path, name in self._found.files:
-            if path.resolve() == self._leave_out:
-                continue
+        files = [(path, name) for path, name in self._found.files if not is_result(path)]
+        if left_out := len(self._found.files) - len(files):
+            say(f"remark: {left_out} results of toco analyze are left out", error=True)
+        for path, name in files:
             try:
                 if inputs.is_video(path):
                     raise PhotoError(f"{path} is a video: give pictures")
@@ -61,6 +63,17 @@ class Photos:
             raise UserError("none of the files could be used, nothing is written: give photos")
 
 
+def is_result(path: pathlib.Path) -> bool:
+    """Whether a picture is one that `toco analyze` drew, in this call or an earlier one."""
+    path = path.absolute()
+    places = (place for place in (path, *path.parents) if place.name in RESULTS)
+    return any(_numbers_of(place).is_file() for place in places)
+
+
+def _numbers_of(picture: pathlib.Path) -> pathlib.Path:
+    return picture.with_suffix(".json")
+
+
 def claim(picture: pathlib.Path, words: Sequence[str]) -> pathlib.Path:
     """Checks that a figure can be written, and returns the path of its numbers beside it.
 
@@ -72,7 +85,7 @@ def claim(picture: pathlib.Path, words: Sequence[str]) -> pathlib.Path:
         OutputError: its folder cannot be written to, something that this command did not write is
             at its place, or a word names it.
     """
-    numbers = picture.with_suffix(".json")
+    numbers = _numbers_of(picture)
     make_folder(picture.parent, "--out")
     for word in words:
         path = pathlib.Path(word).resolve()
