@@ -100,7 +100,8 @@ class PhotoEncoder:
         if grid[0] * grid[1] < 2:
             raise PhotoError(
                 f"one patch of {self._backbone.patch} pixels covers all of it at max_side="
-                f"{self.max_side}, so that there is no pair of patches: use a larger photo or max_side"
+                f"{self.max_side}, so that there is no pair of patches: use a larger photo or "
+                "max_side"
             )
         found = jax.device_get(self._similarity(self._params, padded, padding))
         self._refuse_nan(found)
