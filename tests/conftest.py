@@ -11,9 +11,13 @@ import importlib.util
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# A shell has its background commands ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Half of the tests' time is compilation, and LLVM's optimiser half of that; what is compiled twice,
 # in this process or in the commands that tests start, comes from a cache.
 XLA_FLAGS = "--xla_backend_optimization_level=0"

@@ -22,8 +22,11 @@ REPOSITORY = pathlib.Path(__file__).parents[2]
         ("elsewhere/voc.py", "no Python file 'elsewhere/voc.py'"),
         ("README.md", "no Python file 'README.md'"),
         ("", "no configuration ''"),
-        ("shape", "no configuration 'shape': did you mean shapes? Use coco, folder, shapes, voc"),
-        ("voc:vit_huge", "voc:vit_huge: unknown variant 'vit_huge': use one of deit_base"),
+        (
+            "shape",
+            "no configuration 'shape': did you mean shapes? Use coco, folder, second_stage, ",
+        ),
+        ("voc:vit_huge", "voc:vit_huge: unknown variant 'vit_huge': use one of deit_tiny, "),
         ("configs/shapes.py:a", "shapes.py has no variants; use configs/shapes.py"),
     ],
 )
