@@ -294,7 +294,7 @@ def command(workdir, **overrides):
 
 def test_killed_runs_end_with_the_same_bits(finished, tmp_path):
     training = kill_anywhere.Training(TINY_RUN, os.environ)
-    found = kill_anywhere.kill_often(tmp_path, training, finished[0], longest=20, kills=5, seed=0)
+    found = kill_anywhere.kill_often(tmp_path, training, finished[0], longest=15, kills=5, seed=0)
     assert found.pop("runs") > 0
     assert found.total() == 5
 
