@@ -92,9 +92,9 @@ def open_picture(file: io.BytesIO | pathlib.Path) -> Image.Image:
 
 
 def _refuse_cut_png(picture: Image.Image, file: io.BytesIO | pathlib.Path) -> None:
-    """Raises `PhotoError` for a PNG that holds fewer pixels than it announces, whatever they are.
+    """Raises `PhotoError` for a PNG that cannot hold the pixels, or a chunk, that it announces.
 
-    Pillow takes the memory of all of them before it notices.
+    Pillow takes the memory of all pixels before it notices, and OpenCV that of the chunk.
     """
     size = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else file.stat().st_size
     # A pixel takes at least a bit.
@@ -105,7 +105,7 @@ def _refuse_cut_png(picture: Image.Image, file: io.BytesIO | pathlib.Path) -> No
         )
     if isinstance(file, io.BytesIO):
         content, at = file.getbuffer(), 8
-        # OpenCV takes the memory that a chunk announces. Behind the last one anything may follow.
+        # Behind the last chunk anything may follow.
         while at + 8 <= size and content[at + 4 : at + 8] != b"IEND":
             length = int.from_bytes(content[at : at + 4], "big")
             if length > size - at:
