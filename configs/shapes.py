@@ -9,7 +9,7 @@ VOC, except for the class token contrast (0.1 instead of 0.5).
 
 The mIoU of segmentation / CAM on 200 scenes, as the mean of three seeds, is 72.5 % / 75.2 %.
 Without the auxiliary classifier and the contrasts it is 69.6 % / 73.3 %, and the best rule on a
-pixel's colour reaches 26.2 %. The README has more.
+pixel's colour reaches 26.2 %. docs/demo.md has more.
 """
 
 from toco_jax.config import ConfigDict, defaults

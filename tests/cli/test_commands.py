@@ -6,7 +6,6 @@ import os
 import pathlib
 import pwd
 import re
-import shlex
 import subprocess
 import sys
 
@@ -258,7 +257,6 @@ def test_help_is_quick_and_lists_every_verb():
     assert lines.keys() == VERBS.keys()
     assert all(lines[verb].endswith(line) for verb, line in VERBS.items())
     assert max(map(len, screen.splitlines())) <= 100 and screen.count("\n") < 24
-    assert screen in (REPOSITORY / "README.md").read_text()
 
 
 PARTED = {"prepare": prepare.PARTS, "benchmark": benchmark.PARTS, "analyze": analyze.PARTS}
@@ -420,23 +418,3 @@ def test_outputs_are_looked_at_before_the_work(verb, option, message, monkeypatc
     with pytest.raises(SystemExit, match=f"^error: .*{re.escape(message)}") as stopped:
         commands.run(verb, words)
     assert "\n" not in stopped.value.code
-
-
-# Files that show commands, and the verbs of modules that have another name.
-SHOWING = ("README.md", "configs/*.py", "toco_jax/cli/verbs/*.py")
-MODULES = {"main": "train", "data.check": "check", "data.show": "show", "data.prepare": "prepare"}
-
-
-def shown_commands():
-    """The lines of commands in the documentation, without brackets and remarks."""
-    files = [path for pattern in SHOWING for path in REPOSITORY.glob(pattern)]
-    lines = [line.strip() for path in files for line in path.read_text().splitlines()]
-    begin = re.compile(r"(?:pip install -e \. && )?(?:python -m toco_jax\.|toco )(?=\w)")
-    shown = [begin.sub("", line) for line in lines if begin.match(line) and "|" not in line]
-    return sorted({re.sub(r"\[.*?\]|  +\S.*", "", line) for line in shown})
-
-
-@pytest.mark.parametrize("command", shown_commands())
-def test_documented_commands_are_understood(command):
-    first, *words = shlex.split(command, comments=True)
-    assert commands.read(MODULES.get(first, first), words)

@@ -1,4 +1,4 @@
-"""The exit codes of all commands; scripts in `launch/` and the README's table rely on them."""
+"""The exit codes of all commands; scripts in `launch/` and a table in `docs/` rely on them."""
 
 FINISHED = 0
 # The configuration, the data, the run's folder or a device cannot be used; one sentence says why.
