@@ -19,15 +19,15 @@ from toco_jax.inference import inputs
 from toco_jax.runtime.errors import DataError
 
 
-def png(width, height, colour=2):
-    """The beginning of a PNG of that size, without its pixels."""
+def png(width, height, colour=2, compressed=b""):
+    """The beginning of a PNG of that size, without its pixels; `compressed` stands for them."""
 
     def chunk(name, content):
         checksum = zlib.crc32(name + content)
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
 
     header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    pixels = chunk(b"IDAT", zlib.compress(bytes(100)))
+    pixels = chunk(b"IDAT", compressed or zlib.compress(bytes(100)))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + pixels + chunk(b"IEND", b"")
 
 
@@ -67,7 +67,7 @@ def test_a_limit_above_that_of_pillow(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     monkeypatch.setenv("TOCO_MAX_PIXELS", str(30_000**2))
     with picture_files.open_picture(
-        io.BytesIO(png(30_000, 30_000).ljust(200_000, b"\0"))
+        io.BytesIO(png(30_000, 30_000, compressed=bytes(3_000_000)))
     ) as picture:
         assert picture.size == (30_000, 30_000)
 
@@ -174,18 +174,64 @@ def test_the_limit_holds_for_videos(tmp_path, monkeypatch):
         list(inputs.video_frames(path, every=1))
 
 
-def test_a_png_that_cannot_hold_its_pixels_takes_no_memory(tmp_path):
-    (tmp_path / "x.png").write_bytes(png(9, 4_000_000, colour=0).ljust(400, b"\0"))
+def refused_without_memory(path, message):
+    """Has a picture be refused as a photo and as a mask."""
     tracemalloc.start()
-    with pytest.raises(PhotoError, match=r"x\.png .*announces 9 x 4000000 pixels, which 400 bytes"):
-        photos.read_photo(tmp_path / "x.png")
-    with pytest.raises(DataError, match=r"mask .*x\.png .*announces 9 x 4000000 pixels"):
-        labels.read_mask(tmp_path / "x.png", 20)
+    with pytest.raises(PhotoError, match=rf"{path.name} .*{message}.* damaged or cut off"):
+        photos.read_photo(path)
+    with pytest.raises(DataError, match=rf"mask .*{path.name} .*{message}"):
+        labels.read_mask(path, 20)
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
-    # The plainest picture is the smallest for its pixels.
-    Image.new("1", (3000, 3000)).save(tmp_path / "plain.png", optimize=True)
-    assert photos.read_photo(tmp_path / "plain.png")[0].shape == (3000, 3000, 3)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        png(9, 4_000_000, colour=0).ljust(400, b"\0"),
+        # What follows the pixels does not hold them.
+        png(9, 4_000_000, colour=0).ljust(40_000, b"\0"),
+        # Pixels of 24 bits in fewer bytes than one bit of each would take.
+        png(9, 4_000_000, compressed=bytes(10_000)),
+    ],
+)
+def test_a_png_that_cannot_hold_its_pixels_takes_no_memory(tmp_path, content):
+    (tmp_path / "x.png").write_bytes(content)
+    refused_without_memory(tmp_path / "x.png", "announces 9 x 4000000 pixels, for which it has")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_the_plainest_picture_is_the_smallest_for_its_pixels(tmp_path, mode):
+    Image.new(mode, (1000, 1000)).save(tmp_path / "x.png", optimize=True)
+    assert photos.read_photo(tmp_path / "x.png")[0].shape == (1000, 1000, 3)
+    for compression in ("raw", "packbits", "tiff_lzw", "tiff_deflate", "tiff_adobe_deflate"):
+        Image.new(mode, (1000, 1000)).save(tmp_path / "x.tif", compression=compression)
+        with picture_files.open_picture(tmp_path / "x.tif") as picture:
+            assert picture.size == (1000, 1000)
+
+
+def tiff(rows, per_strip, compression=1):
+    """A grey TIFF of 9 columns and so many rows, of which one strip of 200 bytes is there."""
+    entries = {256: 9, 257: rows, 258: 8, 259: compression, 262: 1, 273: 122, 277: 1}
+    entries |= {278: per_strip, 279: 200}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    start = struct.pack("<2sHIH", b"II", 42, 8, len(entries))
+    return start + directory + bytes(4) + bytes(200)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (tiff(4_000_000, 8), "announces 4,000,000 rows and holds 8"),
+        (tiff(4_000_000, 4_000_000), "announces 9 x 4000000 pixels, for which it has not"),
+        (tiff(4_000_000, 4_000_000, compression=8), "announces 9 x 4000000 pixels, for which"),
+    ],
+)
+def test_a_tiff_that_cannot_hold_its_pixels_takes_no_memory(tmp_path, content, message):
+    (tmp_path / "x.tif").write_bytes(content)
+    refused_without_memory(tmp_path / "x.tif", message)
+    (tmp_path / "x.tif").write_bytes(tiff(8, 8))
+    assert photos.read_photo(tmp_path / "x.tif")[0].shape == (8, 9, 3)
 
 
 def test_a_part_of_a_png_that_ends_beyond_the_file_takes_no_memory():

@@ -22,8 +22,12 @@ VARIABLE = "TOCO_MAX_PIXELS"
 # From here on Pillow, too, warns that the picture may be there to fill the memory.
 MAX_PIXELS = 89_478_485
 
-# Bytes that a byte of a PNG stands for at most, as zlib's documentation says.
+# Bytes that a compressed byte stands for at most: zlib's documentation says so of its own, in LZW a
+# code of 12 bits stands for 4096 bytes at most, and in PackBits two bytes for 128.
 _DEFLATED_AT_MOST = 1032
+_TIFF_AT_MOST = {1: 1, 5: 2731, 8: _DEFLATED_AT_MOST, 32946: _DEFLATED_AT_MOST, 32773: 64}
+# Samples of a pixel of each colour type of PNG.
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 # Pillow knows more formats. One of them, EPS, it hands to Ghostscript, which runs what is in it.
 _FORMATS = (
@@ -83,37 +87,68 @@ def open_picture(file: io.BytesIO | pathlib.Path) -> Image.Image:
         raise PhotoError(message) from error
     try:
         refuse_many_pixels(*picture.size)
+        size = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else file.stat().st_size
         if picture.format == "PNG":
-            _refuse_cut_png(picture, file)
+            content = file.getbuffer() if isinstance(file, io.BytesIO) else None
+            _refuse_cut_png(picture, size, content)
+        if isinstance(picture, TiffImagePlugin.TiffImageFile):
+            _refuse_cut_tiff(picture, size)
     except PhotoError:
         picture.close()
         raise
     return picture
 
 
-def _refuse_cut_png(picture: Image.Image, file: io.BytesIO | pathlib.Path) -> None:
+def _refuse_cut_png(picture: Image.Image, size: int, content: memoryview | None) -> None:
     """Raises `PhotoError` for a PNG that cannot hold the pixels, or a chunk, that it announces.
 
     Pillow takes the memory of all pixels before it notices, and OpenCV that of the chunk.
     """
-    size = file.getbuffer().nbytes if isinstance(file, io.BytesIO) else file.stat().st_size
-    # A pixel takes at least a bit.
-    if picture.width * picture.height > 8 * _DEFLATED_AT_MOST * size:
-        raise PhotoError(
-            f"it announces {picture.width} x {picture.height} pixels, which {size:,} bytes do not "
-            "hold: it is damaged or cut off"
-        )
-    if isinstance(file, io.BytesIO):
-        content, at = file.getbuffer(), 8
+    bits, compressed = 1, size
+    if content is not None:
+        at, compressed = 8, 0
         # Behind the last chunk anything may follow.
-        while at + 8 <= size and content[at + 4 : at + 8] != b"IEND":
+        while at + 8 <= size and (kind := bytes(content[at + 4 : at + 8])) != b"IEND":
             length = int.from_bytes(content[at : at + 4], "big")
             if length > size - at:
                 raise PhotoError(
                     f"a part of it announces {length:,} bytes, more than the file has: it is "
                     "damaged or cut off"
                 )
+            if kind == b"IHDR" and length >= 10:
+                depth, colour = content[at + 16 : at + 18]
+                bits = depth * _PNG_SAMPLES.get(colour, 1)
+            compressed += length if kind == b"IDAT" else 0
             at += 12 + length
+    _refuse_pixels_without_bytes(picture, bits, _DEFLATED_AT_MOST * compressed)
+
+
+def _refuse_cut_tiff(picture: TiffImagePlugin.TiffImageFile, size: int) -> None:
+    """Raises `PhotoError` for a TIFF that cannot hold the pixels that it announces.
+
+    Pillow takes the memory of all pixels before it notices, or leaves those black that are in none
+    of the file's strips.
+    """
+    tags = picture.tag_v2
+    rows, strips = tags.get(TiffImagePlugin.ROWSPERSTRIP), tags.get(TiffImagePlugin.STRIPOFFSETS)
+    height = tags[TiffImagePlugin.IMAGELENGTH]
+    if strips and isinstance(rows, int) and rows * len(strips) < height:
+        raise PhotoError(
+            f"it announces {height:,} rows and holds {rows * len(strips):,}: it is damaged or cut "
+            "off"
+        )
+    most = _TIFF_AT_MOST.get(tags.get(TiffImagePlugin.COMPRESSION, 1))
+    if most is not None:
+        _refuse_pixels_without_bytes(picture, 1, most * size)
+
+
+def _refuse_pixels_without_bytes(picture: Image.Image, bits: int, most: int) -> None:
+    """Raises `PhotoError` if pixels of so many bits take more than `most` bytes."""
+    if picture.width * picture.height * bits > 8 * most:
+        raise PhotoError(
+            f"it announces {picture.width} x {picture.height} pixels, for which it has not the "
+            "bytes: it is damaged or cut off"
+        )
 
 
 def refuse_many_pixels(width: int, height: int) -> None:
