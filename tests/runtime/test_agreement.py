@@ -7,6 +7,8 @@ import sys
 import jax
 import pytest
 
+from toco_jax.cli import commands
+from toco_jax.cli.verbs import train
 from toco_jax.config import ConfigError
 from toco_jax.runtime import agreement, processes
 
@@ -105,3 +107,20 @@ def test_an_error_of_all_processes_ends_each_in_order(job, monkeypatch):
                 raise error
             except ValueError as told:
                 sys.exit(f"error: {told}")
+
+
+def test_a_key_that_one_process_alone_does_not_know_is_told_to_all_of_them(job, monkeypatch):
+    meetings = []
+    monkeypatch.setattr(processes, "join", lambda **_: meetings.append("met") or True)
+    right, wrong = (commands.read("train", ["shapes", word]) for word in ("seed=1", "seeed=1"))
+    with pytest.raises(ConfigError, match="no key 'seeed'"):
+        train.configured(wrong)
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    job("")
+    assert train.configured(right).seed == 1
+    with pytest.raises(processes.JobError, match="process 0 of 2 cannot go on: .*no key 'seeed'"):
+        train.configured(wrong)
+    job("it has no key 'seeed'")
+    with pytest.raises(processes.JobError, match="process 1 of 2 cannot go on: it has no key"):
+        train.configured(right)
+    assert len(meetings) == 4

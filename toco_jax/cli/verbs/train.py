@@ -16,10 +16,14 @@ Several processes are one job with --distributed (under SLURM, on a TPU pod, in 
 import argparse
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 from toco_jax.cli import commands, process
 from toco_jax.cli.parser import Parser, whole_number
 from toco_jax.runtime.host_memory import keep_memory
+
+if TYPE_CHECKING:  # the library takes a second, which `--help` need not wait for
+    from ml_collections import ConfigDict
 
 SET_UP = (process.end_at_once, keep_memory, process.keep_programs)
 
@@ -40,29 +44,53 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Trains; exits with 75 where the run was stopped and saved."""
-    from toco_jax.run.config_files import load_config
     from toco_jax.runtime import processes
     from toco_jax.runtime.console import say
     from toco_jax.runtime.exit_codes import RESTART
     from toco_jax.training.loop import train
 
-    config = load_config(options.config, options.keys)
     # Reported within as well: one process of several ends at once with its sentence.
     with processes.ends_all(), commands.reported(debug=options.debug):
         try:
-            prints = processes.join(
-                distributed=options.distributed,
-                coordinator=options.coordinator,
-                num_processes=options.num_processes,
-                process_id=options.process_id,
-            )
-            if not prints:
-                process.print_nothing()
+            config = configured(options)
             out = options.out or default_folder(options.config)
             train(config, out, override=options.override)
         except processes.Preempted as stopped:
             say(f"{stopped}; the same command goes on")
             sys.exit(RESTART)
+
+
+def configured(options: argparse.Namespace) -> "ConfigDict":
+    """Meets the other processes of the job, and returns the configuration.
+
+    A process whose configuration is wrong meets the others, too: else they would wait for it.
+    """
+    import jax
+
+    from toco_jax.run.config_files import load_config
+    from toco_jax.runtime import agreement, processes
+    from toco_jax.runtime.errors import UserError
+
+    mistake = None
+    try:
+        config = load_config(options.config, options.keys)
+    except UserError as error:
+        mistake = error
+    prints = processes.join(
+        distributed=options.distributed,
+        coordinator=options.coordinator,
+        num_processes=options.num_processes,
+        process_id=options.process_id,
+    )
+    if not prints:
+        process.print_nothing()
+    if jax.distributed.is_initialized():
+        with agreement.together():
+            if mistake:
+                raise mistake
+    elif mistake:
+        raise mistake
+    return config
 
 
 def default_folder(config: str) -> pathlib.Path:
