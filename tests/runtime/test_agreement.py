@@ -118,7 +118,7 @@ def test_a_key_that_one_process_alone_does_not_know_is_told_to_all_of_them(job, 
     monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
     job("")
     assert train.configured(right).seed == 1
-    with pytest.raises(processes.JobError, match="process 0 of 2 cannot go on: .*no key 'seeed'"):
+    with pytest.raises(processes.JobError, match=r"process 0 of 2 cannot go on: .*no key 'seeed'"):
         train.configured(wrong)
     job("it has no key 'seeed'")
     with pytest.raises(processes.JobError, match="process 1 of 2 cannot go on: it has no key"):
