@@ -331,6 +331,9 @@ def test_backbone_spelt_out():
         *("width=96,depth=6,heads=3", "width=96,depth=x,heads=3,patch=8", ""),
         *("layer_scale=1,registers=4", "width=96,depth=6,heads=3,patch=8,layer_scale=2"),
         "width=96,depth=6,heads=3,patch=8,registers=1025",
+        "width=96,depth=6,heads=3,patch=8,mlp_ratio=0",
+        "width=96,depth=6,heads=3,patch=8,rotary=1,layer_scale=1",
+        "width=96,depth=6,heads=16,patch=8,rotary=1,layer_scale=1,registers=4",
     ):
         with pytest.raises(ValueError, match="backbone"):
             backbone_from_name(wrong)

@@ -4,6 +4,7 @@ Width, depth and image are small; names and shapes are those that the libraries 
 """
 
 import functools
+import re
 
 import jax
 import numpy as np
@@ -28,6 +29,8 @@ KINDS = {
     "dino_8": "patch=8",
     "mae": "patch=16",
     "deit3": "patch=16,layer_scale=1",
+    "dinov3": "patch=16,layer_scale=1,registers=4,rotary=1",
+    "dinov3_plus": "patch=16,layer_scale=1,registers=4,rotary=1,gated=1,mlp_ratio=6",
 }
 
 
@@ -57,6 +60,12 @@ def transformers_model(kind):
         config = transformers.Dinov2WithRegistersConfig(**sizes)
         return transformers.Dinov2WithRegistersModel(config)
     sizes["intermediate_size"] = 128
+    if kind.startswith("dinov3"):
+        more = {"num_register_tokens": 4}
+        if kind == "dinov3_plus":
+            more |= {"use_gated_mlp": True, "hidden_act": "silu"}
+        config = transformers.DINOv3ViTConfig(**sizes | more | {"layer_norm_eps": 1e-5})
+        return transformers.DINOv3ViTModel(config)
     if kind == "mae":
         decoder = {"decoder_hidden_size": 16, "decoder_num_hidden_layers": 1}
         decoder |= {"decoder_num_attention_heads": 2, "decoder_intermediate_size": 32}
@@ -65,7 +74,20 @@ def transformers_model(kind):
     return transformers.ViTModel(transformers.ViTConfig(**sizes))
 
 
+def timm_dinov3(kind):
+    eva = pytest.importorskip("timm.models.eva")
+    sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": 16, "num_classes": 0}
+    sizes |= {"img_size": GRID * 16, "dynamic_img_size": True, "num_reg_tokens": 4}
+    sizes |= {"init_values": 1e-5, "use_abs_pos_emb": False, "use_fc_norm": False}
+    sizes |= {"use_rot_pos_emb": True, "rope_type": "dinov3", "rope_temperature": 100}
+    sizes |= {"rope_rotate_half": True, "swiglu_mlp": kind == "dinov3_plus", "swiglu_align_to": 8}
+    norm = functools.partial(torch.nn.LayerNorm, eps=1e-5)
+    return eva.Eva(**sizes, norm_layer=norm, qkv_bias=kind == "dinov3_plus")
+
+
 def timm_model(kind):
+    if kind.startswith("dinov3"):
+        return timm_dinov3(kind)
     models = pytest.importorskip("timm.models.vision_transformer")
     spec = backbone_from_name(backbone(kind))
     sizes = {"embed_dim": 32, "depth": 2, "num_heads": 2, "patch_size": spec.patch}
@@ -110,7 +132,7 @@ def tokens(library, kind, images):
 
 
 def arguments(kind, pixels):
-    if kind.startswith("dinov2"):
+    if kind.startswith(("dinov2", "dinov3")):
         return {}
     if kind != "mae":
         return {"interpolate_pos_encoding": True}
@@ -181,6 +203,55 @@ def authors_state(state):
         is_query = "attention.query" in name
         out[theirs] = np.concatenate([state[part] for part in parts]) if is_query else value
     return out
+
+
+DINOV3_NAMES = {
+    "embeddings.patch_embeddings": "patch_embed.proj",
+    "embeddings.register_tokens": "storage_tokens",
+    "embeddings.": "",
+    "layer.": "blocks.",
+    "attention.q_proj": "attn.qkv",
+    "attention.o_proj": "attn.proj",
+    "layer_scale": "ls",
+    ".lambda1": ".gamma",
+}
+GATED_NAMES = {"gate_proj": "w1", "up_proj": "w2", "down_proj": "w3"}
+PLAIN_NAMES = {"up_proj": "fc1", "down_proj": "fc2"}
+
+
+def authors_dinov3(state):
+    """The tensors of transformers' DINOv3 as in the files of its authors."""
+    out = {"rope_embed.periods": np.float32(100.0 ** (np.arange(4) / 4))}
+    names = GATED_NAMES if "layer.0.mlp.gate_proj.weight" in state else PLAIN_NAMES
+    for name, value in state.items():
+        if "k_proj" in name or "v_proj" in name:
+            continue
+        theirs = name
+        for old, new in (DINOV3_NAMES | names).items():
+            theirs = theirs.replace(old, new)
+        if "q_proj" not in name:
+            out[theirs] = value
+            continue
+        # Keys have a bias in these files, which a mask takes away.
+        parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
+        arrays = [state.get(part, np.full(32, 7, np.float32)) for part in parts]
+        out[theirs] = np.concatenate(arrays)
+        if name.endswith("bias"):
+            out[f"{theirs}_mask"] = np.repeat(np.float32([1, 0, 1]), 32)
+    return out
+
+
+@pytest.mark.parametrize("kind", ["dinov3", "dinov3_plus"])
+def test_files_of_dinov3_authors(tmp_path, kind):
+    theirs = load_file(saved("transformers", kind, tmp_path))
+    state = authors_dinov3(theirs)
+    assert {"storage_tokens", "blocks.1.ls2.gamma", "blocks.0.attn.qkv.bias_mask"} <= state.keys()
+    sizes = {"backbone": backbone(kind), "num_classes": 3}
+    found, expected = (load.from_tensors(x, **sizes) for x in (state, theirs))
+    jax.tree.map(np.testing.assert_array_equal, found["params"], expected["params"])
+    wrapped = {re.sub(r"^layer\.", "model.layer.", name): x for name, x in theirs.items()}
+    found = load.from_tensors(wrapped, **sizes)
+    jax.tree.map(np.testing.assert_array_equal, found["params"], expected["params"])
 
 
 @pytest.mark.parametrize("kind", ["dinov2", "dinov2_reg", "dinov2_gated"])

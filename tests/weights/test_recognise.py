@@ -202,17 +202,17 @@ def test_a_part_under_two_names_is_refused(extra, first):
         load.from_tensors(state, backbone=SMALL, num_classes=3)
 
 
-def test_dinov3_of_transformers_is_refused():
+def test_registers_without_positions_are_not_dinov3_without_its_other_parts():
     known, why = recognise.foreign(
         {"embeddings.cls_token": zeros(1, 1, 8), "embeddings.register_tokens": zeros(1, 4, 8)}
     )
-    assert known.startswith("DINOv3 or another ViT with rotary") and "take DINOv2" in why
+    assert known.startswith("a ViT with registers, but not DINOv3,") and "take DINOv2" in why
 
 
 @pytest.mark.parametrize(
     ("extra", "what"),
     [
-        ("storage_tokens", "DINOv3 (storage_tokens), which has rotary positions"),
+        ("storage_tokens", "a relative of DINOv3 (storage_tokens), which has rotary positions"),
         ("norm_pre.weight", "the image encoder of CLIP (norm_pre.weight), which normalises"),
         ("blocks.0.attn.q_bias", "BEiT or EVA (blocks.0.attn.q_bias)"),
         ("blocks.0.mlp.fc1_g.weight", "EVA-02 (blocks.0.mlp.fc1_g.weight)"),

@@ -220,7 +220,7 @@ def make_padding(
     Args:
         grids: rows and columns of whole patches in each image.
         shape: rows and columns of patches in the padded batch.
-        grid: side of the stored positional grid in patches.
+        grid: side of the stored positional grid in patches; 0 if there is none.
         method: how the stored positions are resized.
     """
     count = 2 * len(grids)
@@ -230,6 +230,8 @@ def make_padding(
     for i, (height, width) in enumerate(grids):
         both = slice(2 * i, 2 * i + 2)
         valid[both, :height, :width] = True
+        if not grid:
+            continue
         rows[both, :height] = interpolation_matrix(grid, height, method)
         columns[both, :width] = interpolation_matrix(grid, width, method)
     return Padding(valid, rows, columns)

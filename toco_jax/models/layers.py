@@ -12,6 +12,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Float32
 
+from toco_jax.models.backbones import Backbone
+from toco_jax.models.rotary import Rotary, rotated
 from toco_jax.ops.layer_norm import layer_norm
 from toco_jax.ops.parts import largest_divisor, map_parts
 from toco_jax.ops.product import product
@@ -116,16 +118,24 @@ class QueriesKeysValues(nn.Module):
 
     For cuDNN's attention each has its own product. This costs a little more than one product for
     all three, but no result has to be copied out of a larger array.
+
+    Attributes:
+        compute: how it is executed.
+        key_bias: whether keys have a bias; the bias `[2 D]` is that of queries and values if not.
     """
 
     compute: Compute = Compute()
+    key_bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> list[Float[Array, "*b d"]]:
         """Queries, keys and values in the compute dtype; the gradient keeps them (`KEPT`)."""
         width = x.shape[-1]
         kernel = self.param("kernel", nn.linear.default_kernel_init, (width, 3 * width))
-        bias = self.param("bias", nn.initializers.zeros, (3 * width,))
+        parts = 3 if self.key_bias else 2
+        bias = jnp.asarray(self.param("bias", nn.initializers.zeros, (parts * width,)))
+        if not self.key_bias:
+            bias = jnp.concatenate([bias[:width], jnp.zeros_like(bias[:width]), bias[width:]])
         x, kernel, bias = promoted(self.compute, x, kernel, bias)
         # `split` and not slices, whose gradients would be padded with zeros and added.
         if self.compute.attention == "cudnn":
@@ -154,6 +164,7 @@ class Attention(nn.Module):
         *,
         num_keys: int | None = None,
         class_token_only: bool = False,
+        rotary: Rotary | None = None,
     ) -> tuple[Float[Array, "b _ d"], Float32[Array, "b heads _ k"]]:
         """Computes new tokens and the attention map.
 
@@ -163,6 +174,7 @@ class Attention(nn.Module):
             num_keys: K, the number of tokens, from the first on, that the queries may see; all by
                 default. cuDNN's attention has no gradient if N is odd.
             class_token_only: computes only the new class token and its map, with 1 in place of N.
+            rotary: rotations of queries and keys; keys have no bias then.
 
         Returns:
             Tokens `[B, N, D]` and map `[B, heads, N, K]`.
@@ -170,8 +182,10 @@ class Attention(nn.Module):
         batch, num_tokens, width = x.shape
         qkv = [
             part.reshape(batch, num_tokens, self.heads, -1)  # [B, N, heads, d]
-            for part in QueriesKeysValues(self.compute, name="qkv")(x)
+            for part in QueriesKeysValues(self.compute, rotary is None, name="qkv")(x)
         ]
+        if rotary is not None:
+            qkv[:2] = [rotated(part, rotary) for part in qkv[:2]]
         q, k, v = (part.swapaxes(1, 2) for part in qkv)  # [B, heads, N, d]
         k, v = k[:, :, :num_keys], v[:, :, :num_keys]  # [B, heads, K, d]
         if class_token_only:
@@ -196,33 +210,27 @@ def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an exact GELU between them."""
-
-    compute: Compute = Compute()
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
-        hidden = Linear(4 * x.shape[-1], self.compute, name="fc1")(x)
-        hidden = gelu(hidden)
-        return Linear(x.shape[-1], self.compute, name="fc2")(hidden)
-
-
-class GatedMlp(nn.Module):
-    """Two linear layers; between them one half of the channels, by SiLU, times the other (SwiGLU).
+    """Two linear layers, and between them an exact GELU or a gate (SwiGLU).
 
     Attributes:
-        hidden: width of both halves together.
+        hidden: width of the first layer's result.
+        gated: takes one half of the hidden channels, by SiLU, times the other.
         compute: how it is executed.
     """
 
     hidden: int
+    gated: bool = False
     compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b d"]:
         hidden = Linear(self.hidden, self.compute, name="fc1")(x)
-        gate, value = jnp.split(hidden, 2, axis=-1)
-        return Linear(x.shape[-1], self.compute, name="fc2")(jax.nn.silu(gate) * value)
+        if self.gated:
+            gate, value = jnp.split(hidden, 2, axis=-1)
+            hidden = jax.nn.silu(gate) * value
+        else:
+            hidden = gelu(hidden)
+        return Linear(x.shape[-1], self.compute, name="fc2")(hidden)
 
 
 class LayerNorm(nn.Module):
@@ -248,38 +256,30 @@ class Block(nn.Module):
     """Pre-norm transformer block.
 
     Attributes:
-        heads: number of heads, a divisor of the width D.
-        norm_eps: `eps` of the layer norms.
+        backbone: the sizes.
         compute: how it is executed.
-        layer_scale: multiplies the output of each branch by a learnt factor per channel.
-        gated_hidden: `hidden` of a `GatedMlp`; 0 for an `Mlp`.
     """
 
-    heads: int
-    norm_eps: float
+    backbone: Backbone
     compute: Compute = Compute()
-    layer_scale: bool = False
-    gated_hidden: int = 0
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b n d"], **attended: Any
     ) -> tuple[Float[Array, "b _ d"], Float32[Array, "b heads _ k"]]:
         """Computes new tokens and the attention map; the keyword arguments are `Attention`'s."""
-        norm = functools.partial(LayerNorm, self.norm_eps, self.compute.jax_dtype)
-        out, attention = Attention(self.heads, self.compute, name="attn")(
+        spec = self.backbone
+        norm = functools.partial(LayerNorm, spec.norm_eps, self.compute.jax_dtype)
+        out, attention = Attention(spec.heads, self.compute, name="attn")(
             norm(name="norm1")(x), **attended
         )
         x = x[:, : out.shape[1]] + self._scaled(out, "layer_scale1")
-        if self.gated_hidden:
-            mlp: nn.Module = GatedMlp(self.gated_hidden, self.compute, name="mlp")
-        else:
-            mlp = Mlp(self.compute, name="mlp")
+        mlp = Mlp(spec.hidden, spec.gated, self.compute, name="mlp")
         out = mlp(norm(name="norm2")(x))
         return x + self._scaled(out, "layer_scale2"), attention
 
     def _scaled(self, out: Float[Array, "b n d"], name: str) -> Float[Array, "b n d"]:
-        if not self.layer_scale:
+        if not self.backbone.layer_scale:
             return out
         # As DINOv2 starts: each block is nearly the identity.
         factors = self.param(name, nn.initializers.constant(1e-5), (out.shape[-1],))

@@ -5,6 +5,8 @@ the caller does not use.
 """
 
 import functools
+import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,6 +18,7 @@ from jaxtyping import Bool, Float, Float32
 
 from toco_jax.models.backbones import Backbone
 from toco_jax.models.layers import KEPT, Block, LayerNorm
+from toco_jax.models.rotary import Rotary, rotary
 from toco_jax.ops.resize import resize
 from toco_jax.runtime.compute import Compute
 
@@ -59,7 +62,7 @@ class ViT(nn.Module):
         backbone: the sizes.
         grid: side of the grid of stored positions, in patches (14 for weights trained at 224 pixels
             with patch 16); the positions are resized to the input's grid by bicubic interpolation,
-            see `Backbone.position_resize`.
+            see `Backbone.position_resize`. Rotary positions have none.
         compute: how it is executed. Parameters and statistics are always float32. With `remat` only
             the last block returns its attention.
     """
@@ -75,15 +78,12 @@ class ViT(nn.Module):
             spec.width, (spec.patch,) * 2, (spec.patch,) * 2, "VALID", dtype=self.compute.jax_dtype
         )
         self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
-        self.pos_embed = self.param("pos_embed", self._init_positions)
+        if not spec.rotary:
+            self.pos_embed = self.param("pos_embed", self._init_positions)
         if spec.registers:
             shape = (1, spec.registers, spec.width)
             self.register_tokens = self.param("register_tokens", token_init, shape)
-        gated_hidden = spec.hidden if spec.gated else 0
-        block = functools.partial(
-            Block, spec.heads, spec.norm_eps, self.compute, spec.layer_scale, gated_hidden
-        )
-        self.blocks = [block() for _ in range(spec.depth)]
+        self.blocks = [Block(spec, self.compute) for _ in range(spec.depth)]
         self.norm = LayerNorm(spec.norm_eps, self.compute.jax_dtype)
 
     def _init_positions(self, _key: Array) -> Array:
@@ -125,11 +125,23 @@ class ViT(nn.Module):
         patches = patches.reshape(batch, height * width, dim)  # [B, N, D]
         cls_token = jnp.broadcast_to(self.cls_token, (batch, 1, dim)).astype(dtype)
         tokens = jnp.concatenate([cls_token, patches], axis=1)
-        tokens = tokens + self._positions(height, width, padding).astype(dtype)
+        if not self.backbone.rotary:
+            tokens = tokens + self._positions(height, width, padding).astype(dtype)
         if not self.backbone.registers:
             return tokens
         registers = jnp.broadcast_to(self.register_tokens, (batch, self.backbone.registers, dim))
         return jnp.concatenate([tokens[:, :1], registers.astype(dtype), tokens[:, 1:]], axis=1)
+
+    def _rotary(self, shape: tuple[int, ...], num_tokens: int, padding: Padding | None) -> Rotary:
+        """Rotations of `num_tokens` tokens of images `[B, H, W, 3]`."""
+        spec = self.backbone
+        return rotary(
+            (shape[1] // spec.patch, shape[2] // spec.patch),
+            spec.width // spec.heads,
+            valid=None if padding is None else padding.valid,
+            num_leading=spec.num_leading,
+            num_tokens=num_tokens,
+        )
 
     def _all_but_last(
         self, tokens: Array, wanted: tuple[int, ...], **attended: Any
@@ -216,16 +228,18 @@ class ViT(nn.Module):
         elif self.compute.attention == "cudnn" and num_tokens % 2:
             # JAX refuses the gradient of cuDNN's attention for odd numbers of tokens.
             tokens = jnp.pad(tokens, ((0, 0), (0, 1), (0, 0)))
+        attended: dict[str, Any] = {"is_key": is_key}
+        if self.backbone.rotary:
+            attended["rotary"] = self._rotary(images.shape, tokens.shape[1], padding)
         last = self.backbone.depth - 1
         wanted = tuple(range(last + 1)) if blocks is None else blocks
-        tokens, outputs = self._all_but_last(tokens, wanted, is_key=is_key, num_keys=num_tokens)
+        tokens, outputs = self._all_but_last(tokens, wanted, num_keys=num_tokens, **attended)
         # Slices, because the number of images may be symbolic; `[:None]` is all of them.
         some, others = slice(num_mapped), slice(num_mapped, None)
         cls_tokens, patch_tokens = [], None
         if num_mapped != 0:
-            mapped_key = None if is_key is None else is_key[some]
             mapped, attention = self.blocks[-1](
-                tokens[some], is_key=mapped_key, num_keys=num_tokens
+                tokens[some], num_keys=num_tokens, **_of_images(attended, some, padding)
             )
             if last in wanted:
                 outputs[last] = {"tokens": mapped, "attention": attention}
@@ -233,9 +247,11 @@ class ViT(nn.Module):
             patch_tokens = normed[:, num_leading:num_tokens]
             cls_tokens.append(normed[:, 0])
         if num_mapped is not None and num_mapped < len(images):
-            rest_key = None if is_key is None else is_key[others]
             rest, _ = self.blocks[-1](
-                tokens[others], is_key=rest_key, num_keys=num_tokens, class_token_only=True
+                tokens[others],
+                num_keys=num_tokens,
+                class_token_only=True,
+                **_of_images(attended, others, padding),
             )
             cls_tokens.append(self.norm(rest)[:, 0])
         out: dict[str, Any] = {
@@ -244,3 +260,14 @@ class ViT(nn.Module):
         }
         out["cls_token"] = cls_tokens[0] if len(cls_tokens) == 1 else jnp.concatenate(cls_tokens)
         return out if patch_tokens is None else out | {"patch_tokens": patch_tokens}
+
+
+def _of_images(attended: dict, some: slice, padding: Padding | None) -> dict:
+    """Picks the entries of some images, where they differ by image: if the batch is padded."""
+    return attended if padding is None else jax.tree.map(lambda x: x[some], attended)
+
+
+def stored_grid(encoder: Mapping) -> int:
+    """Returns the side of the grid of positions in an encoder's parameters; 0 if it has none."""
+    positions = encoder.get("pos_embed")
+    return 0 if positions is None else math.isqrt(positions.shape[1] - 1)

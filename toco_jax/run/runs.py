@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from toco_jax.config import resolve, with_values
 from toco_jax.data.renumbered import Renumbered, columns_of
 from toco_jax.models.network import ToCo
+from toco_jax.models.vit import stored_grid
 from toco_jax.run import saved, workdir
 from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
@@ -132,12 +133,11 @@ def load(
     else:
         trained, platform = state["step"] > 0, None
         config = _executed_here(recorded, folder, trained=trained, report=report)
-    grid = round((state["params"]["encoder"]["pos_embed"].shape[1] - 1) ** 0.5)
     return Run(
         folder=folder,
         recorded=recorded,
         config=config,
-        model=make_model(config, grid=grid, platform=platform),
+        model=make_model(config, grid=stored_grid(state["params"]["encoder"]), platform=platform),
         params=state["params"],
         teacher_params=state["teacher_params"],
         step=state["step"],

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from toco_jax.models import network
 from toco_jax.models.backbones import BACKBONES, Backbone
 from toco_jax.runtime.errors import WeightsError, some_of
-from toco_jax.weights import encoder_layouts, layouts, recognise
+from toco_jax.weights import dinov3, encoder_layouts, layouts, recognise
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -106,9 +105,20 @@ def grid_of(positions: np.ndarray, name: str = "the positional embedding") -> in
     return grid
 
 
+def stored_grid(tensors: Tensors, layout: str, spec: Backbone) -> int:
+    """Returns the side of the positional grid of a file; 0 for rotary positions.
+
+    Raises:
+        WeightsError: the positions are missing, or are no square grid.
+    """
+    return 0 if spec.rotary else grid_of(positions_of(tensors, layout), _POSITIONS[layout])
+
+
 def encoder_sources(tensors: Tensors, layout: str, spec: Backbone) -> dict[str, layouts.Source]:
     """Returns the layout of the encoder with the positional grid of the file."""
-    grid = grid_of(positions_of(tensors, layout), _POSITIONS[layout])
+    if spec.rotary and layout == "transformers":
+        return encoder_layouts.dinov3_encoder(spec, _prefix(tensors))
+    grid = stored_grid(tensors, layout, spec)
     if layout == "timm":
         return encoder_layouts.timm_encoder(spec, grid)
     if layout == "transformers":
@@ -143,8 +153,11 @@ def usual(
     if found := recognise.foreign(tensors):
         what, why = found
         raise WeightsError(f"these are weights of {what}, {why}")
+    is_rotary = "rotary" in recognise.parts_of(tensors)
+    if is_rotary and layout == "transformers":
+        tensors = dinov3.without_wrapper(tensors, _prefix(tensors))
     if layout == "timm":
-        tensors = _under_usual_names(tensors)
+        tensors = _under_usual_names(dinov3.joined(tensors) if is_rotary else tensors)
         positions = tensors.get("pos_embed")
         if positions is not None and _is_square(positions):
             padded = np.pad(np.asarray(positions, np.float32), ((0, 0), (1, 0), (0, 0)))
@@ -196,29 +209,10 @@ def _fold_scale(tensors: dict[str, np.ndarray], match: re.Match) -> None:
         tensors[target] = np.asarray(value, np.float32) * factor
 
 
-def to_imagenet_colours(paths: Tensors) -> dict[str, np.ndarray]:
-    """Converts the patch embedding of an encoder from half colours to ImageNet's normalisation.
-
-    Args:
-        paths: parameters by path, trained on colours normalised by means and deviations of 0.5.
-
-    Returns:
-        Parameters that compute the same from colours that `models.network.normalize` made.
-    """
-    kernel, bias = (f"encoder/patch_embed/{leaf}" for leaf in ("kernel", "bias"))
-    mean, std = np.array([network.IMAGE_MEAN, network.IMAGE_STD], np.float32)
-    weights = paths[kernel]  # [patch, patch, 3, D]
-    return {
-        **paths,
-        kernel: weights * (std / 0.5)[:, None],
-        bias: paths[bias] + np.einsum("hwcd,c->d", weights, (mean - 0.5) / 0.5),
-    }
-
-
 def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     """Returns the `width`, `depth` and `patch` of an encoder in any layout.
 
-    `registers`, `layer_scale` and `gated` follow if the encoder has such parts.
+    What `recognise.parts_of` finds follows.
 
     Raises:
         WeightsError: a tensor whose shape is needed is missing or does not have four axes.
@@ -227,7 +221,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
         "toco": (r"encoder\.blocks\.(\d+)\.", "encoder.patch_embed.proj.weight"),
         "timm": (r"blocks\.(\d+)\.", "patch_embed.proj.weight"),
         "transformers": (
-            r"(?:\w+\.)?encoder\.layer\.(\d+)\.",
+            r"(?:\w+\.)*layer\.(\d+)\.",
             "embeddings.patch_embeddings.projection.weight",
         ),
         "original": (r"Transformer/encoderblock_(\d+)/", "embedding/kernel"),
@@ -235,6 +229,8 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
     }
     block, embedding = patterns[layout]
     name = _prefixed(tensors, layout, embedding)
+    if name not in tensors:
+        name = name.replace(".projection.", ".")  # in DINOv3 of transformers
     if name not in tensors or tensors[name].ndim != 4:
         raise WeightsError(f"{name} is missing or has no four axes")
     shape = tensors[name].shape
@@ -249,7 +245,7 @@ def sizes_of(tensors: Tensors, layout: str) -> dict[str, int]:
 
 def backbones_of(sizes: Mapping[str, int]) -> list[str]:
     """Returns the names of the backbones of these sizes."""
-    sizes = {"registers": 0, "layer_scale": 0, "gated": 0, **sizes}
+    sizes = {"registers": 0, "layer_scale": 0, "gated": 0, "rotary": 0, "mlp_ratio": 4, **sizes}
     return [
         name
         for name, spec in BACKBONES.items()
@@ -270,6 +266,7 @@ def dropped(tensors: Tensors, layout: str) -> list[str]:
     decoder = []
     if layout in ("timm", "transformers"):
         decoder = [name for name in tensors if _MAE_DECODER.fullmatch(name)]
+        names = (*names, *filter(dinov3.LOCAL_NORM.fullmatch, tensors))
     return [name for name in dict.fromkeys([*names, *prefixed, *decoder]) if name in tensors]
 
 

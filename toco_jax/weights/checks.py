@@ -44,6 +44,19 @@ def check_backbone(stated: str | None, backbone: str) -> None:
         )
 
 
+_REMEDY = "set backbone to the one that `toco convert --inspect FILE` names"
+
+
+def check_rotary(tensors: Tensors, backbone: str, spec: Backbone) -> None:
+    """Raises `WeightsError` if one of file and backbone has rotary positions."""
+    if spec.rotary != bool(recognise.parts_of(tensors).get("rotary")):
+        has, lacks = "rotary positions", "a table of positions"
+        theirs, ours = (lacks, has) if spec.rotary else (has, lacks)
+        raise WeightsError(
+            f"these weights have {theirs}, the backbone {backbone} has {ours}: {_REMEDY}"
+        )
+
+
 def check_parts(tensors: Tensors, backbone: str, spec: Backbone) -> None:
     """Raises `WeightsError` if the parts of the file are not those of the backbone.
 
@@ -51,18 +64,18 @@ def check_parts(tensors: Tensors, backbone: str, spec: Backbone) -> None:
     """
     parts = recognise.parts_of(tensors)
     registers = parts.get("registers", 0)
-    remedy = "set backbone to the one that `toco convert --inspect FILE` names"
     if registers != spec.registers:
         raise WeightsError(
             f"these weights have {registers} register tokens, the backbone {backbone} has "
-            f"{spec.registers}: {remedy}"
+            f"{spec.registers}: {_REMEDY}"
         )
     if spec.gated != bool(parts.get("gated")):
         theirs, ours = ("no gated", "has them") if spec.gated else ("gated", "has none")
         raise WeightsError(
-            f"these weights have {theirs} layers (SwiGLU), the backbone {backbone} {ours}: {remedy}"
+            f"these weights have {theirs} layers (SwiGLU), the backbone {backbone} {ours}: "
+            f"{_REMEDY}"
         )
     if spec.layer_scale and not parts.get("layer_scale"):
         raise WeightsError(
-            f"these weights have no layer scales, the backbone {backbone} has them: {remedy}"
+            f"these weights have no layer scales, the backbone {backbone} has them: {_REMEDY}"
         )

@@ -57,7 +57,10 @@ def linear(ours: str, theirs: Iterable[str], inputs: int, outputs: int) -> dict[
 
 
 def timm_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Source]:
-    """Layout of timm and DeiT and, with the prefix `encoder.`, of published ToCo checkpoints."""
+    """Layout of timm and DeiT and, with the prefix `encoder.`, of published ToCo checkpoints.
+
+    That of DINOv3, which names its parts in other ways, is for the tensors of `dinov3.joined`.
+    """
     width, patch = spec.width, spec.patch
     embed = f"{prefix}patch_embed.proj"
     out = {
@@ -66,10 +69,15 @@ def timm_encoder(spec: Backbone, grid: int, prefix: str = "") -> dict[str, Sourc
         "encoder/patch_embed/kernel": Source((f"{embed}.weight",), (width, 3, patch, patch), CONV),
         "encoder/patch_embed/bias": Source((f"{embed}.bias",), (width,), SAME),
     }
+    if spec.rotary:
+        del out["encoder/pos_embed"]
     for i in range(spec.depth):
         ours, theirs = f"encoder/blocks_{i}", f"{prefix}blocks.{i}"
         out |= _norm(f"{ours}/norm1", f"{theirs}.norm1.", width)
         out |= linear(f"{ours}/attn/qkv", [f"{theirs}.attn.qkv"], width, 3 * width)
+        if spec.rotary:  # keys have no bias
+            bias = Source((f"{theirs}.attn.qv_bias",), (2 * width,), SAME)
+            out[f"{ours}/attn/qkv/bias"] = bias
         out |= linear(f"{ours}/attn/proj", [f"{theirs}.attn.proj"], width, width)
         out |= _norm(f"{ours}/norm2", f"{theirs}.norm2.", width)
         out |= linear(f"{ours}/mlp/fc1", [f"{theirs}.mlp.fc1"], width, spec.hidden)
@@ -140,6 +148,35 @@ def transformers_encoder(
         out |= _layer_scales(ours, scales, spec)
     out |= _registers(f"{embed}.register_tokens", spec)
     return out | _norm("encoder/norm", f"{prefix}layernorm.", width)
+
+
+def dinov3_encoder(spec: Backbone, prefix: str = "") -> dict[str, Source]:
+    """Layout of Hugging Face's DINOv3; arguments as of `transformers_encoder`."""
+    width, patch = spec.width, spec.patch
+    embed = f"{prefix}embeddings"
+    weight, bias = (f"{embed}.patch_embeddings.{leaf}" for leaf in ("weight", "bias"))
+    out = {
+        "encoder/cls_token": Source((f"{embed}.cls_token",), (1, 1, width), SAME),
+        "encoder/patch_embed/kernel": Source((weight,), (width, 3, patch, patch), CONV),
+        "encoder/patch_embed/bias": Source((bias,), (width,), SAME),
+    }
+    first = ("gate_proj", "up_proj") if spec.gated else ("up_proj",)
+    for i in range(spec.depth):
+        ours, theirs = f"encoder/blocks_{i}", f"{prefix}layer.{i}"
+        qkv = [f"{theirs}.attention.{part}_proj" for part in ("q", "k", "v")]
+        out |= _norm(f"{ours}/norm1", f"{theirs}.norm1.", width)
+        out |= linear(f"{ours}/attn/qkv", qkv, width, width)
+        biases = (f"{qkv[0]}.bias", f"{qkv[2]}.bias")
+        out[f"{ours}/attn/qkv/bias"] = Source(biases, (width,), SAME)
+        out |= linear(f"{ours}/attn/proj", [f"{theirs}.attention.o_proj"], width, width)
+        out |= _norm(f"{ours}/norm2", f"{theirs}.norm2.", width)
+        names = [f"{theirs}.mlp.{name}" for name in first]
+        out |= linear(f"{ours}/mlp/fc1", names, width, spec.hidden // len(first))
+        out |= linear(f"{ours}/mlp/fc2", [f"{theirs}.mlp.down_proj"], _inner(spec), width)
+        scales = (f"{theirs}.layer_scale1.lambda1", f"{theirs}.layer_scale2.lambda1")
+        out |= _layer_scales(ours, scales, spec)
+    out |= _registers(f"{embed}.register_tokens", spec)
+    return out | _norm("encoder/norm", f"{prefix}norm.", width)
 
 
 def original_encoder(spec: Backbone, grid: int) -> dict[str, Source]:

@@ -32,6 +32,12 @@ KNOWN_FILES = {
     "b3be5167": "vit_large 384 (ImageNet-21k, then 1k), not the published initialisation",
     "e5005f0a": "vit_base 224 (ImageNet-21k only), not the published initialisation",
     "606da67d": "vit_large 224 (ImageNet-21k only), not the published initialisation",
+    "08c60483": "dinov3_small, not the published initialisation",
+    "4057cbaa": "dinov3_small_plus, not the published initialisation",
+    "73cec8be": "dinov3_base, not the published initialisation",
+    "8aa4cbdd": "dinov3_large, not the published initialisation",
+    "7c1da9a5": "dinov3_huge_plus, not the published initialisation",
+    "eadcf0ff": "dinov3_large of satellite images, not the published initialisation",
 }
 
 

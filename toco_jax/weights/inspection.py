@@ -66,8 +66,9 @@ def _inspect_tensors(tensors: load.Tensors) -> tuple[dict[str, str], list[str]]:
     try:
         plain, changes = backbone_files.usual(tensors, layout, layer_scale=True)
         notes += changes
-        side = backbone_files.grid_of(backbone_files.positions_of(plain, layout))
-        grid = f", positions {side} x {side}"
+        if "rotary" not in sizes:
+            side = backbone_files.grid_of(backbone_files.positions_of(plain, layout))
+            grid = f", positions {side} x {side}"
     except WeightsError as error:
         notes.append(str(error))
     out["backbone"] = f"{_backbone_name(sizes)}{grid}"

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 from flax import traverse_util
 
-from toco_jax.models.backbones import backbone_from_name
+from toco_jax.models.backbones import BACKBONES, backbone_from_name
+from toco_jax.models.vit import stored_grid
 from toco_jax.runtime.console import silent
 from toco_jax.runtime.errors import MissingWeightsError, UserError, WeightsError
 from toco_jax.weights import (
     backbone_files,
     checks,
+    colours,
+    dinov3,
     download,
     files,
     layouts,
@@ -54,8 +57,10 @@ def params_from_reference(
             fit; or a weight-normalised layer has a gain other than 1.
     """
     tensors = backbone_files.without_module(state_dict)
-    grid = backbone_files.grid_of(backbone_files.positions_of(tensors, "toco"), "encoder.pos_embed")
-    sources = layouts.reference(backbone_from_name(backbone), grid, num_classes, decoder_width)
+    spec = backbone_from_name(backbone)
+    checks.check_rotary(tensors, backbone, spec)
+    grid = backbone_files.stored_grid(tensors, "toco", spec)
+    sources = layouts.reference(spec, grid, num_classes, decoder_width)
     for name in GAINS:
         if name in tensors and not np.all(np.asarray(tensors[name]) == 1):
             raise WeightsError(
@@ -85,7 +90,7 @@ def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: s
     paths = {
         path: np.asarray(value) for path, value in traverse_util.flatten_dict(tree, sep="/").items()
     }
-    grid = backbone_files.grid_of(paths["encoder/pos_embed"], "encoder/pos_embed")
+    grid = backbone_files.stored_grid(paths, "toco_jax", spec)
     num_classes = paths["classifier/kernel"].shape[-1]
     decoder_width = paths["decoder/conv6/kernel"].shape[-1]
     out = layouts.disassemble(paths, layouts.reference(spec, grid, num_classes, decoder_width))
@@ -112,7 +117,7 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
         A dictionary of
         `params`: nested float32 arrays, either of `encoder` alone or of the whole network;
         `teacher_params`: the parameters of the teacher's head, or None;
-        `grid`: side of the positional grid in patches;
+        `grid`: side of the positional grid in patches, 0 if there is none;
         `layout`: what the source is;
         `notes`: lines on what was read and dropped;
         `origin`: JSON values that identify the weights, among them their SHA-256.
@@ -188,6 +193,12 @@ def resolve(init: str) -> pathlib.Path:
     if hub_name.startswith("hf:"):
         return download.from_hub(hub_name)
     path = pathlib.Path(os.path.expanduser(init))  # as it is where nobody is at home
+    if not path.exists() and init.startswith("dinov3_") and init in BACKBONES:
+        raise MissingWeightsError(
+            f"init={init!r}: the weights of DINOv3 may be had from its authors alone. Accept their "
+            "licence at https://ai.meta.com/dinov3 or https://huggingface.co/facebook, and give "
+            "the file as init=FILE, or the name of its repository as init=hf:facebook/NAME"
+        )
     if not path.exists():
         names = ", ".join([*download.ADDRESSES, *download.FROM_HUB, *ASSETS])
         raise MissingWeightsError(
@@ -220,6 +231,8 @@ def from_tensors(
         )
     else:
         spec = backbone_from_name(backbone)
+        checks.check_rotary(tensors, backbone, spec)
+        dinov3.check_periods(tensors, backbone, spec)
         tensors, changes = backbone_files.usual(tensors, layout, layer_scale=spec.layer_scale)
         notes += changes
         checks.check_parts(tensors, backbone, spec)
@@ -230,7 +243,7 @@ def from_tensors(
             needs=f"the backbone {backbone}",
         )
         if spec.half_colours and layout != "toco_jax":
-            paths = backbone_files.to_imagenet_colours(paths)
+            paths = colours.to_imagenet(paths, colours.HALF)
             notes.append("their patch embedding was converted to colours normalised as ImageNet's")
         params, teacher = _nested(paths)[0], None
     return _result(params, teacher, notes, backbone_files.LAYOUT_NAMES[layout]) | {
@@ -247,8 +260,8 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     checks.check_backbone(run.config.backbone, backbone)
     tree = {**run.params, "teacher": run.teacher_params}
     paths = traverse_util.flatten_dict(tree, sep="/")
-    grid = backbone_files.grid_of(paths["encoder/pos_embed"], "encoder/pos_embed")
     spec = backbone_from_name(backbone)
+    grid = backbone_files.stored_grid(paths, "toco_jax", spec)
     sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
     needs = f"{backbone} with {num_classes} classes"
     params, teacher = _nested(layouts.assemble(paths, sources, needs=needs))
@@ -264,11 +277,10 @@ def _nested(paths: Tensors) -> tuple[dict, dict]:
 
 
 def _result(params: dict, teacher: dict | None, notes: list[str], layout: str) -> dict:
-    grid = backbone_files.grid_of(params["encoder"]["pos_embed"])
     return {
         "params": params,
         "teacher_params": teacher,
-        "grid": grid,
+        "grid": stored_grid(params["encoder"]),
         "layout": layout,
         "notes": notes,
     }

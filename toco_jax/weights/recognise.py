@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from toco_jax.models.backbones import Backbone
 from toco_jax.runtime.errors import some_of
 
 Tensors = Mapping[str, np.ndarray]
@@ -17,10 +18,14 @@ NOT_PUBLISHED = "not the published initialisation"
 _LAYER_SCALE = re.compile(
     r".*(\.gamma_[12]|\.ls[12]\.gamma|\.layer_scale[12]\.lambda1|/layer_scale[12])"
 )
-# The two layers of an MLP; if it is gated, the first has twice as many numbers as the last.
+_CLASS_TOKEN = re.compile(r"(.*[./])?cls(_token)?")
+# The two layers of an MLP; if it is gated, the first has twice as many numbers as the last, or is
+# in two parts.
 _FIRST_OF_MLP = re.compile(r"(.*mlp[./])(fc1|w12|weights_in)([./](?:weight|kernel))")
 _LAST_OF_MLP = {"fc1": "fc2", "w12": "w3", "weights_in": "weights_out"}
-_REGISTERS = re.compile(r"(.*[./])?(reg_token|register_tokens)")
+_GATE = re.compile(r".*mlp\.(w1|fc1_g|gate_proj)\.weight")
+_LAST_WEIGHTS = re.compile(r".*mlp[./](fc2|w3|weights_out|down_proj)[./](weight|kernel)")
+_REGISTERS = re.compile(r"(.*[./])?(reg_token|register_tokens|storage_tokens)")
 _PLAIN_DINOV2 = "such as hf:timm/vit_small_patch14_dinov2.lvd142m"
 
 # Parts that the network lacks: a pattern of names, the model that has them, and why it cannot be
@@ -33,8 +38,8 @@ _FOREIGN = (
     ),
     (
         r"(^|\.)(storage_tokens|rope_embed\.periods)",
-        "DINOv3",
-        "which has rotary positions: take DINOv2, " + _PLAIN_DINOV2,
+        "a relative of DINOv3",
+        "which has rotary positions, but not its other parts: take DINOv2, " + _PLAIN_DINOV2,
     ),
     (
         r"\.mlp\.fc1_g\.",
@@ -83,21 +88,29 @@ def foreign(tensors: Tensors) -> tuple[str, str] | None:
     Returns:
         What they are, and why they cannot be used and what to take instead; None for others.
     """
+    if "rotary" in parts_of(tensors):
+        return None
     for pattern, what, why in _FOREIGN:
         names = sorted(name for name in tensors if re.search(pattern, name))
         if names:
             return f"{what} ({some_of(names, 2)})", why
     has_class_token = any(re.search(r"(^|embeddings\.)cls_token$", name) for name in tensors)
     if has_class_token and _positions(tensors) is None:
-        what = "DINOv3 or another ViT" if "registers" in parts_of(tensors) else "a ViT"
+        what = (
+            "a ViT with registers, but not DINOv3," if "registers" in parts_of(tensors) else "a ViT"
+        )
         why = "which the network does not have: take DINOv2, " + _PLAIN_DINOV2
         return f"{what} with rotary or relative positions (it has no table of positions)", why
     return None
 
 
 def parts_of(tensors: Tensors) -> dict[str, int]:
-    """Returns the `registers`, `layer_scale`, `gated` of a `Backbone` that the file has."""
-    parts = {}
+    """Returns the `registers`, `layer_scale`, `gated`, `rotary` of a `Backbone` that the file has.
+
+    `mlp_ratio` follows if it is not 4. Only DINOv3 is known to have rotary positions: it has no
+    table of positions, but registers and layer scales.
+    """
+    parts: dict[str, int] = {}
     for name, value in tensors.items():
         if _REGISTERS.fullmatch(name) and value.ndim == 3:
             parts["registers"] = value.shape[1]
@@ -106,9 +119,24 @@ def parts_of(tensors: Tensors) -> dict[str, int]:
     for name, value in tensors.items():
         first = _FIRST_OF_MLP.fullmatch(name)
         last = first and tensors.get(f"{first[1]}{_LAST_OF_MLP[first[2]]}{first[3]}")
-        if last is not None and value.size == 2 * last.size:
+        if _GATE.fullmatch(name) or (last is not None and value.size == 2 * last.size):
             parts["gated"] = 1
-    return parts
+    if {"registers", "layer_scale"} <= parts.keys() and _positions(tensors) is None:
+        parts["rotary"] = 1
+    ratio = _mlp_ratio(tensors, gated="gated" in parts)
+    return parts if ratio in (0, 4) else parts | {"mlp_ratio": ratio}
+
+
+def _mlp_ratio(tensors: Tensors, *, gated: bool) -> int:
+    """Returns the `mlp_ratio` of a `Backbone` with the file's layers; 0 if there is none."""
+    widths = [x.shape[-1] for name, x in tensors.items() if _CLASS_TOKEN.fullmatch(name) and x.ndim]
+    inner = [x.size for name, x in tensors.items() if _LAST_WEIGHTS.fullmatch(name)]
+    if not widths or not inner or not widths[0]:
+        return 0
+    hidden = inner[0] // widths[0]
+    ratio = round(hidden * (1.5 if gated else 1) / widths[0])
+    spec = Backbone(widths[0], 1, 1, gated=gated, mlp_ratio=ratio)
+    return ratio if spec.hidden == (2 if gated else 1) * hidden else 0
 
 
 def other_network(tensors: Tensors) -> str | None:
@@ -158,6 +186,8 @@ def _positions(tensors: Tensors) -> np.ndarray | None:
 
 def _with_layer_scale(tensors: Tensors, head: np.ndarray | None, registers: str) -> str:
     positions, patch = _positions(tensors), _patch(tensors)
+    if positions is None:
+        return "DINOv3, or EUPE, whose files look alike"
     has_mask = any(re.search(r"(^|\.)mask_token$", name) for name in tensors)
     if has_mask or (patch == 14 and head is None):
         exact = positions is not None and positions.shape[1] in (37**2, 37**2 + 1)
