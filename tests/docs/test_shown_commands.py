@@ -1,6 +1,7 @@
 """Commands, options and keys that the documentation shows are those that there are."""
 
 import contextlib
+import dataclasses
 import functools
 import io
 import pathlib
@@ -13,6 +14,7 @@ import pytest
 from toco_jax.cli import commands
 from toco_jax.cli.verbs import VERBS, analyze, benchmark, prepare
 from toco_jax.config import defaults, flat_values, renamed
+from toco_jax.models.backbones import Backbone
 from toco_jax.run.config_files import load_config
 
 REPOSITORY = pages.REPOSITORY
@@ -29,7 +31,8 @@ KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*(?==)")
 OTHER_OPTIONS = {"--config", "--config.key", "--workdir", "--checkpoint", "--help", "--debug"}
 OTHER_OPTIONS |= {"--gpus", "--build-arg", "--signal"}
 # What stands before `=` in the name of a backbone, or in Python.
-OTHER_WORDS = {"key", "registers", "layer_scale", "gated", "out", "report", "img_suffix"}
+OTHER_WORDS = {field.name for field in dataclasses.fields(Backbone)}
+OTHER_WORDS |= {"key", "out", "report", "img_suffix"}
 
 
 def shown_commands():
