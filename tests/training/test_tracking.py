@@ -13,7 +13,7 @@ from toco_jax.training.tracking import StepLog, Tracker
 @pytest.fixture
 def log(tmp_path):
     tracker = Tracker(tmp_path, start_step=0, total_steps=10)
-    yield StepLog(tracker, Failures(tmp_path, "stop"), 2)
+    yield StepLog(tracker, Failures(tmp_path, "skip"), 2)
     tracker.close()
 
 
@@ -38,3 +38,12 @@ def test_a_term_that_ends_in_the_window_is_still_shown(log, capsys):
     log.add(2, ["b"], terms(cls=3, total=3))
     log.flush(show=True)
     assert "cls 2.0000 ptc 2.0000 total 3.0000" in capsys.readouterr().out
+
+
+def test_of_updates_that_were_left_out_the_share_is_shown(log, capsys):
+    log.add(1, ["a"], terms(cls=1, total=1))
+    log.add(2, ["b"], terms(cls=np.nan, total=np.nan) | {LEFT_OUT: np.float32(1)})
+    log.add(3, ["c"], terms(cls=2, total=2))
+    log.add(4, ["d"], terms(cls=3, total=3))
+    log.flush(show=True)
+    assert "cls 2.0000 total 2.0000 left_out 0.2500" in capsys.readouterr().out

@@ -64,14 +64,17 @@ class Failures:
             if processes.is_first():
                 say(f"{told}, see {path}", error=True)
             return
+        many = f", as were those of the {self._most - 1} steps before" if self._most > 1 else ""
         remedy = (
-            f"so were those of the {self._most - 1} steps before"
-            if self._most > 1
-            else "to leave such batches out and go on, add --config.on_nan=skip"
+            "such steps in a row are no chance: to go on from the last one, change a value and add "
+            "--override"
+            if many
+            else "the same command goes on from the last one; to leave such batches out and go on, "
+            "add --config.on_nan=skip"
         )
         raise TrainingError(
-            f"{told}, for the images {', '.join(names)}; see {path}. The checkpoints saved before "
-            f"are whole, and the same command goes on from the last one; {remedy}"
+            f"{told}{many}, for the images {', '.join(names)}; see {path}. The checkpoints saved "
+            f"before are whole; {remedy}"
         )
 
     def _report(self, step: int, names: list[str], terms: dict[str, float], told: str) -> str:

@@ -132,7 +132,8 @@ class StepLog:
 
         Args:
             show: whether to print the mean of each term over the steps since the last line. Steps
-                that did not compute a term do not count in its mean.
+                that did not compute a term do not count in its mean. `left_out` is the share of the
+                steps whose update was left out.
 
         Raises:
             TrainingError: an update was left out, and the run is not to go on.
@@ -154,5 +155,8 @@ class StepLog:
                 name: float(np.mean([v[name] for v in self._since_shown if name in v]))
                 for name in names
             }
+            if LEFT_OUT in means:  # kept only of steps of which nothing else is
+                count = sum(LEFT_OUT in v for v in self._since_shown)
+                means[LEFT_OUT] = count / len(self._since_shown)
             self._tracker.progress(step, means, self._batch_size)
             self._since_shown.clear()
