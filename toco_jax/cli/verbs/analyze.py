@@ -3,6 +3,7 @@
     toco analyze similarity runs/voc photos/ 'more/*.png' --out figures
     toco analyze similarity runs/voc photos/ --against runs/without_ptc --out figures
     toco analyze attention runs/voc photos/ --out figures
+    toco analyze layers runs/voc --out figures
 
 `similarity` is the mean cosine similarity of the patch tokens of each block, over the pairs of
 different patches and then over the photos: near 1 the tokens are over-smoothed, which the patch
@@ -10,7 +11,9 @@ token contrast is there to prevent. It writes `similarity.json` and `similarity.
 in one plot. `attention` is what the class token attends to in the last block, as the mean over
 heads: `attention/` has each photo beside its heat map, from blue for the lowest number in the photo
 to red for the highest, and `attention.json` the numbers. Photos are scaled down as `toco predict`
-does. If a file cannot be read, the command names it, does the others, and exits with code 1.
+does. `layers` is the CAM of each block: the run's classifier on the block's tokens. Without photos
+it takes the run's validation split and scores the maps: `layers.json` has the mIoU of each block,
+`layers.png` six of the images. Photos are given the classes that the run predicts, and no score. If a file cannot be read, the command names it, does the others, and exits with code 1.
 """
 
 import argparse
@@ -18,13 +21,14 @@ import pathlib
 import sys
 
 from toco_jax.cli import process
-from toco_jax.cli.parser import Parser
+from toco_jax.cli.parser import Parser, whole_number
 
 SET_UP = (process.log_errors_only, process.keep_programs, process.one_opencv_thread)
 
 PARTS = {
     "similarity": "similarity of the patch tokens of each block",
     "attention": "what the class token attends to, over each photo",
+    "layers": "the CAM of each block, and its mIoU",
 }
 
 
@@ -32,9 +36,16 @@ def add_arguments(parser: Parser, part: str) -> None:
     """Adds the words and options of one of `PARTS`."""
     parser.add_run()
     add = parser.add_argument
-    add("path", metavar="PATH", nargs="+", help="photos, folders or globs")
+    many = "*" if part == "layers" else "+"
+    add("path", metavar="PATH", nargs=many, help="photos, folders or globs")
     folder = "folder of the results (no default)"
     add("--out", metavar="DIR", type=pathlib.Path, required=True, help=folder)
+    if part == "layers":
+        add("--root", metavar="DIR", help="folder of the data set (default: the run's)")
+        add("--split", metavar="NAME", help="split (default: the one that the run validates on)")
+        limit = "first images of the split; 0 for all"
+        add("--limit", type=whole_number(0), default=0, help=limit)
+        return
     longest = "photos with a longer side are scaled down (default: by the training's size)"
     add("--max_side", metavar="PIXELS", type=int, help=longest)
     if part == "similarity":
@@ -43,8 +54,13 @@ def add_arguments(parser: Parser, part: str) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Draws; exits with 1 where a file failed."""
-    from toco_jax.inference.analysis import figures
     from toco_jax.runtime.exit_codes import MISTAKE
 
-    if getattr(figures, options.part)(options):
+    if options.part == "layers":
+        from toco_jax.evaluation.layers import layers as draw
+    else:
+        from toco_jax.inference.analysis import figures
+
+        draw = getattr(figures, options.part)
+    if draw(options):
         sys.exit(MISTAKE)

@@ -13,7 +13,7 @@ from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import OutputError, make_folder
 
 # What is drawn: a picture, or a folder of pictures. The numbers lie beside it, with .json.
-RESULTS = ("similarity.png", "attention")
+RESULTS = ("similarity.png", "attention", "layers.png", "step.png")
 
 
 class Photos:
