@@ -13,7 +13,8 @@ heads: `attention/` has each photo beside its heat map, from blue for the lowest
 to red for the highest, and `attention.json` the numbers. Photos are scaled down as `toco predict`
 does. `layers` is the CAM of each block: the run's classifier on the block's tokens. Without photos
 it takes the run's validation split and scores the maps: `layers.json` has the mIoU of each block,
-`layers.png` six of the images. Photos are given the classes that the run predicts, and no score. If a file cannot be read, the command names it, does the others, and exits with code 1.
+`layers.png` six of the images. Photos are given the classes that the run predicts, and no score.
+If a file cannot be read, the command names it, does the others, and exits with code 1.
 """
 
 import argparse
