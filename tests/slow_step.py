@@ -22,7 +22,7 @@ from toco_jax.method import crops, par
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import ToCo
 from toco_jax.ops.permutohedral import bilateral_filter_images
-from toco_jax.weights import load
+from toco_jax.weights import published
 
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 GRID, PATCH = 4, 8
@@ -47,7 +47,7 @@ def start_weights() -> tuple[dict[str, np.ndarray], dict, dict]:
     its teacher head, which is another than the student's.
     """
     state_dict = reference_state_dict(16, 2, num_classes=4, grid=GRID, patch=PATCH)
-    params, teacher = load.params_from_reference(
+    params, teacher = published.params_from_reference(
         state_dict, backbone="width=16,depth=2,heads=2,patch=8", num_classes=4
     )
     return state_dict, params, teacher

@@ -19,7 +19,7 @@ from toco_jax.method.cams import multi_scale_cams
 from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.ops.resize import resize
-from toco_jax.weights import load
+from toco_jax.weights import published
 
 SMALL = "width=8,depth=3,heads=2,patch=4"
 SIZE = 24
@@ -44,9 +44,9 @@ def network(tmp_path_factory):
     """A run of a small network, and its model and parameters."""
     folder = tmp_path_factory.mktemp("export")
     state = reference_state_dict(8, 3, patch=4, grid=6)
-    params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
+    params, teacher = published.params_from_reference(state, backbone=SMALL, num_classes=20)
     out = folder / "source.safetensors"
-    tensors = load.params_to_reference(params, teacher, backbone=SMALL)
+    tensors = published.params_to_reference(params, teacher, backbone=SMALL)
     metadata = {"format": "pt", "backbone": SMALL, "classes": json.dumps(VOC_CLASSES)}
     save_file(tensors, out, metadata)
     convert.convert(str(out), folder / "run")
@@ -117,7 +117,7 @@ def test_golden_multi_scale_segmentation(golden):
     data = golden("cam_utils")
     spec = BACKBONES["deit_tiny"]
     state = reference_state_dict(spec.width, spec.depth)
-    params, _ = load.params_from_reference(state, backbone="deit_tiny", num_classes=20)
+    params, _ = published.params_from_reference(state, backbone="deit_tiny", num_classes=20)
     model = ToCo(spec, num_classes=20)
     batch = jnp.moveaxis(data["b160x208/image_u8"], 1, -1)
     predict = export.make_predictor(model, params, cam_scales=(1.0,))

@@ -16,7 +16,7 @@ from weight_formats import original_state, timm_state, transformers_state
 from toco_jax import convert
 from toco_jax.cli import commands
 from toco_jax.run import saved
-from toco_jax.weights import inspection, load
+from toco_jax.weights import inspection, load, published
 
 torch = pytest.importorskip("torch")
 
@@ -85,7 +85,7 @@ def test_what_we_write_is_a_source(small, tmp_path):
     commands.run("convert", [str(source), str(tmp_path / "run")])
     config, run = saved.load_run(tmp_path / "run")
     assert config.backbone == SMALL
-    params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
+    params, teacher = published.params_from_reference(state, backbone=SMALL, num_classes=20)
     np.testing.assert_array_equal(
         run["params"]["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
         params["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
@@ -98,7 +98,7 @@ def test_what_we_write_is_a_source(small, tmp_path):
 def test_training_starts_from_each(small, name):
     folder, state = small
     out = load.load(str(folder / name), backbone=SMALL, num_classes=20)
-    params, teacher = load.params_from_reference(state, backbone=SMALL, num_classes=20)
+    params, teacher = published.params_from_reference(state, backbone=SMALL, num_classes=20)
     for ours, expected in ((out["params"], params), (out["teacher_params"], teacher)):
         flat, tree = zip(*(jax.tree.flatten(t) for t in (ours, expected)), strict=True)
         assert tree[0] == tree[1]

@@ -13,7 +13,7 @@ from toco_jax.inference.native import SEG_SCALES, NativeNetwork, resize_map
 from toco_jax.inference.stream import stream
 from toco_jax.models.backbones import BACKBONES, Backbone
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.weights.load import params_from_reference
+from toco_jax.weights.published import params_from_reference
 
 PATCH = 4
 CROP = 48  # frames of 40 x 54, 54 x 40 and 54 x 54 pixels

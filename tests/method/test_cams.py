@@ -10,7 +10,7 @@ from reference_weights import reference_state_dict
 from toco_jax.method import cams
 from toco_jax.models.backbones import BACKBONES
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.weights.load import params_from_reference
+from toco_jax.weights.published import params_from_reference
 
 VOC = {"bkg_thre": 0.5, "high_thre": 0.7, "low_thre": 0.25}
 

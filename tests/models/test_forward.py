@@ -8,7 +8,7 @@ from reference_weights import reference_state_dict
 
 from toco_jax.models.backbones import BACKBONES
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.weights.load import params_from_reference
+from toco_jax.weights.published import params_from_reference
 
 
 def build(backbone):

@@ -12,7 +12,7 @@ from toco_jax.models.backbones import BACKBONES
 from toco_jax.models.heads import ProjectionHead
 from toco_jax.models.network import ToCo, normalize
 from toco_jax.training import step
-from toco_jax.weights import load
+from toco_jax.weights import published
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def calls(golden):
     """Teacher parameters and outputs of two calls, the student's head scaled in between."""
     data = golden("proj")
     model = ToCo(BACKBONES["deit_tiny"], num_classes=20)
-    params, teacher = load.params_from_reference(
+    params, teacher = published.params_from_reference(
         reference_state_dict(192, 12), backbone="deit_tiny", num_classes=20
     )
 
@@ -56,7 +56,7 @@ def test_outputs_golden(calls, call, suffix):
 
 def test_teacher_after_the_first_call_golden(calls):
     data, params, results = calls
-    named = load.params_to_reference(params, results[0][0], backbone="deit_tiny")
+    named = published.params_to_reference(params, results[0][0], backbone="deit_tiny")
     for i, name in enumerate(data["ema_names"].tolist()):
         value = named[name].astype(np.float64)
         found = {

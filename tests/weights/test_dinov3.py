@@ -7,7 +7,7 @@ from safetensors.numpy import save_file
 
 from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
-from toco_jax.weights import backbone_files, encoder_layouts, layouts, load, recognise
+from toco_jax.weights import backbone_files, encoder_layouts, layouts, load, published, recognise
 from toco_jax.weights.inspection import inspect
 
 NAME = "width=8,depth=1,heads=2,patch=16,registers=4,layer_scale=1,rotary=1"
@@ -157,10 +157,10 @@ def test_the_whole_network_goes_to_torch_and_back():
     sources = layouts.own(layouts.reference(backbone_from_name(PLUS), 0, 3, 4))
     rng = np.random.default_rng(0)
     paths = {path: rng.standard_normal(s.shape, np.float32) for path, s in sources.items()}
-    params, teacher = load._nested(paths)
-    state = load.params_to_reference(params, teacher, backbone=PLUS)
+    params, teacher = published.nested(paths)
+    state = published.params_to_reference(params, teacher, backbone=PLUS)
     assert state["encoder.blocks.0.attn.qv_bias"].shape == (16,)
     assert "encoder.pos_embed" not in state
     assert "rotary" in recognise.parts_of(state)
-    back = load.params_from_reference(state, backbone=PLUS, num_classes=3, decoder_width=4)
+    back = published.params_from_reference(state, backbone=PLUS, num_classes=3, decoder_width=4)
     jax.tree.map(np.testing.assert_array_equal, back, (params, teacher))

@@ -22,7 +22,7 @@ from toco_jax.models.backbones import BACKBONES
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError
 from toco_jax.runtime.outputs import OutputError
 from toco_jax.training import start
-from toco_jax.weights import download, load
+from toco_jax.weights import download, load, published
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -249,7 +249,7 @@ def test_a_legacy_file_gives_way_to_the_hub(hub, monkeypatch, tmp_path):
     hub_path = "/timm/deit_tiny_patch16_224.fb_in1k/resolve/main/model.safetensors"
     hub.files[hub_path] = safetensors.numpy.save(timm_state(state))
     out = load.load("deit_tiny", **sizes)
-    expected, _ = load.params_from_reference(state, **sizes)
+    expected, _ = published.params_from_reference(state, **sizes)
     np.testing.assert_array_equal(
         out["params"]["encoder"]["pos_embed"], expected["encoder"]["pos_embed"]
     )

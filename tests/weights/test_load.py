@@ -17,7 +17,7 @@ from weight_formats import original_state, timm_state, transformers_state
 from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.heads import ProjectionHead
 from toco_jax.models.network import ToCo, normalize
-from toco_jax.weights import encoder_layouts, files, layouts, load, torch_file
+from toco_jax.weights import encoder_layouts, files, layouts, load, published, torch_file
 
 SMALL = "width=8,depth=2,heads=2,patch=4"
 HEADS = ("classifier", "aux_classifier", "decoder", "proj_head")
@@ -65,7 +65,7 @@ def network(backbone):
     """State dict by the weight rule, its parameters, and the compiled network."""
     spec = BACKBONES[backbone]
     state_dict = reference_state_dict(spec.width, spec.depth)
-    params, teacher = load.params_from_reference(state_dict, backbone=backbone, num_classes=20)
+    params, teacher = published.params_from_reference(state_dict, backbone=backbone, num_classes=20)
     model = ToCo(spec, num_classes=20)
     return state_dict, params, teacher, jax.jit(lambda p, x: model.apply({"params": p}, x))
 
@@ -169,7 +169,7 @@ def equal(left, right):
 
 
 def encoder_of(state):
-    return load.params_from_reference(state, backbone=SMALL, num_classes=20)[0]["encoder"]
+    return published.params_from_reference(state, backbone=SMALL, num_classes=20)[0]["encoder"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -344,25 +344,25 @@ def test_all_missing_parameters_of_the_reference_are_errors(small):
     for key in small:
         rest = {k: v for k, v in small.items() if k != key}
         if key in dropped or key.endswith("weight_g"):
-            params, _ = load.params_from_reference(rest, backbone=SMALL, num_classes=20)
+            params, _ = published.params_from_reference(rest, backbone=SMALL, num_classes=20)
             equal(params["encoder"], encoder_of(small))
             continue
         with pytest.raises(ValueError, match=f"{key}.*missing|missing.*{key}"):
-            load.params_from_reference(rest, backbone=SMALL, num_classes=20)
+            published.params_from_reference(rest, backbone=SMALL, num_classes=20)
 
 
 def test_wrong_sizes_name_both_shapes(small):
     with pytest.raises(ValueError, match=r"classifier\.weight is \(20, 8, 1, 1\), .*\(21, 8, 1, 1"):
-        load.params_from_reference(small, backbone=SMALL, num_classes=21)
+        published.params_from_reference(small, backbone=SMALL, num_classes=21)
     other = SMALL.replace("depth=2", "depth=1")
     with pytest.raises(ValueError, match=r"belong to no parameter: encoder\.blocks\.1"):
-        load.params_from_reference(small, backbone=other, num_classes=20)
+        published.params_from_reference(small, backbone=other, num_classes=20)
     other = SMALL.replace("patch=4", "patch=8")
     with pytest.raises(ValueError, match=r"\(8, 3, 4, 4\).*needs \(8, 3, 8, 8\)"):
-        load.params_from_reference(small, backbone=other, num_classes=20)
+        published.params_from_reference(small, backbone=other, num_classes=20)
     state = small | {"encoder.pos_embed": small["encoder.pos_embed"][:, :-1]}
     with pytest.raises(ValueError, match=r"pos_embed is \(1, 196, 8\)"):
-        load.params_from_reference(state, backbone=SMALL, num_classes=20)
+        published.params_from_reference(state, backbone=SMALL, num_classes=20)
 
 
 def test_heads_of_the_original_files_count(small, tmp_path):
@@ -374,12 +374,12 @@ def test_heads_of_the_original_files_count(small, tmp_path):
 def test_a_gain_other_than_one_is_refused(small):
     state = small | {"proj_head_t.last_layer.weight_g": np.full((1024, 1), 1.5, np.float32)}
     with pytest.raises(ValueError, match=r"proj_head_t\.last_layer\.weight_g is not 1"):
-        load.params_from_reference(state, backbone=SMALL, num_classes=20)
+        published.params_from_reference(state, backbone=SMALL, num_classes=20)
 
 
 def test_out_and_in_again_is_exact(small):
-    params, teacher = load.params_from_reference(small, backbone=SMALL, num_classes=20)
-    back = load.params_to_reference(params, teacher, backbone=SMALL)
+    params, teacher = published.params_from_reference(small, backbone=SMALL, num_classes=20)
+    back = published.params_to_reference(params, teacher, backbone=SMALL)
     assert set(back) == set(small)
     for key, value in small.items():
         assert back[key].shape == value.shape
@@ -388,11 +388,11 @@ def test_out_and_in_again_is_exact(small):
 
 
 def test_out_is_strict(small):
-    params, teacher = load.params_from_reference(small, backbone=SMALL, num_classes=20)
+    params, teacher = published.params_from_reference(small, backbone=SMALL, num_classes=20)
     with pytest.raises(ValueError, match="teacher/mlp_0/kernel"):
-        load.params_to_reference(params, {}, backbone=SMALL)
+        published.params_to_reference(params, {}, backbone=SMALL)
     with pytest.raises(ValueError, match="belong to no parameter: surplus"):
-        load.params_to_reference(params | {"surplus": np.ones(2)}, teacher, backbone=SMALL)
+        published.params_to_reference(params | {"surplus": np.ones(2)}, teacher, backbone=SMALL)
 
 
 def test_own_encoder_file(small, tmp_path):
@@ -506,7 +506,12 @@ def test_our_own_layout_holds_joined_tensors_whole():
 
 
 def test_the_published_decoder_is_the_default():
-    for function in (load.load, load.from_tensors, load.params_from_reference, layouts.reference):
+    for function in (
+        load.load,
+        load.from_tensors,
+        published.params_from_reference,
+        layouts.reference,
+    ):
         assert inspect.signature(function).parameters["decoder_width"].default == 512
 
 

@@ -13,7 +13,7 @@ from toco_jax.run.config_files import load_config
 from toco_jax.runtime import outputs
 from toco_jax.runtime.console import silent
 from toco_jax.runtime.errors import UserError, WeightsError, shown, some_of
-from toco_jax.weights import backbone_files, class_rows, files, load, origin
+from toco_jax.weights import backbone_files, class_rows, files, load, origin, published
 
 # Keeps the tensors of a converted checkpoint that the network does not use, so that converting the
 # run back restores them.
@@ -132,7 +132,7 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
     sizes = _sizes_of_network(tensors)
     backbone = backbone or file.metadata.get("backbone") or _backbone(tensors, path)
     try:
-        params, teacher = load.params_from_reference(
+        params, teacher = published.params_from_reference(
             tensors, backbone=backbone, num_classes=sizes[0], decoder_width=sizes[1]
         )
     except WeightsError as error:
@@ -245,7 +245,7 @@ def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[
 
 
 def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
-    tensors = load.params_to_reference(
+    tensors = published.params_to_reference(
         network["params"], network["teacher_params"], backbone=network["backbone"]
     )
     tensors |= network["dropped"]

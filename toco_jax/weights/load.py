@@ -25,6 +25,7 @@ from toco_jax.weights import (
     files,
     layouts,
     origin,
+    published,
     recognise,
     torch_file,
 )
@@ -32,73 +33,6 @@ from toco_jax.weights import (
 Tensors = Mapping[str, np.ndarray]
 
 ASSETS = {"shapes": pathlib.Path(__file__).parents[1] / "demo" / "assets" / "shapes_encoder.npz"}
-# Gains of the weight-normalised layers. They are fixed at 1, so they are checked and not stored.
-GAINS = ("proj_head.last_layer.weight_g", "proj_head_t.last_layer.weight_g")
-
-
-def params_from_reference(
-    state_dict: Tensors, *, backbone: str, num_classes: int, decoder_width: int = 512
-) -> tuple[dict, dict]:
-    """Converts a state dict of the published PyTorch network to `(params, teacher_params)`.
-
-    Args:
-        state_dict: arrays of any floating-point type by torch name, with or without `module.` in
-            front; those of the teacher's head start with `proj_head_t.`.
-        backbone: name or sizes of the backbone of these weights.
-        num_classes: C, the foreground classes.
-        decoder_width: hidden channels of the decoder; 512 as published.
-
-    Returns:
-        The parameters of `ToCo` and those of the teacher's head, nested, float32, channels last.
-        The positional grid keeps the size that is stored.
-
-    Raises:
-        WeightsError: a key is missing, or is neither used nor meant to be dropped; a shape does not
-            fit; or a weight-normalised layer has a gain other than 1.
-    """
-    tensors = backbone_files.without_module(state_dict)
-    spec = backbone_from_name(backbone)
-    checks.check_rotary(tensors, backbone, spec)
-    grid = backbone_files.stored_grid(tensors, "toco", spec)
-    sources = layouts.reference(spec, grid, num_classes, decoder_width)
-    for name in GAINS:
-        if name in tensors and not np.all(np.asarray(tensors[name]) == 1):
-            raise WeightsError(
-                f"{name} is not 1 everywhere: the gain of this layer is fixed at 1 in the method, "
-                "so these weights come from something else"
-            )
-    paths = layouts.assemble(
-        tensors,
-        sources,
-        dropped=(*backbone_files.dropped(tensors, "toco"), *GAINS),
-        needs=f"{backbone} with {num_classes} classes",
-    )
-    return _nested(paths)
-
-
-def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: str) -> dict:
-    """Converts `(params, teacher_params)` to a float32 state dict of the published network.
-
-    The number of classes, the positional grid and the decoder's width are those of the arrays. The
-    1000-class head, which the network has but never uses, is filled with zeros.
-
-    Raises:
-        WeightsError: a parameter is missing, unknown or does not fit `backbone`.
-    """
-    spec = backbone_from_name(backbone)
-    tree = {**params, "teacher": teacher_params}
-    paths = {
-        path: np.asarray(value) for path, value in traverse_util.flatten_dict(tree, sep="/").items()
-    }
-    grid = backbone_files.stored_grid(paths, "toco_jax", spec)
-    num_classes = paths["classifier/kernel"].shape[-1]
-    decoder_width = paths["decoder/conv6/kernel"].shape[-1]
-    out = layouts.disassemble(paths, layouts.reference(spec, grid, num_classes, decoder_width))
-    out |= {name: np.ones((layouts.PROJECTION[2], 1), np.float32) for name in GAINS}
-    return out | {
-        "encoder.head.weight": np.zeros((1000, spec.width), np.float32),
-        "encoder.head.bias": np.zeros((1000,), np.float32),
-    }
 
 
 def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512) -> dict:
@@ -226,7 +160,7 @@ def from_tensors(
     notes = backbone_files.dropped_note(tensors, layout)
     what = recognise.pretraining(tensors, layout)
     if layout == "toco":
-        params, teacher = params_from_reference(
+        params, teacher = published.params_from_reference(
             tensors, backbone=backbone, num_classes=num_classes, decoder_width=decoder_width
         )
     else:
@@ -245,7 +179,7 @@ def from_tensors(
         if spec.half_colours and layout != "toco_jax":
             paths = colours.to_imagenet(paths, colours.HALF)
             notes.append("their patch embedding was converted to colours normalised as ImageNet's")
-        params, teacher = _nested(paths)[0], None
+        params, teacher = published.nested(paths)[0], None
     return _result(params, teacher, notes, backbone_files.LAYOUT_NAMES[layout]) | {
         "pretraining": what
     }
@@ -264,16 +198,10 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     grid = backbone_files.stored_grid(paths, "toco_jax", spec)
     sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
     needs = f"{backbone} with {num_classes} classes"
-    params, teacher = _nested(layouts.assemble(paths, sources, needs=needs))
+    params, teacher = published.nested(layouts.assemble(paths, sources, needs=needs))
     about = origin.of_run(path, run)
     notes = [f"{path}: a run at step {about['step']}, its parameters' SHA-256 {about['sha256']}"]
     return _result(params, teacher, notes, "a run") | {"origin": about}
-
-
-def _nested(paths: Tensors) -> tuple[dict, dict]:
-    tree = traverse_util.unflatten_dict(dict(paths), sep="/")
-    teacher = tree.pop(layouts.TEACHER.rstrip("/"), {})
-    return tree, teacher
 
 
 def _result(params: dict, teacher: dict | None, notes: list[str], layout: str) -> dict:
