@@ -12,8 +12,13 @@ import yaml
 from tiny_run import make_run
 
 from toco_jax.cli import commands
-from toco_jax.convert import card, hub
-from toco_jax.run import runs
+from toco_jax.convert import card
+from toco_jax.convert import hub as sharing
+from toco_jax.evaluation import evaluator
+from toco_jax.inference import segmenter
+from toco_jax.inference.analysis import encoder
+from toco_jax.run import hub, runs
+from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import OutputError
 
 
@@ -81,41 +86,53 @@ def test_what_is_pushed_comes_back(run, fake, capsys):
     assert theirs.recorded.init == "deit.pth"
 
 
-def test_every_verb_takes_its_name_in_the_place_of_a_run(run, fake, tmp_path, monkeypatch):
-    hub.push(run, "me/net")
-    taken = []
-
-    def export_run(folder, *_args, **_options):
-        taken.append(folder)
-        return []
-
-    monkeypatch.setattr("toco_jax.export.export_run", export_run)
-    commands.run("export", ["hf:me/net", str(tmp_path / "x.stablehlo")])
-    assert taken == [hub.fetch("hf:me/net")]
+class Taken(Exception):
+    """What a call that stops after loading raises."""
 
 
-def test_so_does_the_run_to_compare_with(run, fake, tmp_path, monkeypatch):
-    hub.push(run, "me/net")
-    taken = []
-    monkeypatch.setattr(
-        "toco_jax.inference.analysis.figures.similarity",
-        lambda options: taken.extend([options.checkpoint, options.against]),
-    )
-    commands.run("analyze", ["similarity", str(run), "x", "--against=hf:me/net", "--out=o"])
-    assert taken == [str(run), str(hub.fetch("hf:me/net"))]
+ENTRIES = {
+    "Segmenter": segmenter.Segmenter,
+    "evaluate": evaluator.evaluate,
+    "analyze": encoder.PhotoEncoder,
+    "export": lambda name: commands.run("export", [name, "x.stablehlo"]),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_its_name_stands_for_a_run(run, fake, tmp_path, monkeypatch, entry):
+    """From Python as on the command line: all load runs in one place."""
+    sharing.push(run, "me/net")
+    monkeypatch.chdir(tmp_path)
+    found, load = [], runs.load
+
+    def stop(*args, **kwargs):
+        found.append(load(*args, **kwargs))
+        raise Taken
+
+    monkeypatch.setattr(runs, "load", stop)
+    with pytest.raises(Taken):
+        ENTRIES[entry]("hf:me/net")
+    assert found[0].folder == hub.fetch("hf:me/net")
+
+
+def test_what_a_dry_run_wrote_is_read_like_a_run(run, tmp_path):
+    sharing.push(run, "me/net", dry_run=tmp_path / "out")
+    ours, theirs = (runs.load(folder, report=lambda _: None) for folder in (run, tmp_path / "out"))
+    jax.tree.map(np.testing.assert_array_equal, theirs.params, ours.params)
+    assert (theirs.step, theirs.class_names) == (0, ours.class_names)
 
 
 def test_no_path_of_this_machine_is_shared(run, tmp_path):
-    lines = hub.push(run, "me/net", dry_run=tmp_path / "out", licence="mit")
+    lines = sharing.push(run, "me/net", dry_run=tmp_path / "out", licence="mit")
     assert str(tmp_path / "out") in lines[-1]
     for path in (tmp_path / "out").iterdir():
         assert b"secret" not in path.read_bytes(), path
     with pytest.raises(OutputError, match="exists already"):
-        hub.push(run, "me/net", dry_run=tmp_path / "out")
+        sharing.push(run, "me/net", dry_run=tmp_path / "out")
 
 
 def test_card(run, tmp_path):
-    hub.push(run, "me/net", dry_run=tmp_path / "out", licence="mit")
+    sharing.push(run, "me/net", dry_run=tmp_path / "out", licence="mit")
     text = (tmp_path / "out" / "README.md").read_text()
     _, front, body = text.split("---\n", 2)
     assert yaml.safe_load(front)["license"] == "mit"
@@ -157,10 +174,10 @@ def test_what_is_no_shared_network_is_named(fake, name, message):
     ],
 )
 def test_a_damaged_repository_is_named(run, fake, key, value, message):
-    hub.push(run, "me/net")
+    sharing.push(run, "me/net")
     path = fake.folder / "me/net/1a2b/config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
-    with pytest.raises(hub.UserError, match=message):
+    with pytest.raises(UserError, match=message):
         hub.fetch("hf:me/net")
     assert not any((fake.folder.parent / "cache" / "runs").glob("*"))
 
@@ -168,4 +185,4 @@ def test_a_damaged_repository_is_named(run, fake, key, value, message):
 @pytest.mark.parametrize("name", ["net", "a/b/c", "a/..", "a b/c", ""])
 def test_names_of_repositories(run, name):
     with pytest.raises(hub.HubError, match="not of the form owner/name"):
-        hub.push(run, name)
+        sharing.push(run, name)

@@ -16,7 +16,7 @@ from toco_jax.models import network
 from toco_jax.run.network import compute_of, make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import step
-from toco_jax.weights import published
+from toco_jax.weights.published import params_from_reference, params_to_reference
 
 
 def published_config(voc_config):
@@ -29,7 +29,7 @@ def published_config(voc_config):
 
 def to_reference(params, teacher_params):
     """Our parameters under the reference's names and in its layouts, float64."""
-    named = published.params_to_reference(params, teacher_params, backbone="deit_tiny")
+    named = params_to_reference(params, teacher_params, backbone="deit_tiny")
     return {
         key: value.astype(np.float64)
         for key, value in named.items()
@@ -41,7 +41,7 @@ def to_reference(params, teacher_params):
 def published(golden, voc_config):
     data = golden("train_step")
     config = published_config(voc_config)
-    params, teacher = published.params_from_reference(
+    params, teacher = params_from_reference(
         reference_state_dict(192, 12), backbone="deit_tiny", num_classes=20
     )
     model = make_model(config, grid=14)

@@ -266,8 +266,9 @@ def test_published_addresses():
     }
 
 
-def test_every_backbone_has_weights_by_its_name():
-    assert download.ADDRESSES.keys() | download.FROM_HUB.keys() == BACKBONES.keys()
+def test_every_backbone_has_weights_by_its_name_unless_their_licence_forbids():
+    named = {name for name in BACKBONES if not name.startswith("dinov3_")}
+    assert download.ADDRESSES.keys() | download.FROM_HUB.keys() == named < BACKBONES.keys()
 
 
 def test_a_name_of_the_hub_is_downloaded(hub):

@@ -81,11 +81,6 @@ def _read(verb: str, words: Sequence[str]) -> tuple[ModuleType, argparse.Namespa
 
 def _run(module: ModuleType, options: argparse.Namespace) -> None:
     with reported(debug=options.debug):
-        for name in ("checkpoint", "against"):
-            if str(getattr(options, name, None)).startswith("hf:"):
-                from toco_jax.convert import hub
-
-                setattr(options, name, str(hub.fetch(getattr(options, name))))
         module.run(options)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -71,36 +70,6 @@ def convert(
     if config is None:
         config = _config(network, source, config_file)
     return [*network["notes"], *_write_run(network, config, target)]
-
-
-def write_run(
-    source: str,
-    path: pathlib.Path,
-    config: ConfigDict,
-    class_names: Sequence[str] | None,
-    target: pathlib.Path,
-) -> None:
-    """Writes a file of weights and the configuration they were trained with as a run.
-
-    Args:
-        source: what the file is called in messages.
-        path: a file in the published layout.
-        config: the configuration.
-        class_names: its classes in label order; those that the file names by default.
-        target: the folder of the new run.
-
-    Raises:
-        WeightsError: the file is not a whole network, or does not fit the configuration.
-    """
-    network = _network_of_file(source, path, config.backbone)
-    num = network["params"]["classifier"]["kernel"].shape[-1]
-    if num != config.num_classes:
-        raise WeightsError(
-            f"{source} is damaged: its weights are of {num} classes, its configuration of "
-            f"{config.num_classes}"
-        )
-    network["class_names"] = class_names or network["class_names"]
-    _write_run(network, config, target)
 
 
 def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:

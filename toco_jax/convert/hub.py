@@ -1,31 +1,18 @@
-"""Shares trained networks on the Hugging Face hub, and fetches what was shared."""
+"""Shares trained networks on the Hugging Face hub; `run.hub` fetches what was shared."""
 
-import os
 import pathlib
 import re
 import tempfile
-from collections.abc import Callable
-from typing import Any
 
 from ml_collections import ConfigDict
 
 from toco_jax import convert
-from toco_jax.config import ConfigError, validate, with_values
+from toco_jax.config import with_values
 from toco_jax.convert import card
-from toco_jax.run import records, workdir
+from toco_jax.run import workdir
+from toco_jax.run.hub import PREFIX, REPOSITORY, HubError, asked
+from toco_jax.run.records import WEIGHTS_FILE
 from toco_jax.runtime import outputs
-from toco_jax.runtime.errors import UserError
-from toco_jax.weights import download
-
-PREFIX = "hf:"
-WEIGHTS_FILE = "model.safetensors"
-# What `fetch` reads. A repository may hold anything else.
-FILES = (WEIGHTS_FILE, records.CONFIG_FILE, records.CLASSES_FILE)
-_REPOSITORY = r"[\w-][\w.-]*/[\w-][\w.-]*"
-
-
-class HubError(UserError):
-    """A repository of the hub cannot be used; the message says why and what to do."""
 
 
 def push(
@@ -55,7 +42,7 @@ def push(
         CheckpointError: there is no such run.
         OutputError: `dry_run` exists or cannot be written.
     """
-    if not re.fullmatch(_REPOSITORY, repository):
+    if not re.fullmatch(REPOSITORY, repository):
         raise HubError(f"{repository!r} is not of the form owner/name, such as me/animals")
     if dry_run is not None:
         if dry_run.exists():
@@ -106,60 +93,4 @@ def _upload(folder: pathlib.Path, repository: str, private: bool) -> str:
         api.upload_folder(repo_id=repository, folder_path=folder, commit_message="toco push")
         return str(address)
 
-    return _asked(upload, f"cannot upload to {repository}", "log in with `hf auth login`")
-
-
-def fetch(name: str) -> pathlib.Path:
-    """Returns the folder of a run with the network of `hf:owner/name[@revision]`.
-
-    The repository is one that `push` wrote. The hub's files stay in the hub's own cache, the run is
-    made once for each of their versions, in the folder of downloaded weights.
-
-    Raises:
-        HubError: the name has another form, the hub refuses it, or the repository holds no such
-            network.
-        CheckpointError: its configuration or list of classes is damaged.
-        WeightsError: its weights do not fit its configuration.
-    """
-    match = re.fullmatch(rf"{PREFIX}({_REPOSITORY})(?:@([\w.-]+))?", name)
-    if match is None:
-        raise HubError(f"{name!r} is not of the form hf:owner/name or hf:owner/name@revision")
-    import huggingface_hub
-
-    repository, revision = match.groups()
-
-    def ask() -> str:
-        return huggingface_hub.snapshot_download(
-            repository, revision=revision, allow_patterns=list(FILES), library_name="toco_jax"
-        )
-
-    source = pathlib.Path(
-        _asked(ask, f"cannot download {name}", "log in with `hf auth login` if it is private")
-    )
-    missing = [file for file in FILES[:2] if not (source / file).is_file()]
-    if missing:
-        raise HubError(
-            f"{name} has no {' and no '.join(missing)}, as `toco push` writes them: it holds no "
-            f"trained network; to start a training from its weights, use init={name}"
-        )
-    made = download.cache_folder() / "runs" / f"{repository.replace('/', '--')}--{source.name}"
-    if not made.exists():
-        config = workdir.load_config(source)
-        try:
-            validate(config, num_devices=1)
-        except ConfigError as error:
-            raise HubError(f"{name} is damaged, its {records.CONFIG_FILE} says {error}") from error
-        outputs.make_folder(made.parent, "TOCO_CACHE")
-        names = workdir.class_names(source, config)
-        convert.write_run(name, source / WEIGHTS_FILE, config, names, made)
-    return made
-
-
-def _asked(ask: Callable[[], Any], failed: str, remedy: str) -> Any:
-    try:
-        return ask()
-    # Errors of the hub and those of the HTTP library beneath it have no base class in common.
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        raise HubError(f"{failed} ({reason}): {remedy}, and see that {endpoint} answers") from error
+    return asked(upload, f"cannot upload to {repository}", "log in with `hf auth login`")

@@ -60,7 +60,7 @@ class Segmenter:
         max_side: images with a longer side are scaled down to it before they are segmented.
 
     Args:
-        checkpoint: a run's folder or one checkpoint in it.
+        checkpoint: a run's folder, one checkpoint in it, or `hf:owner/name[@revision]`.
         source: what the mask is made from: `"seg"` the decoder, `"cam"` or `"aux_cam"` the class
             activation maps of the predicted classes.
         threshold: classifier probability in [0, 1] from which a class counts as predicted.
@@ -71,7 +71,7 @@ class Segmenter:
         batch_size: images per batch; by default 1 per CPU device and 8 per GPU or TPU.
 
     Raises:
-        CheckpointError: there is no run.
+        CheckpointError: there is no run; `HubError`: the hub refuses it.
         UserError: the source is unknown, a number is out of range, or `crf` does not go with the
             source.
     """

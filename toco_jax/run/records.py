@@ -15,6 +15,7 @@ START_FILE = "init.json"  # which weights the run started from
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.json"
 SAMPLES_FILE = "samples.png"
+WEIGHTS_FILE = "model.safetensors"  # the network of a run that was shared, which has no checkpoints
 CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 TENSORBOARD = "tensorboard"  # the folder of TensorBoard's events
 FAILURES = "failures"  # the folder of the reports of steps that were left out

@@ -17,7 +17,7 @@ from toco_jax.config import resolve, with_values
 from toco_jax.data.renumbered import Renumbered, columns_of
 from toco_jax.models.network import ToCo
 from toco_jax.models.vit import stored_grid
-from toco_jax.run import saved, workdir
+from toco_jax.run import hub, saved, workdir
 from toco_jax.run.network import make_model
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import DataError, some_of
@@ -110,19 +110,24 @@ def load(
     portable: bool = False,
     report: Callable[[str], None] = say_aside,
 ) -> Run:
-    """Loads a network from a run's folder or from `<run>/checkpoints/<step>`.
+    """Loads a network from a run's folder, from `<run>/checkpoints/<step>`, or from the hub.
 
     The network computes in the precision that it was trained in.
 
     Args:
-        checkpoint: the folder of a run, for its newest checkpoint, or one checkpoint in it.
+        checkpoint: the folder of a run, for its newest checkpoint, one checkpoint in it, or
+            `hf:owner/name[@revision]`.
         portable: makes the network the same program on every machine, instead of one for the
             devices at hand.
         report: receives a line about each thing that the run does not record.
 
     Raises:
         CheckpointError: there is no run or no checkpoint, or its `classes.json` is broken.
+        HubError: the hub has no such network, or refuses it.
+        WeightsError: the network of the hub does not fit its configuration.
     """
+    if hub.is_name(checkpoint):
+        checkpoint = hub.fetch(str(checkpoint))
     recorded, state = saved.load_run(checkpoint)
     folder, _ = workdir.run_folder(checkpoint)
     names = workdir.class_names(folder, recorded)

@@ -9,17 +9,20 @@ from ml_collections import ConfigDict
 
 from toco_jax.run import stored
 from toco_jax.run.checkpoints import Checkpoints
-from toco_jax.run.records import CHECKPOINTS, CONFIG_FILE
+from toco_jax.run.records import CHECKPOINTS, CONFIG_FILE, WEIGHTS_FILE
 from toco_jax.run.state import TrainState
 from toco_jax.run.stored import CheckpointError, DamagedCheckpointError
 from toco_jax.run.workdir import load_config, run_folder, save_config
+from toco_jax.runtime.errors import WeightsError
+from toco_jax.weights import files, published
 
 
 def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     """Reads a trained network from a run's folder.
 
     Args:
-        path: the folder of a run, for its newest checkpoint, or `<run>/checkpoints/<step>`.
+        path: the folder of a run, for its newest checkpoint, or `<run>/checkpoints/<step>`; or one
+            that `toco push` wrote, with `model.safetensors` in place of checkpoints, as step 0.
 
     Returns:
         The run's configuration, and a dictionary: `params` and `teacher_params`, nested
@@ -28,9 +31,12 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     Raises:
         CheckpointError: there is no run or no checkpoint, it is damaged, or a parameter is not
             finite.
+        WeightsError: `model.safetensors` is damaged, or does not fit the configuration.
     """
     path, step = run_folder(path)
     config = load_config(path)
+    if (path / WEIGHTS_FILE).is_file() and not (path / CHECKPOINTS).exists():
+        return config, _shared(path / WEIGHTS_FILE, config)
     if not (path / CHECKPOINTS).is_dir():
         raise CheckpointError(f"{path} has no checkpoint yet: train it first")
     steps = sorted(int(p.name) for p in (path / CHECKPOINTS).iterdir() if p.name.isdecimal())
@@ -53,6 +59,21 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
         "step": int(state["step"]),
         "meta": meta,
     }
+
+
+def _shared(file: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
+    """Returns what `load_run` does of a file of weights."""
+    try:
+        params, teacher_params = published.params_from_reference(
+            files.read(file).tensors,
+            backbone=config.backbone,
+            num_classes=config.num_classes,
+            decoder_width=config.decoder_width,
+        )
+    except WeightsError as error:
+        raise WeightsError(f"{file} does not fit {CONFIG_FILE} beside it: {error}") from error
+    meta = {"seconds": 0.0}
+    return {"params": params, "teacher_params": teacher_params, "step": 0, "meta": meta}
 
 
 def _refuse_not_finite(state: dict[str, Any], where: str, steps: list[int]) -> None:

@@ -43,11 +43,11 @@ class PhotoEncoder:
         max_side: photos with a longer side are scaled down to it, as `Segmenter` does.
 
     Args:
-        checkpoint: a run's folder or one checkpoint in it.
+        checkpoint: a run's folder, one checkpoint in it, or `hf:owner/name[@revision]`.
         max_side: in pixels; by default 500 for a network trained at 448, in proportion for others.
 
     Raises:
-        CheckpointError: there is no run.
+        CheckpointError: there is no run; `HubError`: the hub refuses it.
         UserError: `max_side` is out of range.
     """
 
