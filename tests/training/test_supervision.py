@@ -10,9 +10,11 @@ from eight_devices import make_batch
 from PIL import Image
 
 from toco_jax.config import ConfigError
+from toco_jax.data import check
 from toco_jax.method import losses
 from toco_jax.method.phases import phase_at
 from toco_jax.run.network import make_model
+from toco_jax.runtime.errors import DataError
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.training import start, step
 
@@ -32,6 +34,30 @@ def test_cross_entropy_by_hand():
     assert float(value) == 0 and not np.asarray(grad).any()
 
 
+def test_an_image_without_a_mask_changes_nothing_in_its_group():
+    """The mean is over the labelled pixels of a group; one without any is 0, as its gradient."""
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.standard_normal((2, 4, 4, 3)), jnp.float32)
+    label = rng.integers(0, 3, (2, 4, 4)).astype(np.uint8)
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(logits, label):
+        return losses.by_group(losses.cross_entropy, logits, label, group_size=2)
+
+    half = label.copy()
+    half[1] = 255
+    value, grad = loss(logits, half)
+    np.testing.assert_allclose(
+        value, losses.cross_entropy(logits[:1], jnp.asarray(label[:1])), rtol=1e-6
+    )
+    assert np.asarray(grad)[0].all() and not np.asarray(grad)[1].any()
+    value, grad = loss(logits, np.full_like(label, 255))
+    assert float(value) == 0 and not np.asarray(grad).any()
+    both = loss(jnp.concatenate([logits, logits]), np.concatenate([half, np.full_like(half, 255)]))
+    np.testing.assert_allclose(2 * both[0], loss(logits, half)[0], rtol=1e-6)
+
+
 def test_a_mask_is_learnt(tiny_config):
     config = tiny_config(warmup_steps=0, total_steps=1000, learning_rate=1e-2, **ALONE)
     model, mesh = make_model(config, grid=4), make_mesh(1)
@@ -48,6 +74,9 @@ def test_a_mask_is_learnt(tiny_config):
     assert set(terms) == {"cls", "sup", "total", step.LEFT_OUT}
     assert found[0] == pytest.approx(np.log(5), abs=0.5)
     assert found[-1] < 0.5 * found[0]
+    state, terms = train_step(state, batch | {"mask": jnp.full_like(batch["mask"], 255)})
+    assert float(terms["sup"]) == 0 and float(terms[step.LEFT_OUT]) == 0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
 @pytest.fixture
@@ -92,4 +121,44 @@ def test_without_a_mask_there_is_nothing_to_train_on(config_of, folder):
         path.unlink()
     (folder / "masks").rmdir()
     with pytest.raises(ConfigError, match=r"sup=.* needs masks, .*'train'.*data\.train_masks"):
+        start.open_sources(config_of())
+
+
+def test_images_without_a_mask_are_counted_and_contribute_nothing(config_of, folder, capsys):
+    config = config_of(**{"data.train_masks": "better"})
+    (folder / "better" / "a.png").unlink()
+    source, _ = start.open_sources(config)
+    said = "1 of them have a mask, for the loss term sup; the other 1 contribute nothing to it\n"
+    assert said in capsys.readouterr().out
+    assert (source[0]["mask"] == 255).all() and set(np.unique(source[1]["mask"])) == {0, 2}
+    _, problems = check.check(config, threads=1, show=lambda _, steps: list(steps))
+    (found,) = [problem for problem in problems if problem.kind == "masks"]
+    assert found.message == (
+        "1 of the 2 images of 'train' have no mask (a) and contribute nothing to the loss term sup"
+    )
+    assert not found.fatal and found.names == ("a",)
+
+
+def test_the_check_stops_where_training_would(config_of, folder):
+    def fatal(config):
+        _, problems = check.check(config, threads=1, show=lambda _, steps: list(steps))
+        return [problem.message for problem in problems if problem.fatal]
+
+    config = config_of(**{"data.train_masks": "better"})
+    assert fatal(config) == []
+    (folder / "better" / "a.png").write_bytes(b"no picture")
+    (message,) = fatal(config)
+    assert "a.png" in message
+    config.loss_weights.sup = ((0, 0.0),)  # then no mask of training is read
+    assert fatal(config) == []
+    for name in "ab":
+        (folder / "better" / f"{name}.png").unlink()
+    config.loss_weights.sup = ((0, 1.0),)
+    (message,) = fatal(config)
+    assert message.startswith("2 of the 2 images of 'train' have no mask, and the loss term sup")
+
+
+def test_images_of_validation_need_their_masks(config_of, folder):
+    (folder / "masks" / "c.png").unlink()
+    with pytest.raises(DataError, match=r"c\.png is missing"):
         start.open_sources(config_of())

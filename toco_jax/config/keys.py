@@ -129,8 +129,8 @@ def _data_defaults() -> ConfigDict:
     data.masks = ""
     # Pixel value of the only class in the masks, such as 255; 0 if masks hold labels 0, 1, 2, ...
     data.mask_foreground = 0
-    # Folder of the masks that the term `sup` trains on, if they are not those above. Pixels up to
-    # `mask_border` away from another label are left out of it.
+    # Folder of the masks that the term `sup` trains on, if they are not those above; images may
+    # lack one. Pixels up to `mask_border` away from another label are left out of it.
     data.train_masks = ""
     data.mask_border = 0
     # Fraction of the images that becomes val if a folder has no lists.

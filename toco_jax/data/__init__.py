@@ -31,6 +31,7 @@ def open_source(
     root: str | None = None,
     split: str,
     masks: bool,
+    partial_masks: bool = False,
     seed: int = 0,
     labels: str = "",
     label_separator: str = "",
@@ -49,6 +50,7 @@ def open_source(
         root: folder of the data set; not needed by `shapes`, which makes its images.
         split: name of the split in that data set.
         masks: whether records carry "mask". Training asks for them for the term `sup` alone.
+        partial_masks: whether images may lack a mask, all of whose pixels are then to be ignored.
         seed: seed of the procedural images.
         labels: where image-level labels come from, "" for the usual place; see `open_voc`,
             `open_coco`, `open_folder`.
@@ -86,6 +88,7 @@ def open_source(
     from toco_jax.data.sources import coco, folder, voc
 
     chosen: dict[str, Any] = {
+        "partial_masks": partial_masks,
         "labels": labels,
         "mask_folder": mask_folder,
         "mask_foreground": mask_foreground,
@@ -113,13 +116,20 @@ class Part:
         return self._source[self._places[i]]
 
 
+def reads_masks(config: Any, part: str) -> bool:
+    """Whether a run reads the masks of a part: those of "train" for the loss term `sup` alone."""
+    return part == "val" or any(weight for _, weight in config.loss_weights.sup)
+
+
 def open_configured(config: Any, *, part: str, masks: bool, **options):
     """Opens the split of a run's configuration that `part` ("train" or "val") names.
 
-    `options` of `open_source` replace those of the configuration.
+    `options` of `open_source` replace those of the configuration. Training does with masks of some
+    images.
     """
     data = config.data
     chosen = {
+        "partial_masks": part == "train",
         "root": data.root,
         "split": data[f"{part}_split"],
         "seed": config.seed,

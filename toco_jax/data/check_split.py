@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from toco_jax.data import open_configured
+from toco_jax.data import open_configured, reads_masks
 from toco_jax.data.files import FileSource
 from toco_jax.data.folders.folder_masks import MaskError
 from toco_jax.data.labels import load_photo
 from toco_jax.data.photos import Photo
+from toco_jax.data.remarks import some
 from toco_jax.runtime.errors import DataError
 
 _MASK_SHOWS_MORE = "mask shows more"
@@ -91,7 +92,7 @@ def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split 
         if not image:
             found.append(Problem("folder", "", "", str(error), fatal=True))
         elif isinstance(error, MaskError):
-            if part == "val":  # training reads no masks
+            if reads_masks(config, part):
                 found.append(Problem("mask", name, image, str(error), fatal=True, unusable=True))
         else:
             found.append(Problem("label", name, image, str(error), fatal=True, unusable=True))
@@ -101,17 +102,34 @@ def open_split(config: ConfigDict, part: str, problems: list[Problem]) -> Split 
         return open_configured(config, part=part, masks=masks, on_problem=note)
 
     try:
-        return Split(attempt(masks=True), found)
+        source = attempt(masks=True)
+        return Split(source, [*found, *_without_masks(config, part, source)])
     except DataError as error:
-        if part == "val":
+        if reads_masks(config, part):
             problems += [*found, Problem("split", name, "", str(error), fatal=True)]
             return None
-        without = error  # training reads no masks, so the split may do without them
+        without = error
     try:
         return Split(attempt(masks=False), [*found, Problem("masks", name, "", str(without))])
     except DataError as error:
         problems += [*found, Problem("split", name, "", str(error), fatal=True)]
         return None
+
+
+def _without_masks(config: ConfigDict, part: str, source: Any) -> list[Problem]:
+    """Counts the training images without a mask, if the loss term `sup` is trained on masks."""
+    masks = getattr(source, "masks", None)
+    if part == "val" or not reads_masks(config, part) or not isinstance(masks, tuple):
+        return []
+    names = tuple(name for name, mask in zip(source.names, masks, strict=True) if mask is None)
+    if not names:
+        return []
+    are_without = f"{len(names)} of the {len(masks)} images of {source.split!r} have no mask"
+    if len(names) == len(masks):
+        message = f"{are_without}, and the loss term sup needs some; set data.train_masks"
+        return [Problem("masks", source.split, "", message, fatal=True)]
+    message = f"{are_without} ({some(names)}) and contribute nothing to the loss term sup"
+    return [Problem("masks", source.split, "", message, names=names)]
 
 
 def read_images(
@@ -123,6 +141,7 @@ def read_images(
         After each record, how many were read and how many there are.
     """
     skipping = part == "train" and config.data.on_error == "skip"
+    needed = {"image", "mask"} if reads_masks(config, part) else {"image"}
     total = len(split.source)
     unlabelled = {problem.name for problem in split.problems if problem.kind == "label"}
     with ThreadPoolExecutor(threads) as pool:
@@ -134,8 +153,8 @@ def read_images(
             for kind, message in problems:
                 if kind == _MASK_SHOWS_MORE and name in unlabelled:
                     continue
-                fatal = not skipping if kind == "image" else part == "val" and kind == "mask"
-                unusable = kind == "image" or fatal
+                unusable = kind in needed
+                fatal = unusable and not skipping
                 split.problems.append(
                     Problem(kind, split.source.split, name, message, fatal, unusable)
                 )

@@ -102,6 +102,13 @@ class FileSource:
         return mask, remarks
 
 
+def those_there(paths: Sequence[pathlib.Path]) -> tuple[pathlib.Path | None, ...]:
+    """Returns the paths, with None in the place of those at which there is no file."""
+    with ThreadPoolExecutor(READERS) as threads:
+        is_there = threads.map(pathlib.Path.is_file, paths)
+        return tuple(path if there else None for path, there in zip(paths, is_there, strict=True))
+
+
 def fitted(
     mask: np.ndarray, photo: Photo, name: str, image: str
 ) -> tuple[np.ndarray, list[Remark]]:

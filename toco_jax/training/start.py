@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from toco_jax.config import ConfigError
-from toco_jax.data import open_configured, remarks
+from toco_jax.data import open_configured, reads_masks, remarks
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import ToCo
 from toco_jax.run import checkpoints
@@ -35,7 +35,7 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
         DataError: the data set is broken.
     """
     data = config.data
-    with_masks = any(weight for _, weight in config.loss_weights.sup)
+    with_masks = reads_masks(config, "train")
     source = open_configured(config, part="train", masks=with_masks)
     val_source = open_configured(config, part="val", masks=True)
     num_classes = len(source.class_names)
@@ -61,7 +61,9 @@ def open_sources(config: ConfigDict) -> tuple[Any, Any]:
                 f"loss_weights.sup={config.loss_weights.sup} needs masks, and no image of "
                 f"{data.train_split!r} has one: give their folder as data.train_masks"
             )
-        say(f"{num} of them have a mask, for the loss term sup")
+        others = len(source.masks) - num
+        rest = f"; the other {others} contribute nothing to it" if others else ""
+        say(f"{num} of them have a mask, for the loss term sup{rest}")
     for remark in remarks.of_splits(source, val_source):
         say(f"remark: {remark}")
     return source, val_source

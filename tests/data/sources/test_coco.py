@@ -263,6 +263,10 @@ def test_ready_made_masks_are_recognised(prepared, tmp_path, kind, in_parts):
     given = open_split(prepared, "val", mask_folder=str(tmp_path))
     for i in range(len(source)):
         np.testing.assert_array_equal(given[i]["mask"], source[i]["mask"])
+    (folder / f"{source.names[0]}.png").unlink()
+    some = open_split(prepared, "val", mask_folder=str(tmp_path), partial_masks=True)
+    assert some.masks[0] is None and (some[0]["mask"] == 255).all()
+    np.testing.assert_array_equal(some[1]["mask"], source[1]["mask"])
 
 
 def test_masks_that_are_not_recognised_are_refused(prepared, tmp_path):

@@ -179,6 +179,20 @@ def test_masks_folder_can_be_chosen(devkit):
         data.open_source("voc", root=devkit, split="val", masks=True, mask_folder="No")
 
 
+def test_images_may_lack_a_mask_where_that_is_allowed(devkit):
+    opened = {"root": devkit, "split": "train_aug", "masks": True}
+    source = data.open_source("voc", **opened)
+    names = "\n".join(source.names)
+    (devkit / "ImageSets" / "Segmentation" / "train_aug.txt").write_text(names)
+    path = source.masks[0]
+    path.unlink()
+    with pytest.raises(DataError, match=path.name):
+        data.open_source("voc", **opened)[0]
+    source = data.open_source("voc", **opened, partial_masks=True)
+    assert source.masks[0] is None and None not in source.masks[1:]
+    assert (source[0]["mask"] == 255).all()
+
+
 def test_annotations_are_checked_when_opening(devkit):
     path = devkit / "Annotations" / "2007_000003.xml"
     path.write_text("<annotation><object><name>unicorn</name></object></annotation>")

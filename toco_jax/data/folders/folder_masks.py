@@ -40,6 +40,7 @@ def mask_files(
     groups: Mapping[str, Sequence[str]],
     split: str,
     num_classes: int,
+    partial: bool,
     on_problem: OnProblem,
 ) -> tuple[pathlib.Path | None, ...]:
     """Finds the mask file of each image, None for an image whose pixels are all to be ignored.
@@ -54,7 +55,9 @@ def mask_files(
         groups: for an image that several files hold, the names of all of them.
         split: name of the split.
         num_classes: number of classes.
-        on_problem: called with the name and a `MaskError` for an image without a mask or with two.
+        partial: whether images may lack a mask.
+        on_problem: called with the name and a `MaskError` for an image with two masks or, unless
+            `partial`, without one.
 
     Raises:
         DataError: more classes than masks can tell apart.
@@ -90,7 +93,8 @@ def mask_files(
             )
             on_problem(name, MaskError(message))
         chosen.append(masks[0] if masks else None)
-    _name_missing(folder, dict(zip(names, chosen, strict=True)), there, split, on_problem)
+    if not partial:
+        _name_missing(folder, dict(zip(names, chosen, strict=True)), there, split, on_problem)
     return tuple(chosen)
 
 

@@ -6,11 +6,19 @@
 """
 
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from toco_jax.data.classes import COCO_CLASSES
-from toco_jax.data.files import FileSource, OnProblem, evenly_spaced, raise_problem, refuse_empty
+from toco_jax.data.files import (
+    FileSource,
+    OnProblem,
+    evenly_spaced,
+    raise_problem,
+    refuse_empty,
+    those_there,
+)
 from toco_jax.data.image_files import image_of_each
 from toco_jax.data.labelling.label_files import classes_in_mask
 from toco_jax.data.labelling.lists import read_names
@@ -36,6 +44,7 @@ def open_coco(
     split: str,
     *,
     masks: bool,
+    partial_masks: bool = False,
     labels: str = "",
     mask_folder: str = "",
     mask_foreground: int = 0,
@@ -48,6 +57,7 @@ def open_coco(
         split: train, val, val_part (5,000 images of val, evenly spaced in the order of image ids)
             or a list of names <split>.txt in the prepared folder.
         masks: whether records carry "mask".
+        partial_masks: whether images may lack a mask.
         labels: the prepared folder if it is not <root>/prepared.
         mask_folder: folder of ready-made masks, NAME.png or train2014/NAME.png, in place of the
             prepared ones. What they store (labels, official ids, colours) is found out by
@@ -65,15 +75,19 @@ def open_coco(
     prepared = root / (labels or PREPARED)
     names, cls_labels, parts = _members(root, prepared, split)
     pairs = list(zip(parts, names, strict=True))
-    mask_paths, mask_format = None, INDICES
+    mask_paths: tuple[pathlib.Path | None, ...] | None = None
+    mask_format = INDICES
     if masks and mask_foreground:
         mask_format = foreground_format(mask_foreground, COCO_CLASSES)
     if masks:
+        paths = (
+            _given_masks(root / mask_folder, pairs)
+            if mask_folder
+            else tuple(prepared / "masks" / part / f"{name}.png" for part, name in pairs)
+        )
+        mask_paths = those_there(paths) if partial_masks else paths
         if mask_folder:
-            mask_paths = _given_masks(root / mask_folder, pairs)
             mask_format = recognise(mask_paths, cls_labels)
-        else:
-            mask_paths = tuple(prepared / "masks" / part / f"{name}.png" for part, name in pairs)
     return FileSource(
         class_names=COCO_CLASSES,
         split=split,
@@ -165,21 +179,22 @@ def _given_masks(folder: pathlib.Path, members: list[tuple[str, str]]) -> tuple[
     )
 
 
-def recognise(paths: tuple[pathlib.Path, ...], cls_labels: np.ndarray) -> MaskFormat:
+def recognise(paths: Sequence[pathlib.Path | None], cls_labels: np.ndarray) -> MaskFormat:
     """Finds out what ready-made masks store by comparing some of them with image-level labels.
 
     It recognises labels 0..80, official ids 1..90 (which have gaps), both also as grey RGB or RGBA,
     and VOC's colours of the labels.
 
     Args:
-        paths: mask files, of which 64 evenly spaced ones are read.
+        paths: mask files, of which 64 evenly spaced ones are read; None for an image without one.
         cls_labels: labels of the images, uint8 [N, 80].
 
     Raises:
         DataError: none of these agrees with the labels; says what was found.
     """
-    chosen = evenly_spaced(len(paths), _PROBES).tolist()
-    probes = [(i, paths[i], stored_mask(read_bytes(paths[i], "mask"), paths[i])) for i in chosen]
+    there = [(i, path) for i, path in enumerate(paths) if path is not None]
+    chosen = [there[k] for k in evenly_spaced(len(there), _PROBES)]
+    probes = [(i, path, stored_mask(read_bytes(path, "mask"), path)) for i, path in chosen]
     for _, path, stored in probes:
         if stored.mode not in _MODES:
             raise DataError(
@@ -189,12 +204,13 @@ def recognise(paths: tuple[pathlib.Path, ...], cls_labels: np.ndarray) -> MaskFo
     refuse_two_valued(probes, cls_labels, COCO_CLASSES)
     failures = []
     for what, mask_format in _formats():
-        failure = _disagreement(mask_format, [paths[i] for i in chosen], cls_labels[chosen])
+        numbers = [i for i, _ in chosen]
+        failure = _disagreement(mask_format, [path for _, path in chosen], cls_labels[numbers])
         if failure is None:
             return mask_format
         failures.append(f"{what}: {failure}")
     raise DataError(
-        f"the masks in {paths[0].parent} are not recognised. As {'; as '.join(failures)}. Run "
+        f"the masks in {chosen[0][1].parent} are not recognised. As {'; as '.join(failures)}. Run "
         "toco prepare coco and leave data.masks empty"
     )
 

@@ -52,6 +52,7 @@ def open_folder(
     split: str,
     *,
     masks: bool,
+    partial_masks: bool = False,
     labels: str = "",
     label_separator: str = "",
     mask_folder: str = "",
@@ -111,6 +112,7 @@ def open_folder(
             groups=images.groups,
             split=split,
             num_classes=len(images.class_names),
+            partial=partial_masks,
             on_problem=on_problem,
         )
         names = images.class_names

@@ -6,7 +6,14 @@ import pathlib
 import numpy as np
 
 from toco_jax.data.classes import VOC_CLASSES
-from toco_jax.data.files import FileSource, OnProblem, labels_of, raise_problem, refuse_empty
+from toco_jax.data.files import (
+    FileSource,
+    OnProblem,
+    labels_of,
+    raise_problem,
+    refuse_empty,
+    those_there,
+)
 from toco_jax.data.image_files import image_of_each
 from toco_jax.data.labelling.annotations import read_annotation
 from toco_jax.data.labelling.label_entries import as_vector
@@ -26,6 +33,7 @@ def open_voc(
     split: str,
     *,
     masks: bool,
+    partial_masks: bool = False,
     labels: str = "",
     mask_folder: str = "",
     mask_foreground: int = 0,
@@ -46,6 +54,7 @@ def open_voc(
         root: the folder, .../VOCdevkit/VOC2012.
         split: train_aug, train, val or any other list in ImageSets/Segmentation.
         masks: whether records carry "mask"; without it no mask file is opened, unless for labels.
+        partial_masks: whether images may lack a mask; not if labels come from them.
         labels: where image-level labels come from: "" the XML annotations, "masks" the classes in
             the masks, or a label file, see `label_files`.
         mask_folder: name or path of the masks' folder; "" takes the first of `MASK_FOLDERS`.
@@ -58,13 +67,15 @@ def open_voc(
     """
     root = _devkit(pathlib.Path(root), annotations=not labels)
     names = _split_names(root, split)
-    mask_paths, mask_format, remarks = None, INDICES, ()
+    mask_paths: tuple[pathlib.Path | None, ...] | None = None
+    mask_format, remarks = INDICES, ()
     recognised = functools.partial(
         recognise, class_names=VOC_CLASSES, foreground=mask_foreground, has_voc_colours=True
     )
     if masks or labels == "masks":
         folder = _mask_folder(root, mask_folder)
-        mask_paths = tuple(folder / f"{name}.png" for name in names)
+        paths = tuple(folder / f"{name}.png" for name in names)
+        mask_paths = those_there(paths) if partial_masks and labels != "masks" else paths
     if labels == "masks":
         mask_format = recognised(mask_paths or (), None)
 
