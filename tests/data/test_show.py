@@ -11,6 +11,7 @@ from data.conftest import small_config
 
 from toco_jax.cli import commands
 from toco_jax.data import open_configured, show
+from toco_jax.inference import views
 from toco_jax.run.network import make_model
 
 NAMES = ("ant", "bee", "cat")
@@ -100,7 +101,7 @@ def test_regions_are_drawn_over_the_image():
     regions = np.repeat(np.int32([[0, 1, 2]]), 4, axis=0).repeat(2, axis=1)
     tinted = show.tinted(image, regions)
     for column, kind in ((0, 0), (2, 1), (4, 2)):
-        expected = 0.6 * 100 + 0.4 * show.REGIONS[kind].astype(float)
+        expected = 0.6 * 100 + 0.4 * views.REGIONS[kind].astype(float)
         assert np.abs(tinted[0, column] - expected).max() <= 1
     np.testing.assert_array_equal(show.tinted(image, np.ones((4, 6), int)), image)
 
