@@ -62,7 +62,7 @@ LONGEST = (
     "test_evaluate.py",
     "models/test_vit.py",
     "wiring/test_step.py",
-    "test_export.py",
+    "export/test_numbers.py",
     "inference/test_native.py",
 )
 

@@ -14,7 +14,7 @@ VERBS = {
     "analyze": "draw the poster's figures of a run: similarity, attention, layers, one step",
     "convert": "turn a PyTorch checkpoint into a run, or a run into a PyTorch file",
     "push": "share a run on the Hugging Face hub",
-    "export": "write a run as one file that JAX runs without this package",
+    "export": "write a run as one file for JAX, ONNX Runtime or X-AnyLabeling",
     "check": "read a data set once and list what is wrong with it",
     "show": "draw the views, boxes and crops that training will see",
     "prepare": "build masks, labels or records of VOC, COCO or a folder",

@@ -1,10 +1,14 @@
-"""Writes the network of a run as one serialised function, which runs without this package.
+"""Writes the network of a run as one file, which runs without this package.
 
     toco export runs/x --out model.stablehlo [--size 448] [--multiscale]
+    toco export runs/x --out model.onnx [--size native] [--weights float16]
 
-The function takes uint8 RGB images `[b, size, size, 3]` of any batch size b, on cpu, cuda or tpu.
-`jax.export.deserialize` reads the file. A JSON file beside it, of the same name, holds the classes,
-their colours, and the shapes of input and outputs.
+The function takes uint8 RGB images `[b, size, size, 3]` of any batch size b. A JSON file beside it,
+of the same name, holds the classes, their colours, and the shapes of input and outputs.
+
+stablehlo: for cpu, cuda or tpu; `jax.export.deserialize` reads it. onnx: for ONNX Runtime and all
+that reads ONNX; with `--size native` for images of any size. x_anylabeling: an ONNX file with the
+outputs that this annotation tool expects, and the YAML file that it opens.
 """
 
 import argparse
@@ -20,9 +24,21 @@ def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco export`."""
     add = parser.add_argument
     parser.add_run()
-    parser.add_target("the file to write, such as model.stablehlo", required=True)
-    add("--size", metavar="PIXELS", type=int, help="side of the images (default: the training's)")
+    parser.add_target("the file to write, such as model.stablehlo or model.onnx", required=True)
+    formats = ("stablehlo", "onnx", "x_anylabeling")
+    names = f"{', '.join(formats)} (default: onnx for names in .onnx, else stablehlo)"
+    add("--format", metavar="NAME", choices=formats, help=names)
+    side = "side of the images, or native for any (default: the training's)"
+    add("--size", metavar="PIXELS", type=_size, help=side)
     add("--multiscale", action="store_true", help="several scales and mirror images, as published")
+    kinds = ("float32", "float16")
+    add("--weights", choices=kinds, default="float32", help="how an ONNX file stores the weights")
+
+
+def _size(text: str) -> int | str:
+    if text != "native" and not text.removeprefix("-").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number of pixels, or native")
+    return text if text == "native" else int(text)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -30,8 +46,12 @@ def run(options: argparse.Namespace) -> None:
     from toco_jax import export
     from toco_jax.runtime.console import say
 
-    run_folder = pathlib.Path(options.checkpoint)
     lines = export.export_run(
-        run_folder, options.out, size=options.size, multiscale=options.multiscale
+        pathlib.Path(options.checkpoint),
+        options.out,
+        file_format=options.format,
+        size=options.size,
+        multiscale=options.multiscale,
+        weights=options.weights,
     )
     say("\n".join(lines))
