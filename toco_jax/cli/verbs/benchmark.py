@@ -29,6 +29,7 @@ PARTS = {
     "compile": "tracing, lowering and compiling the step",
     "scaling": "what the devices exchange, and what it costs on paper",
     "plan": "the step compiled for devices that are not here",
+    "export": "the files of `toco export`: size, seconds to load, time per image",
     "pipeline": "decoding and augmenting images",
     "memory": "memory, open files and threads over many steps and pictures",
 }
@@ -41,6 +42,10 @@ _KEY_OPTIONS = {
     "--batch_size": "batch_size",
     "--dtype": "compute_dtype",
 }
+_SIZES = (
+    "Unless keys say otherwise: deit_tiny at 224 pixels on a CPU, elsewhere CONFIG's encoder at "
+    "448 pixels."
+)
 
 
 def add_arguments(parser: Parser, part: str) -> None:
@@ -54,6 +59,11 @@ def add_arguments(parser: Parser, part: str) -> None:
     add("--json", metavar="FILE", type=path, help="write the tables to this file (default: none)")
     if part in ("step", "compile", "scaling", "plan"):
         _add_step_arguments(parser, part)
+    elif part == "export":
+        parser.add_config(default="voc", key_options=_KEY_OPTIONS)
+        parser.epilog = _SIZES
+        add("--batch", type=whole_number(1), default=1, help="images in one call")
+        add("--image", type=path, help="a photograph (default: made up)")
     elif part == "attention":
         add("--tokens", type=int, nargs="+", default=[197, 785, 1765], help="numbers to try")
         add("--width", type=int, default=768, help="token width")
@@ -74,10 +84,7 @@ def add_arguments(parser: Parser, part: str) -> None:
 
 def _add_step_arguments(parser: Parser, part: str) -> None:
     parser.add_config(default="voc", key_options=_KEY_OPTIONS)
-    parser.epilog = (
-        "Unless keys say otherwise: deit_tiny at 224 pixels on a CPU, elsewhere CONFIG's encoder "
-        "at 448 pixels; group_size images per device."
-    )
+    parser.epilog = f"{_SIZES[:-1]}; group_size images per device."
     add = parser.add_argument
     phases = ("all", "first")
     if part == "compile":
