@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
 from PIL import Image
 from tiny_run import compilation_cache, make_run, photo
 
@@ -14,7 +15,7 @@ from toco_jax.inference.analysis.figures import attention_picture
 from toco_jax.models.network import normalize
 from toco_jax.models.vit import ViT
 from toco_jax.run import runs
-from toco_jax.runtime.errors import UserError
+from toco_jax.runtime.errors import UserError, WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,38 @@ def test_attention_over_a_photo(encoder, encoded):
     np.testing.assert_allclose(found.patches, row[1:].reshape(3, 4), atol=1e-5)
     np.testing.assert_allclose(found.leading, row[:1], atol=1e-5)
     assert np.ptp(row[1:]) > 0.01
+
+
+def test_local_crops_are_encoded_by_themselves(run, encoder, encoded):
+    image, out = encoded
+    crops = encoder.crops(image, encoder.attention(image))
+    # As large as the photo is high, at three places of its width.
+    assert [crop.box for crop in crops] == [(0, 24, x, x + 24) for x in (0, 4, 8)]
+    loaded = runs.load(run)
+    vit = ViT(loaded.model.backbone, loaded.model.grid)
+    cut = image[:24, 4:28]
+    alone = jax.jit(vit.apply)({"params": loaded.params["encoder"]}, normalize(cut[None]))
+    row = alone["block_1"]["attention"][0, :, 0].mean(axis=0)
+    np.testing.assert_array_equal(crops[1].pixels, cut)
+    np.testing.assert_allclose(crops[1].attention.patches, row[1:].reshape(3, 3), atol=1e-5)
+    token, whole = alone["cls_token"][0], out["cls_token"][0]
+    cosine = float(token @ whole / np.linalg.norm(token) / np.linalg.norm(whole))
+    # A network that was never trained sees little difference.
+    assert crops[1].similarity == pytest.approx(cosine, abs=2e-6) and cosine < 1 - 1e-4
+    assert np.abs(np.diff([crop.similarity for crop in crops])).min() > 1e-5
+
+
+def test_the_encoder_of_a_file_of_weights(run, encoder, tmp_path):
+    file, image = tmp_path / "encoder.npz", photo((24, 36), 0)
+    arrays = traverse_util.flatten_dict({"encoder": runs.load(run).params["encoder"]}, sep="/")
+    np.savez(file, **arrays)
+    with pytest.raises(UserError, match=r"encoder\.npz is a file of weights: .*--backbone="):
+        PhotoEncoder(file)
+    spelt = "width=24,depth=2,heads=2,patch=8"
+    with pytest.raises(WeightsError, match="do not fit"):
+        PhotoEncoder(file, backbone=spelt.replace("24", "48"))
+    found = PhotoEncoder(file, backbone=spelt, max_side=36).similarity(image)
+    np.testing.assert_allclose(found, encoder.similarity(image), atol=1e-5)
 
 
 def test_a_network_of_nan_is_refused(encoder, monkeypatch):
@@ -179,13 +212,18 @@ def test_attention_is_written_as_pictures_and_numbers(run, encoder, photos, caps
     pictures = [entry["picture"] for entry in found["photos"]]
     assert pictures == ["attention/b.jpg", "attention/deep/a.jpg"]
     with Image.open(photos / pictures[1]) as picture:
-        assert picture.size == (2 * 36 + 6, 24)
+        assert picture.size == (2 * 36 + 6 + 3 * (24 + 6), 24)
     expected = encoder.attention(photo((24, 36), 0))
     entry = found["photos"][1]
     np.testing.assert_allclose(entry["patches"], expected.patches, atol=1e-6)
     assert entry["grid"] == [3, 4] and entry["registers"] == []
     total = np.sum(entry["patches"]) + entry["class_token"]
     np.testing.assert_allclose(total, 1, atol=1e-5)
+    crops = encoder.crops(photo((24, 36), 0), expected)
+    assert [c["box"] for c in entry["crops"]] == [list(crop.box) for crop in crops]
+    for told, crop in zip(entry["crops"], crops, strict=True):
+        assert told["similarity"] == pytest.approx(crop.similarity, abs=1e-5)
+        np.testing.assert_allclose(told["patches"], crop.attention.patches, atol=1e-6)
     # Results of earlier calls are no photos, those of the other figure neither.
     (photos / "similarity.json").touch()
     (photos / "similarity.png").write_bytes((photos / "b.png").read_bytes())

@@ -9,12 +9,19 @@
 `similarity` is the mean cosine similarity of the patch tokens of each block, over the pairs of
 different patches and then over the photos: near 1 the tokens are over-smoothed, which the patch
 token contrast is there to prevent. It writes `similarity.json` and `similarity.png`, with two runs
-in one plot. `attention` is what the class token attends to in the last block, as the mean over
-heads: `attention/` has each photo beside its heat map, from blue for the lowest number in the photo
-to red for the highest, and `attention.json` the numbers. Photos are scaled down as `toco predict`
-does. `layers` is the CAM of each block: the run's classifier on the block's tokens. Without photos
-it takes the run's validation split and scores the maps: `layers.json` has the mIoU of each block,
+in one plot.
+
+`attention` is what the class token attends to in the last block, as the mean over heads:
+`attention/` has each photo beside its heat map, from blue for the lowest number in the photo to red
+for the highest, beside them local crops that are encoded by themselves, with the cosine similarity
+of their class token to the photo's, and `attention.json` the numbers. For these two RUN may also be
+the name of a backbone, or with `--backbone` its weights. Photos are scaled down as `toco predict`
+does.
+
+`layers` is the CAM of each block: the run's classifier on the block's tokens. Without photos it
+takes the run's validation split and scores the maps: `layers.json` has the mIoU of each block,
 `layers.png` six of the images. Photos are given the classes that the run predicts, and no score.
+
 `step` is what the run's next training step computes of the first images of its batch: `step.png`
 has the views, maps, labels, regions, crops and affinities, and `step.json` the loss terms of these
 images and how alike each crop and the global views are.
@@ -60,6 +67,8 @@ def add_arguments(parser: Parser, part: str) -> None:
         return
     longest = "photos with a longer side are scaled down (default: by the training's size)"
     add("--max_side", metavar="PIXELS", type=int, help=longest)
+    about = "which backbone RUN is of, if it is a file of weights, as deit_small (default: none)"
+    add("--backbone", metavar="NAME", help=about)
     if part == "similarity":
         add("--against", metavar="RUN", help="a second run to compare with (default: none)")
 

@@ -3,14 +3,15 @@
 import argparse
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from toco_jax.data.picture_files import PhotoError
 from toco_jax.inference import drawing
-from toco_jax.inference.analysis.encoder import Attention, PhotoEncoder
+from toco_jax.inference.analysis.encoder import Attention, Crop, PhotoEncoder
 from toco_jax.inference.analysis.photos import Photos, claim
 from toco_jax.inference.analysis.plot import line_plot
 from toco_jax.inference.native import resize_map
@@ -42,7 +43,10 @@ def similarity(options: argparse.Namespace) -> list[dict[str, str]]:
     numbers = claim(picture, options.path)
     photos = Photos(options.path)
     checkpoints = [options.checkpoint, *([options.against] if options.against else [])]
-    encoders = [PhotoEncoder(run, max_side=options.max_side) for run in checkpoints]
+    encoders = [
+        PhotoEncoder(run, backbone=options.backbone, max_side=options.max_side)
+        for run in checkpoints
+    ]
     depths = [encoder.depth for encoder in encoders]
     if len(set(depths)) > 1:
         raise UserError(
@@ -101,19 +105,23 @@ def attention(options: argparse.Namespace) -> list[dict[str, str]]:
     folder = options.out / "attention"
     numbers = claim(folder, options.path)
     photos = Photos(options.path)
-    encoder = PhotoEncoder(options.checkpoint, max_side=options.max_side)
+    encoder = PhotoEncoder(options.checkpoint, backbone=options.backbone, max_side=options.max_side)
+    similar: list[float] = []
     entries = Journal(options.out)
     complete = False
     try:
         for path, name, image in photos:
             found = encoder.attention(image)
+            crops = encoder.crops(image, found)
             if not len(entries):
                 # The numbers first, because they tell whose the pictures are.
                 _save_attention(numbers, encoder, entries, photos.failed, complete=False)
             picture = folder / f"{name}.jpg"
             picture.parent.mkdir(parents=True, exist_ok=True)
-            attention_picture(image, found.patches).save(picture, quality=_JPEG_QUALITY)
-            entries.add(len(entries), _attention_entry(path, picture, options.out, found))
+            attention_picture(image, found.patches, crops).save(picture, quality=_JPEG_QUALITY)
+            entry = {"file": str(path), "picture": str(picture.relative_to(options.out))}
+            entries.add(len(entries), entry | _of_attention(found) | {"crops": _of_crops(crops)})
+            similar += [crop.similarity for crop in crops]
             say(f"{path}  {picture}")
         photos.refuse_none(entries)
         complete = True
@@ -121,21 +129,27 @@ def attention(options: argparse.Namespace) -> list[dict[str, str]]:
         # Whatever ended the loop, this file describes the pictures that are there.
         if len(entries):
             _save_attention(numbers, encoder, entries, photos.failed, complete=complete)
+    mean = np.mean(similar)
+    say(f"mean cosine similarity of {len(similar)} local crops to their photo: {mean:.3f}")
     say(f"{len(entries)} photos drawn, {len(photos.failed)} failed; {numbers}, {folder}")
     return photos.failed
 
 
-def _attention_entry(
-    path: pathlib.Path, picture: pathlib.Path, out: pathlib.Path, found: Attention
-) -> dict[str, Any]:
+def _of_attention(found: Attention) -> dict[str, Any]:
     return {
-        "file": str(path),
-        "picture": str(picture.relative_to(out)),
         "grid": list(found.patches.shape),
         "class_token": rounded(found.leading[0]),
         "registers": rounded(found.leading[1:]),
         "patches": rounded(found.patches),
     }
+
+
+def _of_crops(crops: Sequence[Crop]) -> list[dict[str, Any]]:
+    return [
+        {"box": list(crop.box), "similarity": round(crop.similarity, 6)}
+        | _of_attention(crop.attention)
+        for crop in crops
+    ]
 
 
 def _save_attention(
@@ -153,21 +167,49 @@ def _save_attention(
             file.write(piece.encode())
 
 
-def attention_picture(image: np.ndarray, patches: np.ndarray) -> Image.Image:
-    """Draws a photo and, to its right, the attention to its patches over it.
+def attention_picture(
+    image: np.ndarray, patches: np.ndarray, crops: Sequence[Crop] = ()
+) -> Image.Image:
+    """Draws a photo and, to its right, the attention to its patches over it, then its local crops.
 
-    Blue is the lowest attention in the photo, red the highest.
+    Blue is the lowest attention in the photo or crop, red the highest. Each crop has the similarity
+    of its class token to that of the photo.
 
     Args:
         image: uint8 `[H, W, 3]`; it is scaled down to a longer side of at most `_LONGEST`.
         patches: `[h, w]`.
+        crops: rows of crops, one after the other.
     """
     image = scaled_down(image, _LONGEST)
+    gap = np.full((len(image), _GAP, 3), 255, np.uint8)
+    panels = [image, gap, _heated(image, patches)]
+    if crops:
+        panels += [gap, _crop_table(crops, len(image))]
+    return Image.fromarray(np.concatenate(panels, axis=1))
+
+
+def _heated(image: np.ndarray, patches: np.ndarray) -> np.ndarray:
     low, high = patches.min(), patches.max()
     level = (patches - low) / (high - low) if high > low else np.zeros_like(patches)
-    heat = resize_map(level[..., None], image.shape[:2])[..., 0]
-    gap = np.full((len(image), _GAP, 3), 255, np.uint8)
-    return Image.fromarray(np.concatenate([image, gap, drawing.heat_map(image, heat)], axis=1))
+    return drawing.heat_map(image, resize_map(level[..., None], image.shape[:2])[..., 0])
+
+
+def _crop_table(crops: Sequence[Crop], height: int) -> np.ndarray:
+    """Draws crops in their rows, uint8 `[height, _, 3]`."""
+    rows = len({crop.box[0] for crop in crops})
+    columns = len(crops) // rows
+    side = max((height + _GAP) // rows - _GAP, 1)
+    font = ImageFont.load_default(max(side // 8, 8))
+    width = columns * (side + _GAP) - _GAP
+    canvas = Image.new("RGB", (width, height), "white")
+    for i, crop in enumerate(crops):
+        cell = Image.fromarray(_heated(crop.pixels, crop.attention.patches)).resize((side, side))
+        pen = ImageDraw.Draw(cell)
+        pen.text(
+            (3, 1), f"{crop.similarity:.2f}", "white", font, stroke_width=1, stroke_fill="black"
+        )
+        canvas.paste(cell, ((i % columns) * (side + _GAP), (i // columns) * (side + _GAP)))
+    return np.asarray(canvas)
 
 
 def _about(encoder: PhotoEncoder) -> dict[str, Any]:
