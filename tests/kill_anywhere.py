@@ -123,7 +123,7 @@ def compare(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
 def arrays_of(workdir: pathlib.Path) -> dict[str, tuple]:
     """Type, shape and bytes of every array of a run's last network."""
     state = load_run(workdir)[1]
-    tree = {name: state[name] for name in ("params", "teacher_params")}
+    tree = {name: state[name] for name in ("params", "extra")}
     flat = traverse_util.flatten_dict(tree, sep="/")
     arrays = {name: np.asarray(value) for name, value in flat.items()}
     found = {name: (str(x.dtype), x.shape, x.tobytes()) for name, x in arrays.items()}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from toco_jax.method import toco
 from toco_jax.run.state import TrainState
 from toco_jax.training import loop, step
 
@@ -19,7 +20,7 @@ GOOD, NAN_LOSS, STEEP, INFINITE_SLOPE = 1.0, np.nan, 1e20, 0.0
 def make_loss_fn(config, model, phase, *, num_present):
     """An objective of one term, whose value and slope the labels choose."""
 
-    def loss_fn(params, teacher_params, keys, batch):
+    def loss_fn(params, extra, keys, batch):
         factor = batch["cls_label"].mean()
         total = factor * sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
         # At a factor of 0 the loss is 0 and the slope of the root infinite.
@@ -72,7 +73,7 @@ def train(
             yield labelled((labels or {}).get(at, GOOD)) | {"name": [f"image {at}"]}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "make_loss_fn", make_loss_fn)
+        patch.setattr(toco, "make_loss_fn", make_loss_fn)
         patch.setattr(loop, "begin", begin)
         patch.setattr(loop, "configured_batches", batches)
         patch.setattr(loop, "Evaluator", Evaluator)

@@ -91,6 +91,8 @@ def test_unknown_variant(voc_config):
         ("warmup_steps", 20_000, "warmup_steps=20000 must be below total_steps=20000"),
         ("total_steps", 0, "total_steps=0 must be above 0"),
         ("learning_rate", -1.0, "learning_rate=-1.0"),
+        ("method", "tocco", "method='tocco' must be one of toco"),
+        ("ema_decay", 1.0, "ema_decay=1.0 must lie in"),
         ("ema_momentum", 1.0, "ema_momentum=1.0 must lie in"),
         ("compute_dtype", "float16", "compute_dtype='float16' must be one of auto, float32"),
         ("on_nan", "go on", "on_nan='go on' must be one of stop, skip"),

@@ -19,11 +19,12 @@ from ml_collections import ConfigDict
 from platforms import made_for
 
 from toco_jax import data
-from toco_jax.config import LOSS_TERMS
+from toco_jax.config.methods import TERMS
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.data.sources.shapes import ShapesSource
 from toco_jax.evaluation import squashed
 from toco_jax.method import toco
+from toco_jax.method.methods import METHODS
 from toco_jax.method.phases import phase_at
 from toco_jax.run import checkpoints
 from toco_jax.run.network import make_model
@@ -84,6 +85,12 @@ KEYS = {
     "bkg_thre": (0.6, {"losses": set(), "evaluation": {"cam", "aux_cam"}}),
     "high_thre": (0.55, {"losses": {"roi_mask", "ptc", "seg", "reg", "total"}}),
     "temperature": (0.7, {"losses": {"ctc", "total"}}),
+    "method": (
+        "toco_plus",
+        {"losses": {"roi_mask", "seg", "reg", "total"}, "start": {"high_thre"}},
+    ),
+    "high_thre_drop": (0.1, {"losses of toco_plus": {"seg", "reg", "total"}}),
+    "ema_decay": (0.99, {"step": {"ema"}}),
     "ema_momentum": (0.8, {"step": {"teacher"}}),
     "loss_weights.cls": (((0, 2.0),), {"losses": {"total"}, "loop": {"weights"}}),
     "loss_weights.cls_aux": (((0, 2.0),), {"losses": {"total"}, "loop": {"weights"}}),
@@ -91,6 +98,8 @@ KEYS = {
     "loss_weights.ctc": (((0, 0.0), (3, 0.3)), {"losses": {"total"}, "loop": {"weights"}}),
     "loss_weights.seg": (((0, 0.2),), {"losses": {"total"}, "loop": {"weights"}}),
     "loss_weights.reg": (((0, 1e3),), {"losses": {"total"}, "loop": {"weights"}}),
+    "loss_weights.swap": (((0, 0.2),), {"losses of toco_plus": {"swap", "total"}}),
+    "loss_weights.cons": (((0, 0.2),), {"losses of toco_plus": {"cons", "total"}}),
     "loss_weights.sup": (((0, 0.2),), {"losses": {"sup", "total"}, "loop": {"weights"}}),
     "pseudo_label_cam": (
         ((0, "cam"), (3, "aux_cam")),
@@ -180,7 +189,7 @@ def test_key_changes_what_it_should(key, stage, usual, stages):
     assert changed == expected[stage]
 
 
-@pytest.mark.parametrize("term", LOSS_TERMS)
+@pytest.mark.parametrize("term", TERMS["toco"])
 def test_a_term_of_weight_0_is_left_out_of_the_losses(term, usual, stages):
     terms = stages["losses"](tiny(**{f"loss_weights.{term}": ((0, 0.0),)}))
     usual_terms = usual("losses")
@@ -211,6 +220,7 @@ def stages(params, tmp_path_factory):
         "model": model_fields,
         "model on a GPU": model_on_a_gpu,
         "losses": functools.partial(losses, params),
+        "losses of toco_plus": functools.partial(losses_of_toco_plus, params),
         "update": functools.partial(update, params),
         "start": start,
         "start from a file": start_from_a_file,
@@ -240,13 +250,24 @@ def model_on_a_gpu(config):
 def losses(params, config):
     """Terms of the fourth step, their weighted sum, and where local crops may come from."""
     model = make_model(config, grid=4)
-    loss_fn = toco.make_loss_fn(config, model, phase_at(config, 3), num_present=4)
+    method = METHODS[config.method]
+    loss_fn = method.make_loss_fn(config, model, phase_at(config, 3), num_present=4)
+    teacher = jax.tree.map(lambda x: 0.9 * x, params)
+    extra = {"proj_head": params["proj_head"], "ema": teacher}
+    if config.method == "toco_plus":
+        extra["high_thre"] = method.high_thre_at(config, 9)
     batch = make_batch(0, 4) | {"valid_box": np.tile(np.int32([0, 32, 4, 32]), (4, 1))}
     batch["mask"] = np.tile(np.arange(32, dtype=np.uint8) % 5, (4, 32, 1))
     batch = jax.tree.map(jnp.asarray, batch)
     keys = jax.random.split(jax.random.key(1), 4)
-    aux = loss_fn(params, params["proj_head"], keys, batch)[1]
+    aux = loss_fn(params, extra, keys, batch)[1]
     return aux["terms"] | {"roi_mask": aux.get("roi_mask")}
+
+
+def losses_of_toco_plus(params, config):
+    """The same of this method."""
+    config.method = "toco_plus"
+    return losses(params, config)
 
 
 def update(params, config):
@@ -289,7 +310,8 @@ def start(config):
     return found | {
         "encoder": state.params["encoder"],
         "heads": state.params["proj_head"],
-        "teacher": state.teacher_params,
+        "teacher": state.extra["proj_head"],
+        "high_thre": state.extra.get("high_thre"),
         "key": jax.random.key_data(state.key),
     }
 
@@ -304,7 +326,7 @@ def one_step(config):
     """A training step on two devices, around a stand-in for the objective."""
 
     def make_loss_fn(config, model, phase, *, num_present):
-        def loss_fn(params, teacher_params, keys, batch):
+        def loss_fn(params, extra, keys, batch):
             draws = jax.vmap(lambda key: jax.random.bits(key, dtype=jnp.uint8))(keys)
             terms = {"draws": draws.astype(jnp.float32).mean(), "part": jnp.float32(len(keys))}
             return sum(jnp.sum(x**2) for x in jax.tree.leaves(params)), {"terms": terms}
@@ -315,13 +337,14 @@ def one_step(config):
     state = step.init_state(config, params, {"w": jnp.zeros(4)})
     mesh = make_mesh(2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "make_loss_fn", make_loss_fn)
+        patch.setattr(toco, "make_loss_fn", make_loss_fn)
         train_step = step.make_train_step(config, None, mesh, phase_at(config, 0), num_present=4)
         batch = shard_batch(make_batch(0, 4), mesh)
         state, terms = train_step(step.place_state(config, state, mesh), batch)
     return terms | {
         "params": state.params,
-        "teacher": state.teacher_params,
+        "teacher": state.extra["proj_head"],
+        "ema": state.extra.get("ema"),
         "placement": str(state.opt_state[1].mu["encoder"]["w"].sharding.spec),
     }
 

@@ -90,7 +90,7 @@ def test_what_we_write_is_a_source(small, tmp_path):
         run["params"]["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
         params["encoder"]["blocks_1"]["attn"]["qkv"]["kernel"],
     )
-    np.testing.assert_array_equal(run["teacher_params"]["last_layer"], teacher["last_layer"])
+    np.testing.assert_array_equal(run["extra"]["proj_head"]["last_layer"], teacher["last_layer"])
     assert run["step"] == 0
 
 

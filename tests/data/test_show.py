@@ -149,7 +149,7 @@ def test_regions_of_a_run(tmp_path, monkeypatch):
     params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), shapes)
     with pytest.raises(checkpoints.CheckpointError, match=r"is not a run: it has no config\.json"):
         show.regions_of(str(tmp_path), Halves.records(), NAMES)
-    state = {"params": params, "teacher_params": params, "step": 1}
+    state = {"params": params, "extra": {"proj_head": params}, "step": 1}
     monkeypatch.setattr(saved, "load_run", lambda run: (config, state))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "classes.json").write_text(json.dumps(NAMES))

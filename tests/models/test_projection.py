@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from reference_weights import probe, reference_state_dict
 
+from toco_jax.config import defaults
 from toco_jax.models.backbones import BACKBONES
 from toco_jax.models.heads import ProjectionHead
 from toco_jax.models.network import ToCo, normalize
@@ -32,14 +33,15 @@ def calls(golden):
 
     global_tokens = class_tokens(params, data["global_u8"])
     tokens = jnp.concatenate([global_tokens, class_tokens(params, data["local_u8"])])
-    state = step.TrainState(0, params, teacher, None, None)
+    config = defaults()  # whose momentum is 0.9
+    state = step.TrainState(0, params, {"proj_head": teacher}, None, None)
     results = []
     for _ in range(2):
         # The teacher moves first, then projects.
-        state = dataclasses.replace(state, teacher_params=step.momentum_update(state, 0.9))
+        state = dataclasses.replace(state, extra=step.moved_extra(config, state))
         student = model.apply({"params": state.params}, tokens, method="project")
-        teacher_out = ProjectionHead().apply({"params": state.teacher_params}, global_tokens)
-        results.append((state.teacher_params, student, teacher_out))
+        teacher_out = ProjectionHead().apply({"params": state.extra["proj_head"]}, global_tokens)
+        results.append((state.extra["proj_head"], student, teacher_out))
         scaled = jax.tree.map(lambda x: 1.25 * x, state.params["proj_head"])
         state = dataclasses.replace(state, params=state.params | {"proj_head": scaled})
     return data, params, results

@@ -125,18 +125,18 @@ BY_HAND = {
     "toco_jax/training/step.py": (
         (
             "teacher frozen",
-            "teacher_params = momentum_update(state, config.ema_momentum)",
-            "teacher_params = state.teacher_params",
+            "extra = METHODS[config.method].moved_extra(config, state)",
+            "extra = state.extra",
         ),
         (
             "moved teacher not kept",
-            "updates),\n        teacher_params=teacher_params,",
+            "updates),\n        extra=extra,",
             "updates),",
         ),
         (
             "teacher moved after the losses",
-            "all_grads(state.params, teacher_params, keys",
-            "all_grads(state.params, state.teacher_params, keys",
+            "all_grads(state.params, extra, keys",
+            "all_grads(state.params, state.extra, keys",
         ),
         (
             "one key for all steps",

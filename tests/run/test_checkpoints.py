@@ -25,14 +25,14 @@ def make_state(step, size=200):
     return TrainState(
         step=jnp.int32(step),
         params=params,
-        teacher_params=jax.tree.map(lambda x: x / 2, params),
+        extra={"proj_head": jax.tree.map(lambda x: x / 2, params)},
         opt_state=(params, {"count": jnp.int32(step)}),
         key=jax.random.key(7),
     )
 
 
 def assert_same(found, expected):
-    for name in ("step", "params", "teacher_params", "opt_state"):
+    for name in ("step", "params", "extra", "opt_state"):
         jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(expected, name))
     assert (jax.random.key_data(found.key) == jax.random.key_data(expected.key)).all()
 
@@ -122,7 +122,7 @@ def test_without_a_whole_checkpoint_nothing_is_renamed(two_steps, tmp_path):
 
 def test_a_checkpoint_of_another_network_is_refused(two_steps):
     store = Checkpoints(two_steps)
-    message = r"network: opt_state/0/encoder/kernel is float32\[200\] there and float32\[300\]"
+    message = r"network: extra/proj_head/encoder/kernel is float32\[200\] there and float32\[300\]"
     with pytest.raises(CheckpointError, match=message):
         store.restore(make_state(0, size=300))
     store.close()

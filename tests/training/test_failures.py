@@ -10,6 +10,7 @@ import stand_in_run
 from stand_in_run import GOOD, INFINITE_SLOPE, NAN_LOSS, STEEP
 
 from toco_jax.config import LOSS_TERMS
+from toco_jax.method import toco
 from toco_jax.method.phases import phase_at
 from toco_jax.run import saved
 from toco_jax.runtime.sharding import make_mesh
@@ -23,7 +24,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(
     tiny_config, monkeypatch, broken, devices
 ):
     config, mesh = tiny_config(**{"machine.shard_optimizer": devices == 2}), make_mesh(devices)
-    monkeypatch.setattr(step, "make_loss_fn", stand_in_run.make_loss_fn)
+    monkeypatch.setattr(toco, "make_loss_fn", stand_in_run.make_loss_fn)
     train_step = step.make_train_step(config, None, mesh, phase_at(config, 0), num_present=4)
 
     def after(state, label):
@@ -39,7 +40,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(
     first, left_out = after(began, GOOD)
     assert left_out == 0
     assert (first.params["encoder"]["w"] != began.params["encoder"]["w"]).all()
-    assert (first.teacher_params["w"] != began.teacher_params["w"]).any()
+    assert (first.extra["proj_head"]["w"] != began.extra["proj_head"]["w"]).any()
     second, left_out = after(first, broken)
     assert left_out == 1
     assert second.step == 4

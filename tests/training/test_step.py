@@ -67,10 +67,10 @@ def first(published):
 
     @jax.jit
     def aux_of(state, batch, origins):
-        teacher_params = step.momentum_update(state, config.ema_momentum)
+        extra = step.moved_extra(config, state)
         keys = jax.random.split(jax.random.key(0), 2)
         batch = batch | {"crop_origins": origins}
-        return loss_fn(state.params, teacher_params, keys, batch)[1]
+        return loss_fn(state.params, extra, keys, batch)[1]
 
     state = step.init_state(config, params, teacher)
     return aux_of(state, batch, data["crop_index"].astype(np.int32))
@@ -91,7 +91,7 @@ def replay(published):
         state, terms = train_step(state, batch, data["crop_index"].astype(np.int32))
         # On the host, as the next step takes the state's memory.
         moments = state.opt_state[1].mu
-        steps.append(jax.device_get((terms, state.params, state.teacher_params, moments)))
+        steps.append(jax.device_get((terms, state.params, state.extra["proj_head"], moments)))
     return steps
 
 

@@ -105,7 +105,7 @@ def test_update(slow, fast):
         np.testing.assert_allclose(value, first[name], rtol=0, atol=1e-7, err_msg=name)
     for name, value in slow_step.flat(state.opt_state[1].nu).items():
         np.testing.assert_allclose(value, second[name], rtol=0, atol=1e-9, err_msg=name)
-    jax.tree.map(np.testing.assert_array_equal, state.teacher_params, teacher)
+    jax.tree.map(np.testing.assert_array_equal, state.extra["proj_head"], teacher)
 
 
 def test_crops_are_drawn_anew_for_each_image_and_step(tiny_config):

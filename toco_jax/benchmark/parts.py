@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from toco_jax.method import toco
+from toco_jax.method.numbers import numbers_of
 from toco_jax.method.phases import Phase
 from toco_jax.models.network import ToCo, call, frozen_cams
 from toco_jax.training import step
@@ -35,7 +36,7 @@ def make_parts(
     """
     parts: Parts = {}
     terms = {term for term, weight in phase.weights if weight}
-    numbers = toco.numbers_of(config, model, phase, num_present=num_present)
+    numbers = numbers_of(config, model, phase, num_present=num_present)
     keys = jax.random.split(state.key, len(batch["image"]))
     net_of = functools.partial(functools.partial, call, model)
 
@@ -55,8 +56,8 @@ def make_parts(
         seen = seen | {"patch_tokens": tokens}
         return toco.patch_contrast(seen, **numbers["patch_contrast"])["ptc"]
 
-    def class_contrast(params, cls_token, teacher_params, keys, seen) -> jax.Array:
-        teacher = functools.partial(net_of({"proj_head": teacher_params}), "project")
+    def class_contrast(params, cls_token, head, keys, seen) -> jax.Array:
+        teacher = functools.partial(net_of({"proj_head": head}), "project")
         seen = seen | {"cls_token": cls_token}
         seen |= toco.uncertain_crops(keys, seen, **numbers["uncertain_crops"])
         settings = numbers["class_contrast"]
@@ -68,8 +69,7 @@ def make_parts(
         return sum(phase.weight(term) * out[term] for term in ("seg", "reg"))
 
     def update(state: step.TrainState, grads: dict) -> step.TrainState:
-        teacher_params = step.momentum_update(state, config.ema_momentum)
-        return step.apply_gradients(config, state, teacher_params, grads)
+        return step.apply_gradients(config, state, step.moved_extra(config, state), grads)
 
     params = state.params
     _, seen = run("views, gradient", jax.grad(views, has_aux=True), params, batch)
@@ -79,7 +79,7 @@ def make_parts(
     if "ptc" in terms:
         run("patch contrast, gradient", jax.grad(patch_contrast), seen["patch_tokens"], seen)
     if "ctc" in terms:
-        inputs = (params, seen["cls_token"], state.teacher_params, keys, seen)
+        inputs = (params, seen["cls_token"], state.extra["proj_head"], keys, seen)
         run("crops and class contrast, gradient", jax.grad(class_contrast, (0, 1)), *inputs)
     if terms & {"seg", "reg"}:
         inputs = (params, seen["patch_tokens"], seen)

@@ -13,6 +13,7 @@ from toco_jax.config.keys import (
     renamed,
     with_values,
 )
+from toco_jax.config.methods import use_method
 from toco_jax.config.types import check_known, check_types
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "flat_values",
     "renamed",
     "resolve",
+    "use_method",
     "validate",
     "with_values",
 ]

@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from toco_jax.config.keys import LOSS_TERMS, ConfigError
+from toco_jax.config.methods import check_method
 from toco_jax.config.types import check_types
 from toco_jax.data import ON_ERROR
 from toco_jax.models.backbones import backbone_from_name
@@ -36,6 +37,7 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     _check_batch(config, num_devices)
     for term in LOSS_TERMS:
         _check_changes(f"loss_weights.{term}", config.loss_weights[term], lambda v: v >= 0)
+    check_method(config)
     _check_changes("pseudo_label_cam", config.pseudo_label_cam, lambda v: v in ("cam", "aux_cam"))
 
 
@@ -131,7 +133,13 @@ def _check_values(config: ConfigDict) -> None:
         f"{config.projection_lr_multiplier} and times weight_decay={config.weight_decay} if that "
         "is above 1, must be at most 1: AdamW changes weights by so much at a step",
     )
-    _require(0 <= config.ema_momentum < 1, f"ema_momentum={config.ema_momentum} must lie in [0, 1)")
+    drop, room = config.high_thre_drop, config.high_thre - config.bkg_thre
+    _require(
+        0 <= drop < room,
+        f"high_thre_drop={drop} must lie in [0, {room:.6g}), for high_thre to stay above bkg_thre",
+    )
+    for key in ("ema_momentum", "ema_decay"):
+        _require(0 <= config[key] < 1, f"{key}={config[key]} must lie in [0, 1)")
     machine = config.machine
     choices = {
         "compute_dtype": (config.compute_dtype, COMPUTE_DTYPES),

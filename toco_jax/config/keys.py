@@ -19,6 +19,9 @@ _LOSS_WEIGHTS = {
     "reg": ((0, 0.0), (2001, 0.05)),
     # Cross-entropy on given masks, which is no part of ToCo. Only this term reads training masks.
     "sup": ((0, 0.0),),
+    # Terms of `toco_plus` alone.
+    "swap": ((0, 0.0),),
+    "cons": ((0, 0.0),),
 }
 LOSS_TERMS = tuple(_LOSS_WEIGHTS)
 
@@ -64,7 +67,12 @@ def defaults(backbone: str = "deit_base") -> ConfigDict:
     # "auto" is bfloat16 on a GPU or TPU and float32 on a CPU.
     config.compute_dtype = "auto"
 
-    # Method.
+    # Method, one of `config.methods.TERMS`, which also sets other keys if it is chosen by a word
+    # `method=...` or by `use_method`.
+    config.method = "toco"
+    # With `ema_decay` above 0 the network that is evaluated and given away has parameters that are
+    # averaged over the steps with this decay.
+    config.ema_decay = 0.0
     config.crop_size = 448
     config.local_crop_size = round(96 / patch) * patch
     config.num_local_crops = 8
@@ -72,6 +80,8 @@ def defaults(backbone: str = "deit_base") -> ConfigDict:
     config.low_thre = 0.25
     config.bkg_thre = 0.5
     config.high_thre = 0.7
+    # By how much `high_thre` of the pseudo labels falls until the last step, in `toco_plus`.
+    config.high_thre_drop = 0.0
     config.temperature = 0.5
     config.ema_momentum = 0.9
     config.loss_weights = _LOSS_WEIGHTS

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from jax import Array
 from ml_collections import ConfigDict
 
 from toco_jax.config import LOSS_TERMS
@@ -33,7 +34,19 @@ def value_at(changes: Sequence[tuple[int, T]], step: int) -> T:
     return [value for start, value in changes if start <= step][-1]
 
 
+def first_step(changes: Sequence[tuple[int, float]]) -> int:
+    """The first step at which a weight is not 0; 0 if it always is."""
+    return next((start for start, weight in changes if weight), 0)
+
+
 def phase_at(config: ConfigDict, step: int) -> Phase:
     """The phase in force at a step."""
     weights = tuple((term, float(value_at(config.loss_weights[term], step))) for term in LOSS_TERMS)
     return Phase(weights, value_at(config.pseudo_label_cam, step))
+
+
+def weighted(seen: dict[str, Array], weights: dict[str, float]) -> tuple[Any, dict[str, Any]]:
+    """Returns the weighted sum of loss terms; and all of `seen`, with the terms as `"terms"`."""
+    total = sum(weight * seen[term] for term, weight in weights.items())
+    terms = {term: seen[term] for term in weights} | {"total": total}
+    return total, seen | {"terms": terms}

@@ -29,10 +29,13 @@ from jaxtyping import Key
 from ml_collections import ConfigDict
 
 from toco_jax.method import cams, crops, losses, par
-from toco_jax.method.phases import Phase
+from toco_jax.method.averages import moved_average
+from toco_jax.method.numbers import numbers_of
+from toco_jax.method.phases import Phase, weighted
 from toco_jax.method.supervision import supervision
 from toco_jax.models.network import ToCo, call, frozen_cams, normalize
 from toco_jax.ops.resize import resize
+from toco_jax.run.state import TrainState
 
 Arrays = dict[str, Array]
 
@@ -174,7 +177,7 @@ def segmentation(
     group_size: int,
     truncated: bool,
     unrolled: bool,
-    **thresholds: float,
+    **thresholds: float | Array,
 ) -> Arrays:
     """Trains the decoder on labels made from refined CAMs, and smooths its prediction.
 
@@ -230,45 +233,41 @@ def figure(
     seen = batch | classification(net, batch, with_view2="ctc" in terms)
     if terms - {"cls", "cls_aux", "sup"}:
         seen |= class_maps(cam_fn, seen, **numbers["class_maps"])
+    return seen | from_maps(net, teacher, keys, seen, terms=terms, numbers=numbers)
+
+
+def from_maps(
+    net: Callable,
+    teacher: Callable,
+    keys: Key[Array, " b"],
+    seen: Arrays,
+    *,
+    terms: set[str],
+    numbers: dict[str, dict],
+) -> Arrays:
+    """Runs the boxes that follow the class maps; arguments as in `figure`."""
     if "ptc" in terms:
-        seen |= patch_contrast(seen, **numbers["patch_contrast"])
+        seen = seen | patch_contrast(seen, **numbers["patch_contrast"])
     if "ctc" in terms:
-        seen |= uncertain_crops(keys, seen, **numbers["uncertain_crops"])
+        seen = seen | uncertain_crops(keys, seen, **numbers["uncertain_crops"])
         seen |= class_contrast(net, teacher, seen, **numbers["class_contrast"])
     if terms & {"seg", "reg"}:
-        seen |= segmentation(net, seen, **numbers["segmentation"])
+        seen = seen | segmentation(net, seen, **numbers["segmentation"])
     if "sup" in terms:
-        seen |= supervision(net, seen, **numbers["supervision"])
+        seen = seen | supervision(net, seen, **numbers["supervision"])
     return seen
 
 
-def numbers_of(
-    config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int
-) -> dict[str, dict]:
-    """Collects the keyword numbers of each box of the figure.
+def init_extra(config: ConfigDict, params: dict) -> dict:
+    """Returns what training keeps beside the network before its first step: the teacher head."""
+    del config  # other methods read it
+    return {"proj_head": jax.tree.map(jnp.array, params["proj_head"])}
 
-    Args:
-        config: a validated configuration.
-        model: the network.
-        phase: the source of the pseudo labels.
-        num_present: the most foreground classes that any image of the data shows.
-    """
-    patch = model.backbone.patch
-    grid = (config.crop_size // patch,) * 2
-    regions = {"low_thre": config.low_thre, "high_thre": config.high_thre}
-    labels = regions | {"bkg_thre": config.bkg_thre}
-    pooled = {"group_size": config.group_size}
-    box_unit = 1 if config.as_published else patch
-    quirks = {"truncated": config.as_published, "unrolled": model.compute.unrolled}
-    return {
-        "class_maps": {"scales": tuple(config.cam_scales), "num_present": num_present},
-        "patch_contrast": pooled | labels | {"grid": grid, "patch": box_unit},
-        "uncertain_crops": regions
-        | {"num": config.num_local_crops, "size": config.local_crop_size},
-        "class_contrast": {"temperature": config.temperature},
-        "segmentation": pooled | regions | quirks | {"source": phase.pseudo_label_cam},
-        "supervision": pooled,
-    }
+
+def moved_extra(config: ConfigDict, state: TrainState) -> dict:
+    """Returns the teacher head moved towards the student's, as each step does before its losses."""
+    teacher, student = state.extra["proj_head"], state.params["proj_head"]
+    return {"proj_head": moved_average(teacher, student, config.ema_momentum)}
 
 
 def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int) -> Callable:
@@ -281,20 +280,19 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: 
         num_present: the most foreground classes that any image of the data shows.
 
     Returns:
-        A pure function `loss_fn(params, teacher_params, keys, batch)` that returns `(total, seen)`.
-        `keys [B]` are PRNG keys. `seen` holds all that `figure` returns, and the unweighted terms
-        under `"terms"`. If the batch has `crop_origins [B, n, 2]`, no crop is drawn.
+        A pure function `loss_fn(params, extra, keys, batch)` that returns `(total, seen)`. `extra`
+        is that of the training state, and `keys [B]` are PRNG keys. `seen` holds all that `figure`
+        returns, and the unweighted terms under `"terms"`. If the batch has `crop_origins
+        [B, n, 2]`, no crop is drawn.
     """
     weights = {term: weight for term, weight in phase.weights if weight}
     numbers = numbers_of(config, model, phase, num_present=num_present)
 
-    def loss_fn(params, teacher_params, keys, batch):
+    def loss_fn(params, extra, keys, batch):
         net = functools.partial(call, model, params)
-        teacher = functools.partial(call, model, {"proj_head": teacher_params}, "project")
+        teacher = functools.partial(call, model, {"proj_head": extra["proj_head"]}, "project")
         settings = {"terms": set(weights), "numbers": numbers}
         seen = figure(net, teacher, frozen_cams(model, params), keys, batch, **settings)
-        total = sum(weight * seen[term] for term, weight in weights.items())
-        terms = {term: seen[term] for term in weights} | {"total": total}
-        return total, seen | {"terms": terms}
+        return weighted(seen, weights)
 
     return loss_fn

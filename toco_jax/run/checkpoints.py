@@ -31,7 +31,7 @@ def _plain(state: TrainState) -> dict[str, Any]:
     return {
         "step": state.step,
         "params": state.params,
-        "teacher_params": state.teacher_params,
+        "extra": state.extra,
         "opt_state": state.opt_state,
         "key": jax.random.key_data(state.key),
     }

@@ -12,7 +12,7 @@ from types import ModuleType
 
 from ml_collections import ConfigDict
 
-from toco_jax.config import ConfigError, check_types, flat_values, renamed
+from toco_jax.config import ConfigError, check_types, flat_values, renamed, use_method
 from toco_jax.runtime.errors import UserError
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
@@ -48,7 +48,8 @@ def load_config(name: str, assignments: Iterable[str] = ()) -> ConfigDict:
             f"get_config() of {path} must return a ConfigDict, and returns a "
             f"{type(config).__name__}: write it as in configs/voc.py"
         )
-    for assignment in assignments:
+    # The method first, because it sets other keys.
+    for assignment in sorted(assignments, key=lambda word: not word.startswith("method=")):
         assign(config, assignment)
     check_types(config)
     return config
@@ -131,6 +132,9 @@ def assign(config: ConfigDict, assignment: str) -> None:
         raise ConfigError(f"{key} is a group: set a key of it, such as {key}.{min(group[name])}")
     if not equals:
         raise ConfigError(f"{key} has no value: write {key}=value")
+    if key == "method":
+        use_method(config, text)
+        return
     try:
         group[name] = _read(text, like=group[name])
     # The last two for text that nests too deep.

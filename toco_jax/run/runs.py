@@ -19,6 +19,7 @@ from toco_jax.models.network import ToCo
 from toco_jax.models.vit import stored_grid
 from toco_jax.run import hub, saved, workdir
 from toco_jax.run.network import make_model
+from toco_jax.run.state import evaluated_params
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import DataError, some_of
 from toco_jax.runtime.progress import say_aside
@@ -33,7 +34,7 @@ class Run:
         recorded: its configuration as `config.json` has it.
         config: the same, with `machine` and `compute_dtype` set for the devices at hand.
         model: the network.
-        params: the network's parameters.
+        params: the network's parameters; with `config.ema_decay` the averaged ones.
         teacher_params: the parameters of the teacher's projection head.
         step: the number of training steps taken.
         class_names: the foreground classes; "class 1", ... if their names are not known.
@@ -143,8 +144,8 @@ def load(
         recorded=recorded,
         config=config,
         model=make_model(config, grid=stored_grid(state["params"]["encoder"]), platform=platform),
-        params=state["params"],
-        teacher_params=state["teacher_params"],
+        params=evaluated_params(state["params"], state["extra"]),
+        teacher_params=state["extra"].get("proj_head", state["params"]["proj_head"]),
         step=state["step"],
         class_names=names or workdir.numbered(config.num_classes),
         names_known=names is not None,

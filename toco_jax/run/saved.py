@@ -25,7 +25,7 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
             that `toco push` wrote, with `model.safetensors` in place of checkpoints, as step 0.
 
     Returns:
-        The run's configuration, and a dictionary: `params` and `teacher_params`, nested
+        The run's configuration, and a dictionary: `params` and `extra`, nested
         dictionaries of numpy arrays; the int `step`; and `meta`, the values saved with them.
 
     Raises:
@@ -55,7 +55,7 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     _refuse_not_finite(state, f"the checkpoint of step {step} in {path}", steps)
     return config, {
         "params": state["params"],
-        "teacher_params": state["teacher_params"],
+        "extra": state["extra"],
         "step": int(state["step"]),
         "meta": meta,
     }
@@ -78,7 +78,7 @@ def _shared(file: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
 
 def _refuse_not_finite(state: dict[str, Any], where: str, steps: list[int]) -> None:
     """Raises `CheckpointError` for parameters of which a network could make nothing but NaNs."""
-    arrays = stored.by_path({name: state[name] for name in ("params", "teacher_params")})
+    arrays = stored.by_path({name: state[name] for name in ("params", "extra")})
     broken = [name for name, array in arrays.items() if not np.isfinite(array).all()]
     if broken:
         raise CheckpointError(

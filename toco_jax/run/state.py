@@ -14,17 +14,24 @@ class TrainState:
     Attributes:
         step: number of steps taken, int32 `[]`.
         params: parameters of the network.
-        teacher_params: parameters of the teacher's projection head.
+        extra: what the method keeps beside the network, by name: `proj_head`, the parameters of the
+            teacher's projection head; and with `config.ema_decay` `ema`, the parameters of the
+            network averaged over the steps.
         opt_state: state of the optimiser.
         key: random key of the run. It never changes; random draws fold in the step.
     """
 
     step: jax.Array
     params: Any
-    teacher_params: Any
+    extra: dict[str, Any]
     opt_state: Any
     key: jax.Array
 
     def replace(self, **changes: Any) -> "TrainState":
         """Returns the state with other values of some fields."""
         return dataclasses.replace(self, **changes)
+
+
+def evaluated_params(params: Any, extra: dict[str, Any]) -> Any:
+    """Returns the parameters that are evaluated and given away: the averaged ones, if there are."""
+    return extra.get("ema", params)

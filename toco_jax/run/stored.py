@@ -94,7 +94,7 @@ def read(folder: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         _check_sizes(folder / "state", tree)
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
         args = ocp.args.PyTreeRestore(restore_args=as_numpy)
-        return handler.restore(folder / "state", args=args), meta
+        return _present(handler.restore(folder / "state", args=args)), meta
     except PermissionError:
         raise
     # Orbax and its libraries raise any of these for files that are missing or damaged.
@@ -110,6 +110,13 @@ def _check_sizes(folder: pathlib.Path, tree: Any) -> None:
     held = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if announced > _MOST_TIMES * held + _FREE:
         raise ValueError(f"{held:,} bytes of files announce arrays of {announced:,}")
+
+
+def _present(state: dict[str, Any]) -> dict[str, Any]:
+    """Returns a state whose teacher head is where it is now, wherever an earlier version had it."""
+    if "teacher_params" in state:
+        state["extra"] = {"proj_head": state.pop("teacher_params")}
+    return state
 
 
 def place(plain: dict[str, Any], *, like: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import pathlib
 import re
 from typing import Any
 
-from toco_jax.config import LOSS_TERMS
+from toco_jax.config.methods import TERMS
 from toco_jax.runtime import json_text
 from toco_jax.runtime.errors import UserError, clipped, shown
 
@@ -35,8 +35,8 @@ class Variant:
 
 def _of_terms(*terms: str) -> tuple[str, ...]:
     """Returns the words that leave some terms as they are and switch the others of ToCo off."""
-    # `sup` is no part of ToCo, and stays what the configuration has it.
-    off = [term for term in LOSS_TERMS if term not in (*terms, "sup")]
+    # `sup` is no part of ToCo, and stays what the configuration has it; so do other methods' terms.
+    off = [term for term in TERMS["toco"] if term not in (*terms, "sup")]
     return tuple(f"loss_weights.{term}=((0, 0.0),)" for term in off)
 
 

@@ -170,7 +170,7 @@ def check_start(config: ConfigDict, state: TrainState, workdir: pathlib.Path) ->
         CheckpointError: those of a checkpoint of this run.
         ConfigError: those that the run would start from.
     """
-    if not (broken := broken_weights((state.params, state.teacher_params))):
+    if not (broken := broken_weights((state.params, state.extra))):
         return
     what = f"NaN, infinity or values beyond {LARGEST_WEIGHT:g} in {len(broken)} arrays, the first "
     what += broken[0]

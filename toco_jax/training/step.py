@@ -9,8 +9,9 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
+from toco_jax.method.averages import moved_average
+from toco_jax.method.methods import METHODS
 from toco_jax.method.phases import Phase
-from toco_jax.method.toco import make_loss_fn
 from toco_jax.models.network import ToCo
 from toco_jax.ops.parts import mean_over_parts
 from toco_jax.run.state import TrainState
@@ -59,12 +60,15 @@ def init_state(config: ConfigDict, params: dict, teacher_params: dict | None = N
         teacher_params: parameters of the teacher's projection head; a copy of the student's by
             default.
     """
-    if teacher_params is None:
-        teacher_params = jax.tree.map(jnp.array, params["proj_head"])
+    extra = METHODS[config.method].init_extra(config, params)
+    if teacher_params is not None:
+        extra["proj_head"] = teacher_params
+    if config.ema_decay:
+        extra["ema"] = jax.tree.map(jnp.array, params)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        teacher_params=teacher_params,
+        extra=extra,
         opt_state=make_optimizer(config, params).init(params),
         key=jax.random.key(config.seed),
     )
@@ -90,19 +94,19 @@ def place_state(config: ConfigDict, state: TrainState, mesh: Mesh) -> TrainState
     return jax.jit(lambda state: state, out_shardings=placement)(state)
 
 
-def momentum_update(state: TrainState, momentum: float) -> dict:
-    """Returns the teacher head moved towards the student's, as each step does before its losses."""
-    return jax.tree.map(
-        lambda teacher, student: momentum * teacher + (1 - momentum) * student,
-        state.teacher_params,
-        state.params["proj_head"],
-    )
+def moved_extra(config: ConfigDict, state: TrainState) -> dict:
+    """Returns `state.extra` as each step moves it before its losses."""
+    extra = METHODS[config.method].moved_extra(config, state)
+    if config.ema_decay:
+        # Small at first, so that the initial parameters do not stay in the mean.
+        taken = jnp.asarray(state.step, jnp.float32)
+        decay = jnp.minimum(config.ema_decay, (1 + taken) / (10 + taken))
+        extra["ema"] = moved_average(state.extra["ema"], state.params, decay)
+    return extra
 
 
-def apply_gradients(
-    config: ConfigDict, state: TrainState, teacher_params: dict, grads: dict
-) -> TrainState:
-    """Returns the state after one update by `grads`, with the given teacher head."""
+def apply_gradients(config: ConfigDict, state: TrainState, extra: dict, grads: dict) -> TrainState:
+    """Returns the state after one update by `grads`, with the given `extra`."""
     updates, opt_state = make_optimizer(config, state.params).update(
         grads, state.opt_state, state.params, step=state.step
     )
@@ -110,7 +114,7 @@ def apply_gradients(
         state,
         step=state.step + 1,
         params=jax.tree.map(jnp.add, state.params, updates),
-        teacher_params=teacher_params,
+        extra=extra,
         opt_state=opt_state,
     )
 
@@ -120,7 +124,7 @@ def make_train_step(
 ) -> jax.stages.Wrapped:
     """Makes the jitted training step of one phase over a mesh.
 
-    See `make_loss_fn` for the arguments.
+    See `toco.make_loss_fn` for the arguments.
 
     Returns:
         `train_step(state, batch, crop_origins=None) -> (state, terms)`. `batch` is split over the
@@ -129,14 +133,15 @@ def make_train_step(
         `left_out`: 1 if one of them or a gradient was not finite and therefore all of the state but
         its step stayed, otherwise 0. The memory of the given state is reused (donated).
     """
+    make_loss_fn = METHODS[config.method].make_loss_fn
     loss_fn = make_loss_fn(config, model, phase, num_present=num_present)
 
-    def share_grads(params, teacher_params, *share):
+    def share_grads(params, extra, *share):
         """Returns the mean over the devices of the gradients and loss terms of their shares."""
 
         def part_grads(part) -> tuple[dict, dict]:
             value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-            (_, aux), grads = value_and_grad(params, teacher_params, *part)
+            (_, aux), grads = value_and_grad(params, extra, *part)
             return grads, aux["terms"]
 
         means = mean_over_parts(part_grads, share, config.machine.accumulate)
@@ -148,11 +153,11 @@ def make_train_step(
     def train_step(state: TrainState, batch: dict, crop_origins: jax.Array | None = None):
         if crop_origins is not None:
             batch = batch | {"crop_origins": crop_origins}
-        teacher_params = momentum_update(state, config.ema_momentum)
+        extra = moved_extra(config, state)
         crop_key = jax.random.fold_in(jax.random.fold_in(state.key, _CROPS), state.step)
         keys = jax.random.split(crop_key, batch["image"].shape[0])
-        grads, terms = all_grads(state.params, teacher_params, keys, batch)
-        updated = apply_gradients(config, state, teacher_params, grads)
+        grads, terms = all_grads(state.params, extra, keys, batch)
+        updated = apply_gradients(config, state, extra, grads)
         stayed = dataclasses.replace(state, step=updated.step)
         # Not finite if any number is not.
         is_finite = jnp.isfinite(optax.tree.norm((grads, terms)))

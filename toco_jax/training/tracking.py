@@ -97,7 +97,7 @@ def check_update(state: TrainState) -> None:
     Call it before a state is saved. The losses of a step are those of the weights before its
     update, so they do not tell.
     """
-    if broken := broken_weights((state.params, state.teacher_params)):
+    if broken := broken_weights((state.params, state.extra)):
         raise TrainingError(
             f"step {int(state.step)}: all loss terms are finite, but its gradients or "
             f"weights are not: the update left NaN, infinity or values beyond "

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from toco_jax.evaluation import scoring, shares
 from toco_jax.evaluation.squashed import SquashedPass
 from toco_jax.models.network import ToCo
-from toco_jax.run.state import TrainState
+from toco_jax.run.state import TrainState, evaluated_params
 from toco_jax.runtime.sharding import local_copy, local_mesh
 from toco_jax.training import samples
 from toco_jax.training.tracking import Tracker
@@ -31,7 +31,7 @@ class Evaluator:
         """Scores a state and prints the table."""
         limit = self.config.eval_batches * self.config.batch_size
         protocol = str(self.config.crop_size)
-        params = local_copy(state.params, local_mesh())
+        params = local_copy(evaluated_params(state.params, state.extra), local_mesh())
         counts = shares.count_split(
             [(protocol, functools.partial(self.run_pass, params))],
             count=min(limit, len(self.source)) if limit else len(self.source),
@@ -52,7 +52,7 @@ class Evaluator:
 
     def draw_samples(self, state: TrainState, path: pathlib.Path) -> None:
         """Writes a picture of a few validation images spread over the split."""
-        params = local_copy(state.params, local_mesh())
+        params = local_copy(evaluated_params(state.params, state.extra), local_mesh())
         picture = samples.draw(
             list(self.run_pass.predictions(params, samples.spread(len(self.source)))),
             class_names=self.source.class_names,

@@ -1,0 +1,74 @@
+"""The methods by name: the loss terms of each, and the values that choosing it sets."""
+
+from ml_collections import ConfigDict
+
+from toco_jax.config.keys import LOSS_TERMS, ConfigError
+
+_TOCO = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg", "sup")
+# The loss terms that a method computes. Others must have the weight 0.
+TERMS = {"toco": _TOCO, "toco_plus": (*_TOCO, "swap", "cons")}
+# What `use_method` sets: loss weights from the first step of `seg` on, and values in place of 0.
+_WEIGHTS = {"toco_plus": {"swap": 0.05, "cons": 0.05}}
+_VALUES = {"toco_plus": {"ema_decay": 0.999, "high_thre_drop": 0.15}}
+
+
+def use_method(config: ConfigDict, name: str) -> None:
+    """Chooses the method of a configuration, with the weights of its terms and its other values.
+
+    Args:
+        config: the configuration, changed in place.
+        name: one of `TERMS`.
+
+    Raises:
+        ConfigError: there is no such method.
+    """
+    if name not in TERMS:
+        raise ConfigError(f"method={name!r} must be one of {', '.join(TERMS)}")
+    start = next((first for first, weight in config.loss_weights.seg if weight), 0)
+    for term in LOSS_TERMS:
+        if term not in TERMS[name]:
+            config.loss_weights[term] = ((0, 0.0),)
+    for term, weight in _WEIGHTS.get(name, {}).items():
+        late = ((0, 0.0), (start, weight))
+        config.loss_weights[term] = late if start else ((0, weight),)
+    config.method = name
+    for key, value in _VALUES.get(name, {}).items():
+        config[key] = config[key] or value
+
+
+def check_method(config: ConfigDict) -> None:
+    """Checks that a configuration can be trained by its method.
+
+    Raises:
+        ConfigError: there is no such method, or it cannot work with another value.
+    """
+    if config.method not in TERMS:
+        raise ConfigError(f"method={config.method!r} must be one of {', '.join(TERMS)}")
+    first = {
+        term: min((step for step, weight in config.loss_weights[term] if weight), default=None)
+        for term in LOSS_TERMS
+    }
+    for term, step in first.items():
+        if step is not None and term not in TERMS[config.method]:
+            raise ConfigError(
+                f"loss_weights.{term}={config.loss_weights[term]} is no term of method="
+                f"{config.method!r}, whose terms are {', '.join(TERMS[config.method])}: set it to "
+                "((0, 0.0),) or choose another method"
+            )
+    if config.method != "toco_plus":
+        return
+    if not config.ema_decay:
+        raise ConfigError(
+            "method='toco_plus' needs a teacher: set ema_decay, such as ema_decay=0.999"
+        )
+    if config.as_published:
+        raise ConfigError(
+            "method='toco_plus' compares views pixel by pixel, and as_published=True flips one of "
+            "them: use as_published=False"
+        )
+    for term in ("swap", "cons"):
+        if first[term] is not None and (first["seg"] is None or first[term] < first["seg"]):
+            raise ConfigError(
+                f"loss_weights.{term}={config.loss_weights[term]} needs a decoder that is trained: "
+                f"let it start where loss_weights.seg={config.loss_weights.seg} does, or later"
+            )
