@@ -26,7 +26,7 @@ def score(options: argparse.Namespace) -> scoring.Scores:
         DataError: a broken data set, or classes that the run does not know.
         OutputError: results cannot be written where they should go.
     """
-    run = runs.load(options.checkpoint)
+    run = runs.load(options.checkpoint, propagate_cams=options.propagate_cams)
     split = options.split or run.config.data.val_split
     out = output_folder(options, run, split)
     scores = evaluate(

@@ -53,6 +53,7 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         multi_scale=not options.single_scale,
         with_cams=True,
         crf=options.crf,
+        propagate_cams=options.propagate_cams,
     )
     writers = mask_writers(options, formats, segmenter)
     report = Report(options, segmenter, writers)

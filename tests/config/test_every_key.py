@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from platforms import made_for
 
 from toco_jax import data
+from toco_jax.config import LOSS_TERMS
 from toco_jax.config.methods import TERMS
 from toco_jax.data.pipeline import configured_batches
 from toco_jax.data.sources.shapes import ShapesSource
@@ -80,6 +81,13 @@ KEYS = {
     "local_crop_size": (8, {"losses": {"ctc", "total"}}),
     "num_local_crops": (3, {"losses": {"ctc", "total"}}),
     "cam_scales": ((1.0, 0.5), {"losses": {"roi_mask", "ptc", "ctc", "seg", "reg", "total"}}),
+    "propagate_cams": (
+        True,
+        {
+            "model": {"propagate_cams"},
+            "losses": {"roi_mask", "ptc", "ctc", "seg", "reg", "total"},
+        },
+    ),
     "low_thre": (0.4, {"losses": {"roi_mask", "ptc", "ctc", "seg", "reg", "total"}}),
     # Of the labels in training only those above `high_thre` are left.
     "bkg_thre": (0.6, {"losses": set(), "evaluation": {"cam", "aux_cam"}}),
@@ -100,6 +108,7 @@ KEYS = {
     "loss_weights.reg": (((0, 1e3),), {"losses": {"total"}, "loop": {"weights"}}),
     "loss_weights.swap": (((0, 0.2),), {"losses of toco_plus": {"swap", "total"}}),
     "loss_weights.cons": (((0, 0.2),), {"losses of toco_plus": {"cons", "total"}}),
+    "loss_weights.aff": (((0, 0.2),), {"losses of afa": {"aff", "total"}}),
     "loss_weights.sup": (((0, 0.2),), {"losses": {"sup", "total"}, "loop": {"weights"}}),
     "pseudo_label_cam": (
         ((0, "cam"), (3, "aux_cam")),
@@ -220,7 +229,8 @@ def stages(params, tmp_path_factory):
         "model": model_fields,
         "model on a GPU": model_on_a_gpu,
         "losses": functools.partial(losses, params),
-        "losses of toco_plus": functools.partial(losses_of_toco_plus, params),
+        "losses of toco_plus": functools.partial(losses_of, "toco_plus", params),
+        "losses of afa": functools.partial(losses_of, "afa", params),
         "update": functools.partial(update, params),
         "start": start,
         "start from a file": start_from_a_file,
@@ -264,10 +274,13 @@ def losses(params, config):
     return aux["terms"] | {"roi_mask": aux.get("roi_mask")}
 
 
-def losses_of_toco_plus(params, config):
-    """The same of this method."""
-    config.method = "toco_plus"
-    return losses(params, config)
+def losses_of(method, params, config):
+    """The same of another method."""
+    config.method = method
+    for term in set(LOSS_TERMS) - set(TERMS[method]):
+        config.loss_weights[term] = ((0, 0.0),)
+    head = {"kernel": jnp.full((4, 1), 0.3), "bias": jnp.zeros(1)}
+    return losses(params | ({"aff_head": head} if method == "afa" else {}), config)
 
 
 def update(params, config):

@@ -18,14 +18,16 @@ def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
     - `compute_dtype` becomes bfloat16 on a GPU or TPU and float32 on a CPU.
     - `machine.attention` becomes cuDNN's for bfloat16 on a GPU and XLA's otherwise.
     - `machine.low_memory` becomes "off" on a GPU or TPU. On a CPU it becomes "on" for large
-      encoders and "parts" for others.
+      encoders and "parts" for others, and for all where attention is used
+      for more than the tokens.
 
     Args:
         config: the configuration of a run.
         platform: `"cpu"`, `"gpu"` or `"tpu"`; by default that of JAX's devices.
 
     Raises:
-        ConfigError: the configuration asks for cuDNN's attention and there is none.
+        ConfigError: the configuration asks for cuDNN's attention and there is none, or for a
+            `low_memory` that keeps no attention where that is used.
     """
     platform = platform or jax.default_backend()
     dtype = config.compute_dtype
@@ -40,10 +42,18 @@ def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
             "machine.attention='cudnn' needs a GPU and compute_dtype='bfloat16', and this is "
             f"{dtype} on a {platform}: use machine.attention='auto'"
         )
+    uses_attention = config.propagate_cams or config.method == "afa"
     if low_memory == "auto":
         low_memory = "off"
         if platform == "cpu":
-            low_memory = "on" if _has_large_blocks(config) else "parts"
+            is_large = _has_large_blocks(config) and not uses_attention
+            low_memory = "on" if is_large else "parts"
+    if low_memory == "on" and uses_attention:
+        raise ConfigError(
+            "machine.low_memory='on' keeps no attention, from which "
+            f"{'CAMs are propagated' if config.propagate_cams else 'method=afa learns'}: use "
+            "machine.low_memory='parts'"
+        )
     machine = {"attention": attention, "low_memory": low_memory}
     return with_values(config, compute_dtype=dtype, machine=machine)
 

@@ -22,6 +22,8 @@ _LOSS_WEIGHTS = {
     # Terms of `toco_plus` alone.
     "swap": ((0, 0.0),),
     "cons": ((0, 0.0),),
+    # The term of `afa` alone.
+    "aff": ((0, 0.0),),
 }
 LOSS_TERMS = tuple(_LOSS_WEIGHTS)
 
@@ -77,6 +79,8 @@ def defaults(backbone: str = "deit_base") -> ConfigDict:
     config.local_crop_size = round(96 / patch) * patch
     config.num_local_crops = 8
     config.cam_scales = (1.0, 0.5, 1.5)
+    # Whether CAMs, those of the pseudo labels included, are spread by the encoder's attention.
+    config.propagate_cams = False
     config.low_thre = 0.25
     config.bkg_thre = 0.5
     config.high_thre = 0.7

@@ -6,9 +6,13 @@ from toco_jax.config.keys import LOSS_TERMS, ConfigError
 
 _TOCO = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg", "sup")
 # The loss terms that a method computes. Others must have the weight 0.
-TERMS = {"toco": _TOCO, "toco_plus": (*_TOCO, "swap", "cons")}
+TERMS = {
+    "toco": _TOCO,
+    "toco_plus": (*_TOCO, "swap", "cons"),
+    "afa": ("cls", "seg", "reg", "aff", "sup"),
+}
 # What `use_method` sets: loss weights from the first step of `seg` on, and values in place of 0.
-_WEIGHTS = {"toco_plus": {"swap": 0.05, "cons": 0.05}}
+_WEIGHTS = {"toco_plus": {"swap": 0.05, "cons": 0.05}, "afa": {"aff": 0.1, "reg": 0.01}}
 _VALUES = {"toco_plus": {"ema_decay": 0.999, "high_thre_drop": 0.15}}
 
 

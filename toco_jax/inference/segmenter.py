@@ -68,6 +68,8 @@ class Segmenter:
         multi_scale: whether to use several scales, as the published figures do, or scale 1 alone.
         with_cams: whether `segment` also computes CAMs.
         crf: whether a dense CRF refines the decoder's mask.
+        propagate_cams: whether CAMs are spread by the encoder's attention also if the run was
+            trained without.
         batch_size: images per batch; by default 1 per CPU device and 8 per GPU or TPU.
 
     Raises:
@@ -86,6 +88,7 @@ class Segmenter:
         multi_scale: bool = True,
         with_cams: bool = False,
         crf: bool = False,
+        propagate_cams: bool = False,
         batch_size: int | None = None,
     ):
         if source not in SOURCES:
@@ -99,7 +102,7 @@ class Segmenter:
             raise UserError(f"threshold={threshold} must lie in 0..1")
         if max_side is not None and max_side < 1:
             raise UserError(f"max_side={max_side} must be at least 1")
-        self._run = runs.load(checkpoint)
+        self._run = runs.load(checkpoint, propagate_cams=propagate_cams)
         self._source, self._threshold, self._crf = source, threshold, crf
         self._with_cams = with_cams or source != "seg"
         cam_scales = tuple(self._run.config.cam_scales) if multi_scale else (1.0,)

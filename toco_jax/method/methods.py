@@ -1,6 +1,6 @@
 """The methods that `config.method` chooses from, each a module of plain functions."""
 
-from toco_jax.method import toco, toco_plus
+from toco_jax.method import afa, toco, toco_plus
 
 # A method has these functions, which `toco` describes:
 #
@@ -9,4 +9,4 @@ from toco_jax.method import toco, toco_plus
 #     make_loss_fn(config, model, phase, *, num_present) -> loss_fn
 #
 # `config.methods` has the loss terms that it computes and the values that it sets.
-METHODS = {"toco": toco, "toco_plus": toco_plus}
+METHODS = {"afa": afa, "toco": toco, "toco_plus": toco_plus}

@@ -1,4 +1,4 @@
-"""The heads on the encoder: classifier, segmentation decoder (LargeFOV) and projection head."""
+"""The heads on the encoder: classifier, decoder (LargeFOV), projection head, affinity head."""
 
 import dataclasses
 import itertools
@@ -188,3 +188,15 @@ class ProjectionHead(nn.Module):
         x = _l2_normalize(x, axis=-1)
         direction = self.param("last_layer", init, (self.bottleneck, self.features))
         return product(x, _l2_normalize(direction, axis=0), unrolled=self.compute.unrolled)
+
+
+class AffinityHead(nn.Module):
+    """Affinities of patches from their attention, as AFA makes them."""
+
+    @nn.compact
+    def __call__(self, attention: Float[Array, "b heads n n"]) -> Float32[Array, "b n n"]:
+        """Computes affinities in [0, 1], which are symmetric, from maps over patches."""
+        symmetric = attention.astype(jnp.float32) + attention.swapaxes(2, 3).astype(jnp.float32)
+        kernel = self.param("kernel", fan_in_uniform, (attention.shape[1], 1))
+        bias = self.param("bias", nn.initializers.zeros, (1,))
+        return jax.nn.sigmoid(jnp.einsum("bhij,ho->bij", symmetric, jnp.asarray(kernel)) + bias[0])

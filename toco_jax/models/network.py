@@ -1,7 +1,7 @@
 """The ToCo network: one encoder, two classifiers, a decoder and a projection head."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,7 +11,7 @@ from jax import Array
 from jaxtyping import Float, Float32, UInt8
 
 from toco_jax.models.backbones import Backbone
-from toco_jax.models.heads import Classifier, LargeFOV, ProjectionHead
+from toco_jax.models.heads import AffinityHead, Classifier, LargeFOV, ProjectionHead
 from toco_jax.models.vit import Padding, ViT
 from toco_jax.ops.parts import largest_divisor, map_parts
 from toco_jax.runtime.compute import Compute
@@ -43,7 +43,9 @@ class ToCo(nn.Module):
         grid: side of the grid of stored positions, in patches.
         decoder_width: hidden channels of the decoder.
         decoder_dilation: dilation of the decoder's 3x3 convolutions.
-        compute: how it is executed.
+        propagate_cams: spreads CAMs by the encoder's own attention, see `propagated`.
+        affinity_head: has a head that makes affinities of patches from attention, as AFA does.
+        compute: how it is executed; without `remat` where attention is used.
     """
 
     backbone: Backbone
@@ -52,6 +54,8 @@ class ToCo(nn.Module):
     grid: int = 14
     decoder_width: int = 512
     decoder_dilation: int = 5
+    propagate_cams: bool = False
+    affinity_head: bool = False
     compute: Compute = Compute()
 
     def setup(self):
@@ -62,6 +66,8 @@ class ToCo(nn.Module):
             self.num_classes + 1, self.decoder_width, self.decoder_dilation, self.compute
         )
         self.proj_head = ProjectionHead(compute=self.compute)
+        if self.affinity_head:
+            self.aff_head = AffinityHead()
 
     def encode(
         self,
@@ -81,19 +87,32 @@ class ToCo(nn.Module):
         Returns:
             `cls_token [B, D]`; and unless `num_mapped` is 0, `patch_tokens [num_mapped, N, D]` and
             `aux_patch_tokens [num_mapped, N, D]`, those of the intermediate layer, which do not go
-            through the final LayerNorm.
+            through the final LayerNorm. If CAMs are propagated also `affinity [num_mapped, N, N]`;
+            with the affinity head also `attention [num_mapped, 2 heads, N, N]`, that of patches to
+            one another in the last two blocks.
         """
-        aux_block = range(self.backbone.depth)[self.aux_layer]
+        all_blocks = range(self.backbone.depth)
+        aux_block = all_blocks[self.aux_layer]
         blocks = () if num_mapped == 0 else (aux_block,)
+        if blocks and (self.propagate_cams or self.affinity_head):
+            blocks = tuple(all_blocks)
         out = self.encoder(images, padding, num_mapped=num_mapped, blocks=blocks)
         if num_mapped == 0:
             return {"cls_token": out["cls_token"]}
         leading = self.backbone.num_leading
-        return {
+        tokens = {
             "cls_token": out["cls_token"],
             "patch_tokens": out["patch_tokens"],
             "aux_patch_tokens": out[f"block_{aux_block}"]["tokens"][:num_mapped, leading:],
         }
+        if self.propagate_cams or self.affinity_head:
+            attentions = [out[f"block_{i}"]["attention"][:num_mapped] for i in blocks]
+        if self.propagate_cams:
+            tokens["affinity"] = affinity_of(attentions, leading)
+        if self.affinity_head:
+            last = [x[:, :, leading:, leading:] for x in attentions[-2:]]
+            tokens["attention"] = jnp.concatenate(last, axis=1)
+        return tokens
 
     def classify(
         self, tokens: dict[str, Array], grid: tuple[int, int], padding: Padding | None = None
@@ -113,6 +132,8 @@ class ToCo(nn.Module):
         valid = None if padding is None else padding.valid.reshape(batch, -1)  # [B, N]
         cls_logits, cam = self.classifier(tokens["patch_tokens"], valid)
         aux_cls_logits, aux_cam = self.aux_classifier(tokens["aux_patch_tokens"], valid)
+        if self.propagate_cams:
+            cam, aux_cam = (propagated(x, tokens["affinity"]) for x in (cam, aux_cam))
         map_shape = (cam.shape[0], *grid, self.num_classes)
         return {
             "cls_logits": cls_logits,
@@ -141,6 +162,10 @@ class ToCo(nn.Module):
         out = self.classify(self.encode(images), self.token_grid(images))
         return out["cam"], out["aux_cam"]
 
+    def relate(self, attention: Float[Array, "b heads n n"]) -> Float32[Array, "b n n"]:
+        """Computes affinities of patches in [0, 1] from the `attention` of `encode`."""
+        return self.aff_head(attention)
+
     def project(self, cls_token: Float[Array, "*b d"]) -> Float32[Array, "*b 1024"]:
         """Projects class tokens by the student's head."""
         return self.proj_head(cls_token)
@@ -162,8 +187,36 @@ class ToCo(nn.Module):
         tokens = self.encode(images, padding)
         if self.is_initializing():
             self.proj_head(tokens["cls_token"])
+            if self.affinity_head:
+                self.aff_head(tokens["attention"])
         out = self.classify(tokens, grid, padding)
         return tokens | out | {"seg_logits": self.decode(tokens, grid, padding)}
+
+
+def affinity_of(
+    attentions: Sequence[Float[Array, "b heads m k"]], num_leading: int
+) -> Float32[Array, "b n n"]:
+    """Affinity of patches: their attention to one another, averaged over heads, summed over blocks.
+
+    Without gradient. Rows do not sum to 1, because patches attend to leading tokens as well.
+
+    Args:
+        attentions: the attention map of each block.
+        num_leading: the number of tokens before the patches.
+    """
+    patches = [jnp.mean(x[:, :, num_leading:, num_leading:], axis=1) for x in attentions]
+    return jax.lax.stop_gradient(sum(patches[1:], patches[0]).astype(jnp.float32))
+
+
+def propagated(
+    cam: Float32[Array, "b n c"], affinity: Float32[Array, "b n n"]
+) -> Float32[Array, "b n c"]:
+    """Spreads the positive part of a CAM to patches that attend to it: `affinity @ relu(cam)`.
+
+    Xu et al., Multi-class token transformer for weakly supervised semantic segmentation
+    (MCTformer, CVPR 2022), where the map is one of class-specific attention.
+    """
+    return jnp.einsum("bij,bjc->bic", affinity, jax.nn.relu(cam))
 
 
 def call(model: ToCo, params: dict, method: str, *args: Any, **kwargs: Any) -> Any:

@@ -45,5 +45,7 @@ def make_model(config: ConfigDict, *, grid: int, platform: str | None = None) ->
         grid=grid,
         decoder_width=config.decoder_width,
         decoder_dilation=config.decoder_dilation,
+        propagate_cams=config.propagate_cams,
+        affinity_head=config.method == "afa",
         compute=compute_of(config, platform or jax.default_backend()),
     )

@@ -109,6 +109,7 @@ def load(
     checkpoint: str | os.PathLike,
     *,
     portable: bool = False,
+    propagate_cams: bool = False,
     report: Callable[[str], None] = say_aside,
 ) -> Run:
     """Loads a network from a run's folder, from `<run>/checkpoints/<step>`, or from the hub.
@@ -118,6 +119,7 @@ def load(
     Args:
         checkpoint: the folder of a run, for its newest checkpoint, one checkpoint in it, or
             `hf:owner/name[@revision]`.
+        propagate_cams: spreads CAMs by the encoder's attention also if the run does not.
         portable: makes the network the same program on every machine, instead of one for the
             devices at hand.
         report: receives a line about each thing that the run does not record.
@@ -134,6 +136,8 @@ def load(
     names = workdir.class_names(folder, recorded)
     if names is None:
         report(workdir.missing_names(folder, recorded.num_classes))
+    if propagate_cams:
+        recorded = with_values(recorded, propagate_cams=True)
     if portable:
         config, platform = _executed_anywhere(recorded), "cpu"
     else:

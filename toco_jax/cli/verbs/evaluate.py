@@ -38,6 +38,8 @@ def add_arguments(parser: Parser) -> None:
     add("--mask_foreground", type=int, help="value of the only class in masks (default: the run's)")
     few = "approximate CRF on the K likeliest classes; 0 for all"
     add("--crf_classes", metavar="K", type=count, default=0, help=few)
+    spread = "spread CAMs by the encoder's attention also if the run was trained without"
+    add("--propagate_cams", action="store_true", help=spread)
     add("--crf_exact_gaussian", action="store_true", help="approximate CRF for GPUs: true Gaussian")
     add("--save_probs", action="store_true", help="write probabilities (float16, compressed)")
     labels = "write CAM labels of the split to this folder (default: none)"

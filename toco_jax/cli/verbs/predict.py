@@ -37,6 +37,8 @@ def add_arguments(parser: Parser) -> None:
     add("--max_side", metavar="PIXELS", type=int, help=longest)
     add("--single_scale", action="store_true", help="scale 1 alone: a fifth of the work")
     add("--crf", action="store_true", help="refine the decoder's mask with a dense CRF")
+    spread = "spread CAMs by the encoder's attention also if the run was trained without"
+    add("--propagate_cams", action="store_true", help=spread)
     add("--format", metavar="NAMES", default="png", help="formats of masks, with commas")
     outlines = "polygons, not pixels, for coco, label_studio and labelme"
     add("--polygons", action="store_true", help=outlines)
