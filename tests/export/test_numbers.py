@@ -14,6 +14,7 @@ from reference_weights import reference_state_dict
 
 from toco_jax.cli import commands
 from toco_jax.export import onnx_model, stablehlo
+from toco_jax.export.files import ExportError
 from toco_jax.method.cams import multi_scale_cams
 from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.network import ToCo, normalize
@@ -155,6 +156,21 @@ def test_onnx_of_all_that_an_encoder_may_have(rich, fixed):
     data = onnx_model.to_onnx(*rich, size=(height, width) if fixed else None)
     batch = images(2, height, width)
     check_equal(run_onnx(data, batch), jax.jit(stablehlo.make_predictor(*rich))(batch))
+
+
+def test_onnx_of_cams_that_attention_spreads(rich):
+    model, params = rich[0].clone(propagate_cams=True), rich[1]
+    batch = images(2, 28, 42)
+    found = run_onnx(onnx_model.to_onnx(model, params, size=(28, 42)), batch)
+    check_equal(found, jax.jit(stablehlo.make_predictor(model, params))(batch))
+    plain = run_onnx(onnx_model.to_onnx(*rich, size=(28, 42)), batch)
+    assert np.abs(plain["cam"] - found["cam"]).max() > 0.01
+
+
+def test_onnx_of_rotary_positions_is_refused(rich):
+    model = rich[0].clone(backbone=BACKBONES["dinov3_small"])
+    with pytest.raises(ExportError, match=r"rotary positions.*use --format=stablehlo"):
+        onnx_model.to_onnx(model, rich[1], size=(32, 32))
 
 
 def test_images_smaller_than_a_patch_are_enlarged_as_in_predict(rich):

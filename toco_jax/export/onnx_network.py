@@ -3,6 +3,7 @@
 Maps are `[B, channels, rows, columns]`, as ONNX has them, and tokens `[B, N, D]`.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from toco_jax.ops.resize import interpolation_matrix
 from toco_jax.runtime.errors import some_of
 
 # Weights of the training alone.
-_NOT_EXPORTED = ("aux_classifier/", "proj_head/")
+_NOT_EXPORTED = ("aux_classifier/", "proj_head/", "aff_head/")
 # `ops.resize` in ONNX's words. "bicubic_antialiased" leaves out pixels outside the image.
 _RESIZES: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear"},
@@ -68,6 +69,7 @@ class NetworkWriter:
         self._graph, self._model = graph, model
         self._params = flatten_dict(params, sep="/")
         self._used: set[str] = set()
+        self._attentions: list[str] = []  # of the blocks so far, [B, heads, M, M]
 
     def __call__(self, images: str, size: Size) -> Outputs:
         """Writes one pass over normalised images `[B, 3, H, W]`.
@@ -77,14 +79,23 @@ class NetworkWriter:
             size: their height and width if these are fixed.
 
         Raises:
-            ExportError: the network has weights of which this module does not know the purpose.
+            ExportError: the network has rotary positions, or weights of which this module does not
+                know the purpose.
         """
+        if self._model.backbone.rotary:
+            raise ExportError(
+                "--format=onnx cannot write the rotary positions of this encoder: use "
+                "--format=stablehlo"
+            )
+        self._attentions.clear()
         graph, add = self._graph, self._graph.add
         tokens, map_shape = self._encode(images, size)
         largest = add("ReduceMax", tokens, graph.constant([1]), keepdims=0)  # [B, D]
         cls_logits = add("MatMul", largest, self._weight("classifier/kernel"))
         feature_map = add("Reshape", add("Transpose", tokens, perm=[0, 2, 1]), map_shape)
         cam = add("Conv", feature_map, self._weight("classifier/kernel", _map_of_rows))
+        if self._model.propagate_cams:
+            cam = self._propagated(cam)
         x, dilation = feature_map, self._model.decoder_dilation
         for name in ("conv6", "conv7"):
             kernel = self._weight(f"decoder/{name}/kernel", _filters)
@@ -187,9 +198,22 @@ class NetworkWriter:
         q, v = (add("Transpose", part, perm=[0, 2, 1, 3]) for part in (q, v))
         k = add("Transpose", k, perm=[0, 2, 3, 1])  # [B, heads, d, M]
         weights = add("Softmax", add("MatMul", q, k), axis=-1)  # [B, heads, M, M]
+        self._attentions.append(weights)
         out = add("Transpose", add("MatMul", weights, v), perm=[0, 2, 1, 3])
         out = add("Reshape", out, graph.constant([0, 0, spec.width]))  # [B, M, D]
         return self._linear(out, f"{path}/proj")
+
+    def _propagated(self, cam: str) -> str:
+        """Spreads a CAM `[B, C, h, w]` by attention, as `models.network.propagated` does."""
+        graph, add = self._graph, self._graph.add
+        means = [add("ReduceMean", x, graph.constant([1]), keepdims=0) for x in self._attentions]
+        affinity = functools.reduce(functools.partial(add, "Add"), means)  # [B, M, M]
+        starts = graph.constant([self._model.backbone.num_leading] * 2)
+        ends = graph.constant([np.iinfo(np.int64).max] * 2)
+        affinity = add("Slice", affinity, starts, ends, graph.constant([1, 2]))  # [B, N, N]
+        flat = add("Reshape", add("Relu", cam), graph.constant([0, self._model.num_classes, -1]))
+        spread = add("MatMul", flat, add("Transpose", affinity, perm=[0, 2, 1]))  # [B, C, N]
+        return add("Reshape", spread, add("Shape", cam))
 
     def _gelu(self, x: str) -> str:
         """Exact GELU: `0.5 x (1 + erf(x / sqrt(2)))`, which runtimes recognise in this form."""
