@@ -67,9 +67,12 @@ def test_files_of_others_are_not_overwritten(network, tmp_path, quick, name):
     assert (tmp_path / "other.yaml").read_text() == "mine: 1\n"
 
 
-def test_files_of_ours_are(network, tmp_path, quick):
+def test_files_of_ours_are_unless_they_describe_another(network, tmp_path, quick):
     for _ in range(2):
         commands.run("export", [str(network[0]), str(tmp_path / "model.stablehlo")])
+    message = refused(network[0], tmp_path / "model.onnx")
+    assert "model.json describes" in message and "model.stablehlo, which is there" in message
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_x_anylabeling(network, tmp_path, capsys):

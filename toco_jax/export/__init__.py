@@ -60,6 +60,7 @@ def export_run(
     scales = tuple(loaded.config.cam_scales) if multiscale else None
     shape = _shape(loaded, size, scales)
     about = {
+        "file": out.name,
         "classes": ["background", *loaded.class_names],
         "names_known": loaded.names_known,
         **describe_arrays(shape, len(loaded.class_names)),

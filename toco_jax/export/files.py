@@ -1,5 +1,7 @@
 """The files that an export writes, and the description that goes with every format."""
 
+import glob
+import json
 import pathlib
 from typing import Any
 
@@ -25,12 +27,20 @@ def check_description(out: pathlib.Path, beside: pathlib.Path, mark: str) -> pat
         mark: a text that is in every such file.
 
     Raises:
-        ExportError: they are the same file, or a file of another kind is where ours would go.
+        ExportError: they are the same file, or a file of another kind is where ours would go, or
+            the description of another exported file that is still there.
     """
     if out == beside:
-        raise ExportError(f"{out} is the name of the description; use one like model.stablehlo")
-    if beside.exists() and mark not in beside.read_text(errors="replace"):
+        ending = "stablehlo" if beside.suffix == ".json" else "onnx"
+        raise ExportError(f"{out} is the name of the description: use one like model.{ending}")
+    if not beside.exists():
+        return beside
+    text = beside.read_text(errors="replace")
+    if mark not in text:
         raise ExportError(f"{beside} exists and is not of this command: use another --out")
+    for other in out.parent.glob(glob.escape(out.stem) + ".*"):
+        if other.name != out.name and f'"file": {json.dumps(other.name)}' in text:
+            raise ExportError(f"{beside} describes {other}, which is there: use another --out")
     return beside
 
 
