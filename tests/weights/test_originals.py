@@ -291,7 +291,7 @@ def test_half_colours_are_converted(tmp_path, library):
     """The original sees colours in [-1, 1], ours the same colours as ImageNet's are normalised."""
     name = f"{backbone('dino')},half_colours=1"
     out = load.load(str(saved(library, "dino", tmp_path)), backbone=name, num_classes=3)
-    assert any("converted to colours" in note for note in out["notes"])
+    assert any("was converted to ImageNet's colours" in note for note in out["notes"])
     size = images("dino", GRID, GRID).shape
     photos = np.random.default_rng(1).integers(0, 256, size, np.uint8)
     expected = tokens(library, "dino", np.float32(photos / 127.5 - 1))

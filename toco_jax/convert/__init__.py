@@ -116,7 +116,7 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
         "backbone": backbone,
         "dropped": {name: np.float32(tensors[name]) for name in names},
         "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, layout), *note],
-        "origin": origin.of_file(source, path, file, layout),
+        "origin": origin.of_file(source, path, file, layout, digest=files.sha256(path)),
     }
 
 

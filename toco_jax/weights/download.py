@@ -1,5 +1,6 @@
 """Downloads published weights into a cache, once, and verifies their SHA-256."""
 
+import contextlib
 import http.client
 import os
 import pathlib
@@ -63,6 +64,8 @@ FROM_HUB: Mapping[str, str] = {
     "augreg_large": "hf:timm/vit_large_patch16_224.augreg_in21k_ft_in1k",
 }
 
+# What `checks.check_heads` and `colours.stated` read beside a file.
+_DESCRIPTIONS = ("config.json", "preprocessor_config.json")
 _CHUNK = 2**20
 
 
@@ -88,6 +91,7 @@ def from_hub(name: str) -> pathlib.Path:
     if not isinstance(path, str):
         try:
             path = huggingface_hub.hf_hub_download(repository, file, library_name="toco_jax")
+            _fetch_descriptions(repository, file)
         # Errors of the hub and those of the HTTP library beneath it have no base class in common.
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
@@ -102,6 +106,16 @@ def from_hub(name: str) -> pathlib.Path:
         blob = os.path.normpath(path.parent / path.readlink())
         _verify(path, path.readlink().name, f"the cached file {blob}")
     return path
+
+
+def _fetch_descriptions(repository: str, file: str) -> None:
+    """Has the hub's cache hold what libraries write beside weights, as far as it is there."""
+    import huggingface_hub
+
+    for name in _DESCRIPTIONS:
+        beside = pathlib.PurePosixPath(file).with_name(name)
+        with contextlib.suppress(Exception):  # the weights do without
+            huggingface_hub.hf_hub_download(repository, str(beside), library_name="toco_jax")
 
 
 def cache_folder() -> pathlib.Path:

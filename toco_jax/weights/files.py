@@ -118,10 +118,10 @@ def file_in(folder: pathlib.Path) -> pathlib.Path | None:
     return None
 
 
-def model_config(folder: pathlib.Path) -> dict[str, Any]:
-    """Returns the content of a folder's `config.json`; {} if there is none or it is damaged."""
+def model_config(folder: pathlib.Path, name: str = "config.json") -> dict[str, Any]:
+    """Returns the content of a folder's JSON file; {} if there is none or it is damaged."""
     try:
-        about = json_text.parse((folder / "config.json").read_text(encoding="utf-8"))
+        about = json_text.parse((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return about if isinstance(about, dict) else {}

@@ -74,12 +74,16 @@ def load(init: str, *, backbone: str, num_classes: int, decoder_width: int = 512
         path, file = _read(init, path)
         checks.check_backbone(file.metadata.get("backbone"), backbone)
         checks.check_heads(path.parent, backbone)
-        out = from_tensors(file.tensors, **sizes)
+        digest = files.sha256(path)
+        trained = colours.stated(path, digest)
+        if trained is None and init in download.FROM_HUB:
+            trained = colours.HALF if BACKBONES[init].half_colours else colours.IMAGENET
+        out = from_tensors(file.tensors, **sizes, trained=trained)
     except MissingWeightsError:
         raise
     except UserError as error:
         raise WeightsError(f"{where}: {error}") from error
-    about = origin.of_file(init, path, file, out["layout"])
+    about = origin.of_file(init, path, file, out["layout"], digest=digest)
     pretraining = out.pop("pretraining")
     what = files.known_file(about["sha256"]) or pretraining
     if "augreg" in path.as_posix().lower():
@@ -144,9 +148,21 @@ def resolve(init: str) -> pathlib.Path:
 
 
 def from_tensors(
-    tensors: Tensors, *, backbone: str, num_classes: int, decoder_width: int = 512
+    tensors: Tensors,
+    *,
+    backbone: str,
+    num_classes: int,
+    decoder_width: int = 512,
+    trained: colours.Colours | None = None,
 ) -> dict:
     """Converts the tensors of a file in any layout to parameters.
+
+    Args:
+        tensors: the tensors by name.
+        backbone: name or sizes of the backbone to fill.
+        num_classes: C, the foreground classes.
+        decoder_width: hidden channels of the decoder.
+        trained: the colours that an encoder was trained on, if they are stated.
 
     Returns:
         The dictionary of `load`, except that `origin` is replaced by `pretraining`: what a backbone
@@ -167,6 +183,7 @@ def from_tensors(
         spec = backbone_from_name(backbone)
         checks.check_rotary(tensors, backbone, spec)
         dinov3.check_periods(tensors, backbone, spec)
+        is_imagenet = recognise.has_imagenet_colours(tensors, layout)
         tensors, changes = backbone_files.usual(tensors, layout, layer_scale=spec.layer_scale)
         notes += changes
         checks.check_parts(tensors, backbone, spec)
@@ -176,9 +193,12 @@ def from_tensors(
             dropped=backbone_files.dropped(tensors, layout),
             needs=f"the backbone {backbone}",
         )
-        if spec.half_colours and layout != "toco_jax":
-            paths = colours.to_imagenet(paths, colours.HALF)
-            notes.append("their patch embedding was converted to colours normalised as ImageNet's")
+        if layout != "toco_jax":  # whose encoders were converted when they were made
+            kind = {True: colours.IMAGENET, False: colours.HALF, None: None}[is_imagenet]
+            paths, lines = colours.fitted(
+                paths, backbone=backbone, spec=spec, trained=trained, kind=kind
+            )
+            notes += lines
         params, teacher = published.nested(paths)[0], None
     return _result(params, teacher, notes, backbone_files.LAYOUT_NAMES[layout]) | {
         "pretraining": what

@@ -14,9 +14,11 @@ if TYPE_CHECKING:  # orbax is slow to import, and only runs need it
     from toco_jax.run.runs import Run
 
 
-def of_file(init: str, path: pathlib.Path, file: files.WeightFile, layout: str) -> dict[str, Any]:
-    """Returns JSON values that identify a file of weights."""
-    about = {"init": init, "path": str(path.absolute()), "sha256": files.sha256(path)}
+def of_file(
+    init: str, path: pathlib.Path, file: files.WeightFile, layout: str, *, digest: str
+) -> dict[str, Any]:
+    """Returns JSON values that identify a file of weights, whose SHA-256 is `digest`."""
+    about = {"init": init, "path": str(path.absolute()), "sha256": digest}
     return about | {"format": file.format, "layout": layout}
 
 

@@ -14,6 +14,8 @@ from toco_jax.runtime.errors import some_of
 
 Tensors = Mapping[str, np.ndarray]
 
+_HEADS = ("head.bias", "classifier.bias")
+_NUM_IMAGENET_21K = 21843
 NOT_PUBLISHED = "not the published initialisation"
 _LAYER_SCALE = re.compile(
     r".*(\.gamma_[12]|\.ls[12]\.gamma|\.layer_scale[12]\.lambda1|/layer_scale[12])"
@@ -176,6 +178,27 @@ def pretraining(tensors: Tensors, layout: str) -> str | None:
         recipe = " (augreg, as they lack the original's pre_logits layer)"
     only = "ImageNet-21k only" if head.shape[0] > 20_000 else "another set than ImageNet-1k"
     return f"trained on {head.shape[0]} classes: {only}{recipe}, {NOT_PUBLISHED}"
+
+
+def has_imagenet_colours(tensors: Tensors, layout: str) -> bool | None:
+    """Whether weights of this kind were trained on colours normalised as ImageNet's.
+
+    DINOv2, DINOv3, DeiT III and MAE were. The original ViT and whatever was trained on all of
+    ImageNet-21k in JAX were not. None if the tensors do not tell the kind.
+    """
+    if layout == "original":
+        return False
+    if "layer_scale" in parts_of(tensors):
+        return True
+    positions = _positions(tensors)
+    head = next((tensors[name] for name in _HEADS if name in tensors), None)
+    if any(name.startswith("pre_logits") for name in tensors):
+        return False
+    if head is not None:
+        return False if head.shape[:1] == (_NUM_IMAGENET_21K,) else None
+    if any(re.match(r"(decoder\.)?decoder_pred\.", name) for name in tensors):
+        return True
+    return True if positions is not None and _is_sine_cosine(positions) else None
 
 
 def _positions(tensors: Tensors) -> np.ndarray | None:
