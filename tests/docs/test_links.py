@@ -78,8 +78,11 @@ def test_every_page_has_a_place_in_the_site():
     assert sorted(placed) == sorted([*written, *made])
 
 
-def test_the_front_page_is_short():
-    assert (REPOSITORY / "README.md").read_text().count("\n") <= 150
+def test_the_front_page_is_short_and_leads_to_every_page():
+    front = pages.read(REPOSITORY / "README.md")
+    assert front.path.read_text().count("\n") <= 150
+    linked = {link.partition("#")[0] for link in front.links}
+    assert {pages.name_of(path) for path in pages.PAGES} - {"README.md"} <= linked
 
 
 def test_the_citation_names_paper_and_version():
