@@ -7,6 +7,8 @@ import signal
 import pytest
 
 from toco_jax.cli import commands
+from toco_jax.config import validate
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.run import records, workdir
 from toco_jax.run.config_files import load_config
 from toco_jax.runtime.errors import UserError
@@ -202,7 +204,8 @@ POSTER_TERMS = {
 
 
 def test_the_posters_grid():
-    variants, whole = grids.read("poster"), load_config("shapes", WORDS)
+    whole = load_config("shapes", WORDS)
+    variants = grids.read("poster", whole)
     configs = ablation.configured("shapes", WORDS, variants, grid="poster", seeds=[0])
     assert [variant.name for variant in variants] == list(POSTER_TERMS)
     for config, on in zip(configs, POSTER_TERMS.values(), strict=True):
@@ -211,6 +214,28 @@ def test_the_posters_grid():
             for term, weights in whole.loss_weights.items()
         }
         assert config.to_dict() == whole.to_dict() | {"loss_weights": expected}
+
+
+@pytest.mark.parametrize("name", sorted(grids.BUILT_IN.keys() - {"poster"}))
+@pytest.mark.parametrize("start", ["shapes", "voc:deit_tiny", "voc:dinov2_small"])
+def test_a_built_in_grid_varies_what_its_name_says(name, start):
+    whole = load_config(start, ["temperature=0.3", "aux_layer=4"])
+    variants = grids.read(name, whole)
+    configs = [load_config(start, variant.words) for variant in variants]
+    keys = {"crops": ("num_local_crops", "local_crop_size")}.get(name, (name,))
+    found = [tuple(config[key] for key in keys) for config in configs]
+    own = tuple(whole[key] for key in keys)
+    if name == "aux_layer":
+        own = (4 - backbone_from_name(whole.backbone).depth,)
+    assert own in found and len(set(found)) == len(found) >= 4
+    if name == "crops":
+        assert {n for n, _ in found} >= {2, 4, 8, 16} and len({size for _, size in found}) >= 3
+    for config, variant in zip(configs, variants, strict=True):
+        validate(config, num_devices=1)
+        assert grids._NAME.fullmatch(variant.name)
+        changed = {key: whole[key] for key in keys}
+        expected = load_config(start).to_dict() | changed
+        assert config.to_dict() | changed == expected
 
 
 def test_variants_that_differ_only_after_the_last_step_are_refused(trained, grid, tmp_path):
@@ -259,16 +284,16 @@ def test_a_name_that_is_no_folders(name, tmp_path):
     path = tmp_path / "grid.json"
     path.write_text(json.dumps([{"name": name}]))
     with pytest.raises(grids.GridError, match=r"entry 1: name=.*cannot be the name of a folder"):
-        grids.read(str(path))
+        grids.read(str(path), load_config("shapes"))
 
 
 def test_a_grid_that_is_not_there_or_too_large(tmp_path):
-    with pytest.raises(grids.GridError, match="no grid 'postre': use poster, or a JSON file"):
-        grids.read("postre")
+    with pytest.raises(grids.GridError, match=r"no grid 'postre': use one of poster, .* or a JSON"):
+        grids.read("postre", load_config("shapes"))
     large = tmp_path / "large.json"
     large.write_bytes(b" " * (2**20 + 1))
     with pytest.raises(grids.GridError, match="larger than 1 MiB"):
-        grids.read(str(large))
+        grids.read(str(large), load_config("shapes"))
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def ablate(
         Preempted: SIGTERM or Ctrl-C came; the state is saved.
     """
     out = pathlib.Path(out)
-    variants = grids.read(grid)
+    variants = grids.read(grid, load_config(config, words))
     configs = configured(config, words, variants, grid=grid, seeds=seeds)
     table: Runs = {
         variant: {

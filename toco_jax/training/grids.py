@@ -3,9 +3,13 @@
 import dataclasses
 import pathlib
 import re
+from collections.abc import Callable
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from toco_jax.config.methods import TERMS
+from toco_jax.models.backbones import backbone_from_name
 from toco_jax.runtime import json_text
 from toco_jax.runtime.errors import UserError, clipped, shown
 
@@ -50,25 +54,69 @@ POSTER = (
     Variant("cls+aux+ptc+ctc", _of_terms("cls", "cls_aux", "ptc", "ctc")),
     Variant("all", ()),
 )
-_BUILT_IN = {"poster": POSTER}
+# Sizes of local crops as shares of the crop, at 448 pixels 64, 96 (as published), 128 and 160.
+_CROP_SIZES = (1 / 7, 3 / 14, 2 / 7, 5 / 14)
+_CROP_COUNTS = (2, 4, 8, 16)
 
 
-def read(grid: str) -> tuple[Variant, ...]:
+def _values(key: str, *values: float) -> Callable[[ConfigDict], tuple[Variant, ...]]:
+    """Returns the grid of values of a key, with the configuration's own among them."""
+
+    def variants(config: ConfigDict) -> tuple[Variant, ...]:
+        chosen = sorted({*values, config[key]})
+        return tuple(Variant(f"{key} {value}", (f"{key}={value}",)) for value in chosen)
+
+    return variants
+
+
+def _aux_layers(config: ConfigDict) -> tuple[Variant, ...]:
+    """The auxiliary classifier after the 5th to the 2nd block from the end, as in the paper."""
+    depth = backbone_from_name(config.backbone).depth
+    own = config.aux_layer if config.aux_layer < 0 else config.aux_layer - depth
+    layers = sorted({own, *range(max(-5, -depth), -1)})
+    return tuple(Variant(f"aux_layer {layer}", (f"aux_layer={layer}",)) for layer in layers)
+
+
+def _crops(config: ConfigDict) -> tuple[Variant, ...]:
+    """Other numbers of local crops, and other sizes."""
+    patch = backbone_from_name(config.backbone).patch
+    count, size = config.num_local_crops, config.local_crop_size
+    sizes = [max(round(share * config.crop_size / patch), 1) * patch for share in _CROP_SIZES]
+    pairs = {(n, size) for n in _CROP_COUNTS} | {(count, s) for s in sizes} | {(count, size)}
+    return tuple(
+        Variant(f"{n} crops of {s}", (f"num_local_crops={n}", f"local_crop_size={s}"))
+        for n, s in sorted(pairs)
+    )
+
+
+BUILT_IN: dict[str, Callable[[ConfigDict], tuple[Variant, ...]]] = {
+    "poster": lambda config: POSTER,
+    "aux_layer": _aux_layers,
+    "temperature": _values("temperature", 0.1, 0.25, 0.5, 1.0),
+    "crops": _crops,
+    "ema_momentum": _values("ema_momentum", 0.0, 0.5, 0.9, 0.99, 0.999),
+}
+
+
+def read(grid: str, config: ConfigDict) -> tuple[Variant, ...]:
     """Returns the variants of a grid, in its order.
 
     Args:
-        grid: `poster`, or a JSON file: a list of `{"name": ..., "set": ["key=value", ...]}`, where
-            a variant without `set` is the configuration as it is.
+        grid: one of `BUILT_IN`, or a JSON file: a list of `{"name": ..., "set": ["key=value",
+            ...]}`, where a variant without `set` is the configuration as it is.
+        config: the configuration that the variants change. Its own values are among those of a
+            built-in grid.
 
     Raises:
         GridError: there is no such grid, or it is something else. Keys and values are not looked
             at.
     """
-    if grid in _BUILT_IN:
-        return _BUILT_IN[grid]
+    if grid in BUILT_IN:
+        return BUILT_IN[grid](config)
     path = pathlib.Path(grid)
     if not path.is_file():
-        raise GridError(f"no grid {grid!r}: use poster, or a JSON file such as {_EXAMPLE}")
+        known = ", ".join(BUILT_IN)
+        raise GridError(f"no grid {grid!r}: use one of {known}, or a JSON file such as {_EXAMPLE}")
     if path.stat().st_size > _LARGEST_FILE:
         raise GridError(f"{grid} is larger than 1 MiB: give a grid, a JSON file such as {_EXAMPLE}")
     try:

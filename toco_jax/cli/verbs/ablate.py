@@ -8,7 +8,9 @@ and ablation.md in <out> hold mean, lowest and highest score of each variant. St
 command keeps the runs that are finished and goes on with the others. Told to stop (SIGTERM or
 Ctrl-C), it saves and exits with 75.
 
-The grid `poster` adds the parts of the method one after the other. Another one is a JSON file:
+The grid `poster` adds the parts of the method one after the other. `aux_layer`, `temperature`,
+`crops` (number and size) and `ema_momentum` vary that, with the configuration's own value among
+them. Another one is a JSON file:
 
     [{"name": "as it is"}, {"name": "tau 0.1", "set": ["temperature=0.1"]}]
 """
@@ -28,7 +30,8 @@ def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco ablate`."""
     parser.add_config()
     add = parser.add_argument
-    add("--grid", metavar="GRID", default="poster", help="the variants: poster, or a JSON file")
+    grids = "variants: poster, aux_layer, temperature, crops, ema_momentum, or a JSON file"
+    add("--grid", metavar="GRID", default="poster", help=grids)
     seeds = "seeds of the runs of each variant"
     add("--seeds", metavar="N", type=whole_number(0), nargs="+", default=[0, 1, 2], help=seeds)
     folder = "the folder of all runs (default: runs/<config name>-ablation)"
