@@ -1,7 +1,7 @@
 """Draws the CAM of every block of the encoder, and scores them: the poster's figure of layers.
 
 The classifier is that of the run. It is applied to the tokens of each block after the encoder's
-final LayerNorm, so that the last block's map is the CAM that training uses.
+final LayerNorm, so that the last block's map is the CAM, as it is without `propagate_cams`.
 """
 
 import argparse

@@ -20,11 +20,13 @@ from toco_jax.inference.analysis.photos import claim
 from toco_jax.inference.native import resize_map
 from toco_jax.inference.views import BOX, NEGATIVE, POSITIVE, framed, tiled, tinted
 from toco_jax.method.cams import IGNORE_INDEX, label_to_affinity
+from toco_jax.method.methods import METHODS
 from toco_jax.method.phases import phase_at
-from toco_jax.method.toco import make_loss_fn
 from toco_jax.run import runs
+from toco_jax.run.state import TrainState
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import open_atomically, write_atomically
+from toco_jax.training.step import moved_extra
 
 _CELL = 150
 _SAME, _DIFFERENT, _IGNORED = (230, 60, 40), (40, 80, 220), (190, 190, 190)
@@ -87,19 +89,25 @@ def seen_in_step(run: runs.Run, batch: Seen, *, num_present: int) -> Seen:
     """Returns the arrays of a step's losses on a batch, each `[B, ...]`, and the loss terms.
 
     The terms are those of the last step of the configuration, so that a run of any age shows all
-    of them, without `sup`, which needs masks. Crops are drawn by the run's seed.
+    of them, without `sup`, which needs masks. Crops are drawn by the run's seed. The network is the
+    one that is evaluated, which for some methods is an average.
     """
     config = run.config
     phase = phase_at(config, config.total_steps - 1)
     weights = tuple((term, 0.0 if term == "sup" else weight) for term, weight in phase.weights)
     phase = dataclasses.replace(phase, weights=weights)
-    loss_fn = make_loss_fn(config, run.model, phase, num_present=num_present)
-    count = len(batch["image"])
+    method, count = METHODS[config.method], len(batch["image"])
+    loss_fn = method.make_loss_fn(config, run.model, phase, num_present=num_present)
+    extra = method.init_extra(config, run.params) | {"proj_head": run.teacher_params}
+    if config.ema_decay:
+        extra["ema"] = run.params
+    key = jax.random.key(config.seed)
+    state = TrainState(jnp.int32(run.step), run.params, extra, opt_state=(), key=key)
 
     @jax.jit
-    def compute(params: dict, teacher_params: dict, batch: Seen) -> Seen:
-        keys = jax.random.split(jax.random.key(config.seed), count)
-        seen = loss_fn(params, teacher_params, keys, batch)[1]
+    def compute(state: TrainState, batch: Seen) -> Seen:
+        keys = jax.random.split(state.key, count)
+        seen = loss_fn(state.params, moved_extra(config, state), keys, batch)[1]
         if "pseudo_label_aux" in seen:
             seen["affinity"] = label_to_affinity(seen["pseudo_label_aux"])
         if "student" in seen:
@@ -107,7 +115,7 @@ def seen_in_step(run: runs.Run, batch: Seen, *, num_present: int) -> Seen:
             seen["crop_similarity"] = cosine(seen["student"][2:], seen["teacher"])
         return {name: seen[name] for name in (*_WANTED, "terms") if name in seen}
 
-    return jax.device_get(compute(run.params, run.teacher_params, batch))
+    return jax.device_get(compute(state, batch))
 
 
 def cosine(student: Array, teacher: Array) -> Array:
@@ -178,7 +186,7 @@ def _view1(row: Seen) -> np.ndarray:
 
 def _heat(name: str) -> Callable:
     def panel(row: Seen) -> np.ndarray | None:
-        if name not in row:
+        if name not in row or "present" not in row:
             return None
         return drawing.heat_map(row["image"], (row[name] * row["present"]).max(axis=-1))
 
