@@ -14,7 +14,6 @@ from reference_weights import reference_state_dict
 
 from toco_jax.cli import commands
 from toco_jax.export import onnx_model, stablehlo
-from toco_jax.export.files import ExportError
 from toco_jax.method.cams import multi_scale_cams
 from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.network import ToCo, normalize
@@ -24,6 +23,7 @@ from toco_jax.weights import published
 SIZE = 24
 # All that an encoder may have, and more positions than patches, which antialiasing tells apart.
 RICH = "width=8,depth=2,heads=2,patch=14,registers=3,layer_scale=1,gated=1"
+ROTARY = "width=16,depth=2,heads=2,patch=14,registers=2,layer_scale=1,rotary=1,mlp_ratio=6"
 RUN_ALONE = """
 import sys
 sys.modules["toco_jax"] = None
@@ -138,10 +138,10 @@ def test_onnx_of_several_scales_gives_the_same(network, expected, size):
     check_equal(run_onnx(data, images(3)), expected(3, True))
 
 
-@pytest.fixture(scope="module")
-def rich():
-    """A network with everything that an encoder may have, and large random weights."""
-    model = ToCo(backbone_from_name(RICH), num_classes=5, aux_layer=-1, grid=5, decoder_width=8)
+def random_network(backbone):
+    """A network with large random weights."""
+    spec = backbone_from_name(backbone)
+    model = ToCo(spec, num_classes=5, aux_layer=-1, grid=5, decoder_width=8)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 56, 56, 3)))["params"]
     return model, jax.tree.map(
@@ -149,13 +149,20 @@ def rich():
     )
 
 
-@pytest.mark.parametrize("fixed", [True, False])
-def test_onnx_of_all_that_an_encoder_may_have(rich, fixed):
+@pytest.fixture(scope="module")
+def rich():
+    return random_network(RICH)
+
+
+@pytest.mark.parametrize("backbone", [RICH, ROTARY])
+def test_onnx_of_all_that_an_encoder_may_have(backbone):
+    model, params = random_network(backbone)
     # Neither square nor whole patches, and one side of the positions grows while one shrinks.
     height, width = 45, 89
-    data = onnx_model.to_onnx(*rich, size=(height, width) if fixed else None)
     batch = images(2, height, width)
-    check_equal(run_onnx(data, batch), jax.jit(stablehlo.make_predictor(*rich))(batch))
+    values = jax.jit(stablehlo.make_predictor(model, params))(batch)
+    for size in ((height, width), None):
+        check_equal(run_onnx(onnx_model.to_onnx(model, params, size=size), batch), values)
 
 
 def test_onnx_of_cams_that_attention_spreads(rich):
@@ -165,12 +172,6 @@ def test_onnx_of_cams_that_attention_spreads(rich):
     check_equal(found, jax.jit(stablehlo.make_predictor(model, params))(batch))
     plain = run_onnx(onnx_model.to_onnx(*rich, size=(28, 42)), batch)
     assert np.abs(plain["cam"] - found["cam"]).max() > 0.01
-
-
-def test_onnx_of_rotary_positions_is_refused(rich):
-    model = rich[0].clone(backbone=BACKBONES["dinov3_small"])
-    with pytest.raises(ExportError, match=r"rotary positions.*use --format=stablehlo"):
-        onnx_model.to_onnx(model, rich[1], size=(32, 32))
 
 
 def test_images_smaller_than_a_patch_are_enlarged_as_in_predict(rich):

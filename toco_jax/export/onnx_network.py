@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from toco_jax.export.files import ExportError, Size
 from toco_jax.export.onnx_graph import Graph
+from toco_jax.export.onnx_rotary import Rotations, rotated, rotations
 from toco_jax.models.network import ToCo
 from toco_jax.ops.resize import interpolation_matrix
 from toco_jax.runtime.errors import some_of
@@ -79,14 +80,8 @@ class NetworkWriter:
             size: their height and width if these are fixed.
 
         Raises:
-            ExportError: the network has rotary positions, or weights of which this module does not
-                know the purpose.
+            ExportError: the network has weights of which this module does not know the purpose.
         """
-        if self._model.backbone.rotary:
-            raise ExportError(
-                "--format=onnx cannot write the rotary positions of this encoder: use "
-                "--format=stablehlo"
-            )
         self._attentions.clear()
         graph, add = self._graph, self._graph.add
         tokens, map_shape = self._encode(images, size)
@@ -128,7 +123,11 @@ class NetworkWriter:
         bias = self._weight("encoder/patch_embed/bias")
         patches = add("Conv", images, kernel, bias, strides=[spec.patch] * 2)  # [B, D, h, w]
         map_shape = add("Shape", patches)
-        patches = add("Add", patches, self._positions(patches, size))
+        rotary = None
+        if spec.rotary:
+            rotary = rotations(graph, spec, map_shape, size)
+        else:
+            patches = add("Add", patches, self._positions(patches, size))
         rows = add("Reshape", patches, graph.constant([0, spec.width, -1]))  # [B, D, N]
         tokens = add("Transpose", rows, perm=[0, 2, 1])
         batch = add("Shape", patches, start=0, end=1)
@@ -136,7 +135,7 @@ class NetworkWriter:
         leading = add("Expand", graph.weight("encoder/leading", self._leading), shape)
         tokens = add("Concat", leading, tokens, axis=1)  # [B, 1 + R + N, D]
         for i in range(spec.depth):
-            tokens = self._block(tokens, f"encoder/blocks_{i}")
+            tokens = self._block(tokens, f"encoder/blocks_{i}", rotary)
         tokens = self._norm(tokens, "encoder/norm")
         start, end = graph.constant([spec.num_leading]), graph.constant([np.iinfo(np.int64).max])
         return add("Slice", tokens, start, end, graph.constant([1])), map_shape
@@ -144,7 +143,9 @@ class NetworkWriter:
     def _leading(self) -> np.ndarray:
         """Returns the tokens before the patches, `[1, 1 + R, D]`; only the first has a position."""
         self._used.add("encoder/cls_token")
-        class_token = self._params["encoder/cls_token"] + self._params["encoder/pos_embed"][:, :1]
+        class_token = self._params["encoder/cls_token"]
+        if not self._model.backbone.rotary:
+            class_token = class_token + self._params["encoder/pos_embed"][:, :1]
         if not self._model.backbone.registers:
             return np.asarray(class_token)
         self._used.add("encoder/register_tokens")
@@ -174,9 +175,9 @@ class NetworkWriter:
         name = f"encoder/positions/{grid[0]}x{grid[1]}"
         return self._graph.weight(name, stored if grid == (side, side) else resized)
 
-    def _block(self, tokens: str, path: str) -> str:
+    def _block(self, tokens: str, path: str, rotary: Rotations | None) -> str:
         add, spec = self._graph.add, self._model.backbone
-        out = self._attention(self._norm(tokens, f"{path}/norm1"), f"{path}/attn")
+        out = self._attention(self._norm(tokens, f"{path}/norm1"), f"{path}/attn", rotary)
         tokens = add("Add", tokens, self._scaled(out, f"{path}/layer_scale1"))
         hidden = self._linear(self._norm(tokens, f"{path}/norm2"), f"{path}/mlp/fc1")
         hidden = self._gated(hidden) if spec.gated else self._gelu(hidden)
@@ -188,12 +189,16 @@ class NetworkWriter:
             return x
         return self._graph.add("Mul", x, self._weight(path))
 
-    def _attention(self, x: str, path: str) -> str:
+    def _attention(self, x: str, path: str, rotary: Rotations | None) -> str:
         graph, add, spec = self._graph, self._graph.add, self._model.backbone
-        together = self._linear(x, f"{path}/qkv")  # [B, M, 3 D]
+        bias = self._weight(f"{path}/qkv/bias", _no_key_bias if spec.rotary else np.asarray)
+        together = add("MatMul", x, self._weight(f"{path}/qkv/kernel"))
+        together = add("Add", together, bias)  # [B, M, 3 D]
         parts = graph.add_many("Split", together, count=3, axis=2, num_outputs=3)
         shape = graph.constant([0, 0, spec.heads, spec.width // spec.heads])
         q, k, v = (add("Reshape", part, shape) for part in parts)  # [B, M, heads, d]
+        if rotary is not None:
+            q, k = rotated(graph, q, rotary), rotated(graph, k, rotary)
         q = add("Mul", q, graph.constant((spec.width // spec.heads) ** -0.5, np.float32))
         q, v = (add("Transpose", part, perm=[0, 2, 1, 3]) for part in (q, v))
         k = add("Transpose", k, perm=[0, 2, 3, 1])  # [B, heads, d, M]
@@ -246,3 +251,9 @@ def _filters(kernel: np.ndarray) -> np.ndarray:
 def _map_of_rows(kernel: np.ndarray) -> np.ndarray:
     """A linear map `[in, out]` as a convolution of 1 x 1."""
     return kernel.T[:, :, None, None]
+
+
+def _no_key_bias(bias: np.ndarray) -> np.ndarray:
+    """The bias `[2 D]` of queries and values as one of queries, keys and values."""
+    queries, values = np.split(bias, 2)
+    return np.concatenate([queries, np.zeros_like(queries), values])

@@ -74,9 +74,13 @@ def _angles(
     """Angles of `num` patches along an axis of images that are `side` patches long."""
     centres = jnp.arange(num, dtype=jnp.float32)[None] + 0.5  # [1, num]
     position = 2 * (centres / jnp.maximum(side, 1)[:, None]) - 1  # [B, num]
+    return (2 * math.pi * position)[:, :, None] * frequencies(head_width)[None, None]
+
+
+def frequencies(head_width: int) -> Float32[np.ndarray, " {head_width}//4"]:
+    """Returns how fast each pair of channels turns, in units of the first, which is fastest."""
     exponents = np.arange(head_width // 4, dtype=np.float32) / np.float32(head_width // 4)
-    frequencies = 1 / np.float32(BASE) ** exponents
-    return (2 * math.pi * position)[:, :, None] * frequencies[None, None]
+    return 1 / np.float32(BASE) ** exponents
 
 
 def rotated(x: Float[Array, "b n heads d"], by: Rotary) -> Float[Array, "b n heads d"]:
