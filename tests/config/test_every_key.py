@@ -145,8 +145,14 @@ KEYS = {
         "|",
         {"sources": {"train.label_separator", "val.label_separator"}},
     ),
-    "data.masks": ("truth", {"sources": {"train.mask_folder", "val.mask_folder"}}),
-    "data.train_masks": ("truth", {"sources": {"train.mask_folder"}}),
+    "data.masks": (
+        "truth",
+        {"sources": {"train.mask_folder", "val.mask_folder", "train.all_masks", "val.all_masks"}},
+    ),
+    "data.train_masks": (
+        "truth",
+        {"sources": {"train.mask_folder", "train.all_masks", "val.all_masks"}},
+    ),
     "data.mask_border": (1, {"batches with masks": {"mask"}}),
     "data.mask_foreground": (
         255,

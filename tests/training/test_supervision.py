@@ -137,6 +137,8 @@ def test_images_without_a_mask_are_counted_and_contribute_nothing(config_of, fol
         "1 of the 2 images of 'train' have no mask (a) and contribute nothing to the loss term sup"
     )
     assert not found.fatal and found.names == ("a",)
+    # Neither folder of masks is taken for one of images.
+    assert {problem.kind for problem in problems} == {"masks", "label says more"}
 
 
 def test_the_check_stops_where_training_would(config_of, folder):
@@ -162,3 +164,19 @@ def test_images_of_validation_need_their_masks(config_of, folder):
     (folder / "masks" / "c.png").unlink()
     with pytest.raises(DataError, match=r"c\.png is missing"):
         start.open_sources(config_of())
+
+
+def test_folders_of_masks_are_no_classes(tmp_path, config_of):
+    for name, value in (("cat/a", 1), ("cat/b", 1), ("dog/c", 2), ("dog/d", 2)):
+        for place, pixels in (("", (40, 40, 3)), ("drawn/", (40, 40)), ("masks/", (40, 40))):
+            path = tmp_path / f"own/{place}{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full(pixels, value, np.uint8)).save(path)
+    (tmp_path / "own" / "train.txt").write_text("cat/a\ndog/c\n")
+    (tmp_path / "own" / "val.txt").write_text("cat/b\ndog/d\n")
+    found = {"data.root": str(tmp_path / "own"), "data.train_masks": "drawn"}
+    for source, place in zip(
+        start.open_sources(config_of(**found)), ("drawn", "masks"), strict=True
+    ):
+        assert source.class_names == ("cat", "dog")
+        assert {path.parent.parent.name for path in source.masks} == {place}

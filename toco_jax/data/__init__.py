@@ -37,6 +37,7 @@ def open_source(
     label_separator: str = "",
     mask_folder: str = "",
     mask_foreground: int = 0,
+    all_masks: Sequence[str] = (),
     val_fraction: float = 0.1,
     split_seed: int = 0,
     splits: Sequence[str] = ("train", "val"),
@@ -57,6 +58,7 @@ def open_source(
         label_separator: what separates several labels in one text of a `folder`; "" finds it out.
         mask_folder: folder of masks, relative to the root, "" for the usual place.
         mask_foreground: value of the only class in masks; 0 if masks hold labels.
+        all_masks: the `mask_folder` of each split of a run on a `folder`; no images lie there.
         val_fraction: share of validation images where the splits of a `folder` are drawn by lot.
         split_seed: seed of that draw.
         splits: names of all splits of a run on a `folder`; folders of these names are no classes.
@@ -95,7 +97,7 @@ def open_source(
     }
     chosen["on_problem"] = on_problem or files.raise_problem
     if name == "folder":
-        chosen |= {"label_separator": label_separator}
+        chosen |= {"label_separator": label_separator, "all_masks": all_masks}
         chosen |= {"val_fraction": val_fraction, "split_seed": split_seed}
         chosen |= {"splits": splits, "class_names": class_names}
     open_it = {"voc": voc.open_voc, "coco": coco.open_coco, "folder": folder.open_folder}[name]
@@ -137,6 +139,7 @@ def open_configured(config: Any, *, part: str, masks: bool, **options):
         "label_separator": data.label_separator,
         "mask_folder": (part == "train" and data.train_masks) or data.masks,
         "mask_foreground": data.mask_foreground,
+        "all_masks": (data.masks, data.train_masks or data.masks),
         "val_fraction": data.val_fraction,
         "split_seed": data.split_seed,
         "splits": (data.train_split, data.val_split),

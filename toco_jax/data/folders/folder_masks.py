@@ -28,8 +28,14 @@ def mask_folder_of(root: pathlib.Path, chosen: str) -> pathlib.Path | None:
     if folder.is_dir():
         return folder
     if chosen:
-        raise DataError(f"data.masks={chosen!r}: {folder} is not a folder; correct the path")
+        raise DataError(f"{folder} is not a folder; correct data.masks or data.train_masks")
     return in_any_case(root, MASKS, pathlib.Path.is_dir)
+
+
+def folders_there(root: pathlib.Path, chosen: Sequence[str]) -> list[pathlib.Path]:
+    """Returns the folders of masks, of those that `mask_folder_of` would take, that are there."""
+    there = (mask_folder_of(root, name) for name in chosen if not name or (root / name).is_dir())
+    return list(dict.fromkeys(folder for folder in there if folder))
 
 
 def mask_files(

@@ -172,7 +172,7 @@ def _images(root: pathlib.Path, members: list[tuple[str, str]]) -> tuple[pathlib
 
 def _given_masks(folder: pathlib.Path, members: list[tuple[str, str]]) -> tuple[pathlib.Path, ...]:
     if not folder.is_dir():
-        raise DataError(f"data.masks: {folder} is not a folder; correct the path")
+        raise DataError(f"{folder} is not a folder; correct data.masks or data.train_masks")
     parts = {part: folder / part for part in PARTS.values()}
     return tuple(
         (parts[part] if parts[part].is_dir() else folder) / f"{name}.png" for part, name in members

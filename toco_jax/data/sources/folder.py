@@ -35,7 +35,7 @@ from toco_jax.data.folders.folder_classes import (
 )
 from toco_jax.data.folders.folder_label_files import label_files
 from toco_jax.data.folders.folder_labels import read_labels
-from toco_jax.data.folders.folder_masks import MASKS, mask_files, mask_folder_of
+from toco_jax.data.folders.folder_masks import MASKS, folders_there, mask_files, mask_folder_of
 from toco_jax.data.folders.folder_splits import split_members
 from toco_jax.data.folders.labelled_images import LabelledImages
 from toco_jax.data.image_files import IMAGE_ENDINGS, Listing, image_files
@@ -57,6 +57,7 @@ def open_folder(
     label_separator: str = "",
     mask_folder: str = "",
     mask_foreground: int = 0,
+    all_masks: Sequence[str] = (),
     val_fraction: float = 0.1,
     split_seed: int = 0,
     class_names: Sequence[str] = (),
@@ -86,6 +87,7 @@ def open_folder(
         root,
         mask_root,
         labels,
+        leave_out=folders_there(root, (mask_folder, *all_masks)),
         label_separator=label_separator,
         class_names=tuple(class_names),
         splits=(*splits, split),
@@ -137,13 +139,14 @@ def _labelled_images(
     masks: pathlib.Path | None,
     labels: str,
     *,
+    leave_out: Sequence[pathlib.Path],
     label_separator: str,
     class_names: tuple[str, ...],
     splits: Sequence[str],
     on_problem: OnProblem,
 ) -> tuple[LabelledImages, list[DataRemark]]:
     """Reads the labels of all images, whatever their split; the arguments are `open_folder`'s."""
-    listing = image_files(root, leave_out=[masks] if masks else [])
+    listing = image_files(root, leave_out=leave_out)
     files = _images(root, listing, on_problem)
     listed = class_names or listed_classes(root, on_problem)
     found = read_labels(

@@ -174,7 +174,7 @@ def _mask_folder(root: pathlib.Path, chosen: str) -> pathlib.Path:
         if folder.is_dir():
             return folder
     if chosen:
-        raise DataError(f"data.masks={chosen!r}: {root / chosen} is not a folder; correct the name")
+        raise DataError(f"{root / chosen} is not a folder; correct data.masks or data.train_masks")
     raise DataError(
         f"{root} has neither SegmentationClassAug nor SegmentationClass, and masks were asked for; "
         "unpack one of them there"
