@@ -51,7 +51,7 @@ def test_a_step_is_drawn_and_told(run, tmp_path):
         assert len(about["crops"]) == 3
         assert all(-1 <= crop["similarity"] <= 1 for crop in about["crops"])
     with Image.open(tmp_path / "step.png") as picture:
-        assert picture.width == 6 + (len(opened.PANELS) - 2) * (150 + 6)
+        assert picture.width == 6 + (len(opened.PANELS) - 3) * (150 + 6)
 
 
 def test_the_similarity_of_crops_is_a_mean_over_the_global_views():
@@ -84,11 +84,17 @@ def test_labels_are_told_and_drawn():
 
 def test_affinity_and_similarity_have_one_colour_each():
     tokens = np.array([[1.0, 0.0], [2.0, 0.0], [-1.0, 0.0]])
-    row = {"affinity": np.array([[255, 1, 0], [1, 255, 0], [0, 0, 255]]), "patch_tokens": tokens}
+    row = {
+        "affinity_label": np.array([[255, 1, 0], [1, 255, 0], [0, 0, 255]]),
+        "patch_tokens": tokens,
+    }
+    row["affinity"] = np.array([[1.0, 0.0]])
     affinity = opened.PANELS["affinity of patches"](row)
     similarity = opened.PANELS["similarity of patches"](row)
     same, different, ignored = (affinity[i, j].tolist() for i, j in ((0, 1), (0, 2), (0, 0)))
     assert same == similarity[0, 1].tolist() == similarity[0, 0].tolist()
+    predicted = opened.PANELS["predicted affinity"](row)
+    assert predicted[0].tolist() == [same, different]
     assert different == similarity[0, 2].tolist() and ignored not in (same, different)
 
 

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +34,8 @@ _SAME, _DIFFERENT, _IGNORED = (230, 60, 40), (40, 80, 220), (190, 190, 190)
 # What is drawn or told of what the losses of a step compute.
 _WANTED = (
     *("image", "view2", "valid_box", "cls_label", "present", "full_cam", "full_aux_cam"),
-    *("pseudo_label_aux", "affinity", "patch_tokens", "roi_mask", "local_crops", "is_foreground"),
-    *("crop_similarity", "pseudo_label", "seg_logits"),
+    *("pseudo_label_aux", "affinity_label", "affinity", "patch_tokens", "roi_mask", "local_crops"),
+    *("is_foreground", "crop_similarity", "pseudo_label", "seg_logits"),
 )
 
 Seen = dict[str, Any]
@@ -88,12 +89,12 @@ def first_images(
 def seen_in_step(run: runs.Run, batch: Seen, *, num_present: int) -> Seen:
     """Returns the arrays of a step's losses on a batch, each `[B, ...]`, and the loss terms.
 
-    The terms are those of the last step of the configuration, so that a run of any age shows all
-    of them, without `sup`, which needs masks. Crops are drawn by the run's seed. The network is the
-    one that is evaluated, which for some methods is an average.
+    The terms are those at the end of the configuration's `loss_weights`, so that a run of any age
+    and length shows all of them, without `sup`, which needs masks. Crops are drawn by the run's
+    seed. The network is the one that is evaluated, which for some methods is an average.
     """
     config = run.config
-    phase = phase_at(config, config.total_steps - 1)
+    phase = phase_at(config, sys.maxsize)
     weights = tuple((term, 0.0 if term == "sup" else weight) for term, weight in phase.weights)
     phase = dataclasses.replace(phase, weights=weights)
     method, count = METHODS[config.method], len(batch["image"])
@@ -109,7 +110,7 @@ def seen_in_step(run: runs.Run, batch: Seen, *, num_present: int) -> Seen:
         keys = jax.random.split(state.key, count)
         seen = loss_fn(state.params, moved_extra(config, state), keys, batch)[1]
         if "pseudo_label_aux" in seen:
-            seen["affinity"] = label_to_affinity(seen["pseudo_label_aux"])
+            seen["affinity_label"] = label_to_affinity(seen["pseudo_label_aux"])
         if "student" in seen:
             # Of each crop to the two global views, in the space of the class token contrast.
             seen["crop_similarity"] = cosine(seen["student"][2:], seen["teacher"])
@@ -138,9 +139,11 @@ def told(row: Seen, class_names: tuple[str, ...]) -> dict[str, Any]:
             {"foreground": bool(flag), "similarity": round(float(similarity), 4)}
             for flag, similarity in zip(row["is_foreground"], row["crop_similarity"], strict=True)
         ]
-    if "affinity" in row:
+    if "affinity_label" in row:
         pairs = {"same": 1, "different": 0, "ignored": IGNORE_INDEX}
-        about["pairs"] = {name: int((row["affinity"] == k).sum()) for name, k in pairs.items()}
+        about["pairs"] = {
+            name: int((row["affinity_label"] == k).sum()) for name, k in pairs.items()
+        }
     for name in ("pseudo_label_aux", "pseudo_label"):
         if name in row:
             labels, counts = np.unique(row[name], return_counts=True)
@@ -208,19 +211,27 @@ def _labels(name: str) -> Callable:
 
 
 def _affinity(row: Seen) -> np.ndarray | None:
-    if "affinity" not in row:
+    if "affinity_label" not in row:
         return None
     colours = np.array([_DIFFERENT, _SAME, _IGNORED], np.uint8)
-    return colours[np.where(row["affinity"] == IGNORE_INDEX, 2, row["affinity"])]
+    return colours[np.where(row["affinity_label"] == IGNORE_INDEX, 2, row["affinity_label"])]
 
 
 def _similarity(row: Seen) -> np.ndarray | None:
-    if "affinity" not in row:
+    if "affinity_label" not in row:
         return None
     tokens = row["patch_tokens"].astype(np.float32)
     unit = tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
-    level = (unit @ unit.T + 1)[..., None] / 2  # [N, N, 1]
-    mixed = level * np.array(_SAME) + (1 - level) * np.array(_DIFFERENT)
+    return _mixed((unit @ unit.T + 1) / 2)  # [N, N, 3]
+
+
+def _predicted(row: Seen) -> np.ndarray | None:
+    return _mixed(row["affinity"]) if "affinity" in row else None
+
+
+def _mixed(level: np.ndarray) -> np.ndarray:
+    """Colours `[N, M]` in [0, 1], from that of two labels to that of one."""
+    mixed = level[..., None] * np.array(_SAME) + (1 - level[..., None]) * np.array(_DIFFERENT)
     return np.clip(mixed, 0, 255).astype(np.uint8)
 
 
@@ -240,6 +251,7 @@ PANELS: dict[str, Callable[[Seen], np.ndarray | None]] = {
     "labels of patches": _labels("pseudo_label_aux"),
     "affinity of patches": _affinity,
     "similarity of patches": _similarity,
+    "predicted affinity": _predicted,
     "regions": _regions,
     "local crops, flags": _crops,
     "refined pseudo label": _labels("pseudo_label"),
