@@ -67,7 +67,7 @@ def test_the_similarity_of_crops_is_a_mean_over_the_global_views():
             assert found[b, n] == pytest.approx(np.mean(each), abs=1e-5)
 
 
-def test_labels_are_told_and_drawn():
+def test_labels_are_told_and_drawn(monkeypatch):
     image, label = np.full((32, 32, 3), 90, np.uint8), np.zeros((32, 32), np.int32)
     label[:8], label[8:24] = 255, 2
     row = {"image": image, "view2": image, "valid_box": np.array([0, 32, 0, 32])}
@@ -78,8 +78,15 @@ def test_labels_are_told_and_drawn():
     assert (opened.PANELS["refined pseudo label"](row)[8:24] == (0, 128, 0)).all()
     segmented = opened.PANELS["segmentation"](row)
     assert tuple(segmented[0, -1]) == (128, 0, 0) and tuple(segmented[-1, 0]) == (0, 128, 0)
+    legends, grid = [], opened.drawing.grid
+    monkeypatch.setattr(
+        opened.drawing, "grid", lambda *x, **kw: (legends.append(kw), grid(*x, **kw))[1]
+    )
     picture = opened.sheet([row], [{"name": "a"} | about], opened.label_names(("cat", "dog")))
     assert picture.width == 6 + 4 * (150 + 6)
+    assert [legends[0]["names"][k] for k in legends[0]["labels"]] == [
+        *("background", "cat", "dog", "ignored")
+    ]
 
 
 def test_affinity_and_similarity_have_one_colour_each():

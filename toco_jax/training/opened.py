@@ -37,6 +37,7 @@ _WANTED = (
     *("pseudo_label_aux", "affinity_label", "affinity", "patch_tokens", "roi_mask", "local_crops"),
     *("is_foreground", "crop_similarity", "pseudo_label", "seg_logits"),
 )
+_LABEL_MAPS = ("pseudo_label_aux", "pseudo_label")
 
 Seen = dict[str, Any]
 
@@ -144,7 +145,7 @@ def told(row: Seen, class_names: tuple[str, ...]) -> dict[str, Any]:
         about["pairs"] = {
             name: int((row["affinity_label"] == k).sum()) for name, k in pairs.items()
         }
-    for name in ("pseudo_label_aux", "pseudo_label"):
+    for name in _LABEL_MAPS:
         if name in row:
             labels, counts = np.unique(row[name], return_counts=True)
             known = label_names(class_names)
@@ -180,7 +181,12 @@ def sheet(rows: Sequence[Seen], images: Sequence[dict], names: dict[int, str]) -
             means += [f"{len(found)} {kind} crops {np.mean(found):.2f}"] if found else []
         like = f"; cosine to the global views: {', '.join(means)}" if means else ""
         captions.append(f"{about['name']}: {', '.join(about['classes']) or 'no class'}{like}")
-    return drawing.grid(cells, columns=columns, captions=captions, labels=(), names=(), cell=_CELL)
+    maps = [row[name] for row in rows for name in _LABEL_MAPS if name in row]
+    maps += [row["seg_logits"].argmax(axis=-1) for row in rows if "seg_logits" in row]
+    labels = sorted({int(label) for found in maps for label in np.unique(found)})
+    return drawing.grid(
+        cells, columns=columns, captions=captions, labels=labels, names=names, cell=_CELL
+    )
 
 
 def _view1(row: Seen) -> np.ndarray:
