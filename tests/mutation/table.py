@@ -94,6 +94,7 @@ ONLY_BY_HAND = {
     "toco_jax/training/start.py": (_KEYS, _WIRING_TRAIN, "-k", "start or wiring"),
     "toco_jax/run/checkpoints.py": (_WIRING_TRAIN, "-k", "best"),
     "toco_jax/inference/native.py": ("tests/wiring/test_evaluate.py",),
+    "toco_jax/method/numbers.py": MODULES["toco_jax/method/toco.py"],
 }
 
 # Module: mutants made by hand, each a name, a text that the module holds once, and its replacement.
@@ -161,12 +162,14 @@ BY_HAND = {
         ),
         ("moments not kept", "        opt_state=opt_state,\n    )", "    )"),
     ),
-    "toco_jax/method/toco.py": (
+    "toco_jax/method/numbers.py": (
         ("unscaled box by default", "1 if config.as_published else patch", "1"),
         ("scaled box as published", "1 if config.as_published else patch", "patch"),
         ("truncated image by default", '"truncated": config.as_published', '"truncated": True'),
         ("whole image as published", '"truncated": config.as_published', '"truncated": False'),
         ("always the final CAM", '"source": phase.pseudo_label_cam', '"source": "cam"'),
+    ),
+    "toco_jax/method/toco.py": (
         (
             "affinity from the final CAM",
             'resize(seen["full_aux_cam"], grid)',
