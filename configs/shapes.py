@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.loss_weights.update(ptc=((0, 0.0), (80, 0.2)), ctc=((0, 0.0), (80, 0.1)))
     config.update(batch_size=10, total_steps=250, warmup_steps=20)
     config.update(learning_rate=3e-4, projection_lr_multiplier=1.0, max_grad_norm=1.0)
-    config.update(eval_every=250, save_every=50)
+    config.update(eval_every=50, save_every=50)
     config.data.update(source="shapes", root="", train_split="train")
     config.data.update(scale_range=(0.9, 1.3), blur_sigma=(0.1, 0.4))
     config.machine.num_threads = 2

@@ -5,8 +5,9 @@
 
 A kill (SIGKILL) hits any moment of a process: its imports, its start, a step, a save, an
 evaluation, its end. A process that nobody kills in time finishes the run; then parameters,
-`metrics.jsonl` and, but for the seconds, `results.json` have to be those of the undisturbed run to
-the bit, and the next run is begun. Exits with 1 where they are not.
+`metrics.jsonl`, scores and pictures of every evaluation and, but for the seconds, `results.json`
+have to be those of the undisturbed run to the bit, and the next run is begun. Exits with 1 where
+they are not.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import numpy as np
 from conftest import TINY_RUN, XLA_FLAGS
 from flax import traverse_util
 
+from toco_jax.run.records import evaluations
 from toco_jax.run.saved import load_run
 
 REPOSITORY = pathlib.Path(__file__).parents[1]
@@ -115,9 +117,21 @@ def compare(workdir: pathlib.Path, undisturbed: pathlib.Path) -> None:
     )
     if results != expected:
         raise KillError(f"{workdir}: results.json differs: {results}, not {expected}")
+    found, expected = (evaluations_of(path) for path in (workdir, undisturbed))
+    if not found or found != expected:
+        raise KillError(f"{workdir}: evaluations of steps {[*found]} differ from {[*expected]}")
     ours, theirs = (arrays_of(path) for path in (workdir, undisturbed))
     if different := [name for name in ours | theirs if ours.get(name) != theirs.get(name)]:
         raise KillError(f"{workdir}: {', '.join(different)} differ")
+
+
+def evaluations_of(workdir: pathlib.Path) -> dict[int, dict]:
+    """Scores and pictures of every evaluation, by its step."""
+    entries = [json.loads(path.read_text()) for _, path in evaluations(workdir)]
+    return {
+        entry["step"]: {"scores": entry["scores"] | {"seconds": 0}, "drawn": entry["pictures"]}
+        for entry in entries
+    }
 
 
 def arrays_of(workdir: pathlib.Path) -> dict[str, tuple]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import XLA_FLAGS
 from PIL import Image
+from stored_runs import blocks_in
 from tiny_run import PHOTOS, compilation_cache, make_devkit, make_run
 
 from toco_jax import evaluate, evaluation
@@ -62,6 +63,28 @@ def test_results_are_written_with_their_protocol(run, results):
         present = [value for value in row["iou"].values() if value is not None]
         np.testing.assert_allclose(row["miou"], np.mean(present))
         np.testing.assert_allclose(row["miou_all_classes"], np.sum(present) / 21)
+
+
+def test_the_page_shows_all_protocols(run, results):
+    page = run / "evaluation.html"
+    cards = [card["value"] for card in blocks_in(page, "cards")[0]["items"]]
+    shown = ["-" if row["miou"] is None else f"{row['miou']:.1f}" for row in results["rows"]]
+    assert cards == shown[:3]
+    everything, published, worst, best = (block["rows"] for block in blocks_in(page, "table"))
+    assert [row[2] for row in everything] == shown
+    assert ["segmentation", "native, multi-scale, CRF", "-", "69.8", "71.1"] in published
+    assert all(
+        row["worst"][0]["name"] in line[2] for row, line in zip(results["rows"], worst, strict=True)
+    )
+    assert best[0][2].startswith(results["rows"][0]["best"][0]["name"])
+    names = {name for name, _, _ in PHOTOS}
+    for row in results["rows"]:
+        ends = row["worst"] + row["best"]
+        assert {image["name"] for image in ends} == names
+        mious = [image["miou"] for image in [*row["worst"][:2], *row["best"][1::-1]]]
+        assert mious == sorted(mious)
+    # Those of `evaluate` are in the report of the run, too.
+    assert [row[2] for row in blocks_in(run / "report.html", "table")[0]["rows"]] == shown
 
 
 def test_scores_at_the_top_say_their_protocol_whatever_the_order(run, results, tmp_path):

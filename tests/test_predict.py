@@ -1,6 +1,8 @@
 """The predict command: what is written, alignment, broken files, the Segmenter behind it."""
 
+import base64
 import errno
+import io
 import json
 import os
 import pathlib
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
+from stored_runs import blocks_in
 from tiny_run import compilation_cache, make_run, photo
 
 import toco_jax
@@ -145,6 +148,29 @@ def test_predictions_say_what_the_files_show(predicted, segmenter):
         np.asarray(Image.open(out / cat["mask"])), segmenter(photo((24, 36), 0))
     )
     assert any(entry["cams"] for entry in found["images"])
+
+
+def test_the_page_shows_what_was_segmented(predicted):
+    _, out, found = predicted
+    (block,) = blocks_in(out / "predictions.html", "photos")
+    names = [shown["name"] for shown in block["photos"]]
+    assert names == ["cat.png", "clip.avi", "clip.avi", "large.png"]
+    for shown, entry in zip(block["photos"], found["images"], strict=True):
+        mask = np.asarray(Image.open(out / entry["mask"]))
+        small = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["mask"]))))
+        np.testing.assert_array_equal(small[..., 0], mask)
+        thumb = Image.open(io.BytesIO(base64.b64decode(shown["thumb"])))
+        assert list(thumb.size) == entry["size"]
+        assert (shown["overlay"], shown["file"]) == (entry["overlay"], entry["mask"])
+        assert all(name in shown["note"] for name in entry["predicted"])
+    assert [shown["original"] for shown in block["photos"]] == [
+        *("../cat.png", None, None, "../large.png")
+    ]
+    assert set(block["present"]) == {
+        block["labels"].index([name, colour])
+        for name, colour in block["labels"]
+        if any(name in entry["pixel_shares"] for entry in found["images"])
+    }
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

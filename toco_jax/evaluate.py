@@ -12,6 +12,7 @@ from toco_jax.evaluation.evaluator import RESULTS_FILE
 from toco_jax.evaluation.protocols import CRF, parse
 from toco_jax.inference.formats.writer import parse as parse_formats
 from toco_jax.inference.native import default_batch_size
+from toco_jax.report import evaluation_page
 from toco_jax.run import runs
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import make_folder
@@ -50,7 +51,7 @@ def score(options: argparse.Namespace) -> scoring.Scores:
         report=say,
     )
     scoring.print_tables(scores)
-    say(out / RESULTS_FILE)
+    say(f"{out / RESULTS_FILE}, {out / evaluation_page.FILE}")
     return scores
 
 

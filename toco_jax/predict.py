@@ -19,6 +19,9 @@ from toco_jax.inference.formats.pictures import Picture, Task
 from toco_jax.inference.native import resize_map
 from toco_jax.inference.predictions import Report, claim_results, class_slugs
 from toco_jax.inference.segmenter import Segmentation, Segmenter
+from toco_jax.report import photos_page
+from toco_jax.report.aside import aside
+from toco_jax.report.photos_page import PhotoPages
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import OutputError
@@ -61,12 +64,15 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
     for word, error in found.problems:
         report.fail(word, error)
     slugs = class_slugs(segmenter.class_names)
+    made_by = f"{options.checkpoint} at step {segmenter.step}, from {options.source}"
+    pages = PhotoPages(options.out, segmenter.class_names, made_by)
     try:
         for record, result in segmenter.segment(jobs(found, options.every, report), report.read):
             try:
                 entry = write_results(options.out, record, result, segmenter.class_names, slugs)
                 for mask_writer in writers:
                     mask_writer.add(record["order"], picture_of(record, result))
+                pages.add(record["order"], record["image"], result.mask, entry)
             except OSError as error:
                 if error.errno != errno.ENAMETOOLONG:
                     raise OutputError(f"--out={options.out} cannot be written ({error})") from error
@@ -80,7 +86,9 @@ def predict(options: argparse.Namespace) -> list[dict[str, str]]:
         # Whatever ended the loop, the results so far are on the disk and this file describes them.
         report.save()
         counts = f"{len(report.entries)} pictures segmented, {len(report.failed)} failed"
-        say(f"{counts}; {report.path}")
+        with aside(options.out / photos_page.FILE):
+            pages.write()
+        say(f"{counts}; {report.path}, {options.out / photos_page.FILE}")
         for name, mask_writer in zip(formats, writers, strict=True):
             say(f"masks for {name}: {mask_writer.folder}")
     return report.failed

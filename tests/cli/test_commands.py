@@ -91,6 +91,7 @@ COMMANDS = {
     "train": ("training.loop.train", ["shapes"]),
     "ablate": ("training.ablation.ablate", ["shapes"]),
     "predict": ("predict.predict", ["c", "x.jpg", "--out=o"]),
+    "report": ("report.run_page.write", ["run"]),
     "analyze": ("inference.analysis.figures.similarity", ["similarity", "c", "x.jpg", "--out=o"]),
     "evaluate": ("evaluate.score", ["c"]),
     "export": ("export.export_run", ["run", "model"]),
@@ -148,7 +149,7 @@ def test_unknown_options_are_refused(verb, capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", sorted(COMMANDS.keys() - {"predict", "analyze", "convert", "benchmark"})
+    "verb", sorted(COMMANDS.keys() - {"predict", "report", "analyze", "convert", "benchmark"})
 )
 def test_left_over_words_are_refused(verb, capsys):
     _, words = COMMANDS[verb]

@@ -8,6 +8,7 @@ function of a configuration; it calls the code's own factories on a tiny network
 import contextlib
 import dataclasses
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ from conftest import load_config, make_tiny
 from eight_devices import make_batch
 from ml_collections import ConfigDict
 from platforms import made_for
+from stand_in_run import History
+from stand_in_wandb import StandIn
 
 from toco_jax import data
 from toco_jax.config import LOSS_TERMS
@@ -136,6 +139,7 @@ KEYS = {
     "save_every": (3, {"loop": {"saved"}}),
     "log_every": (3, {"loop": {"shown"}}),
     "on_nan": ("skip", {"loop": {"on_nan"}}),
+    "wandb": ("project", {"loop": {"online"}}),
     "data.source": ("folder", {"sources": {"train.name", "val.name"}}),
     "data.root": ("elsewhere", {"sources": {"train.root", "val.root"}}),
     "data.train_split": ("more", {"sources": {"train.split", "train.splits", "val.splits"}}),
@@ -481,10 +485,11 @@ def loop(config, workdir):
         return None, step.init_state(config, {"proj_head": {"w": jnp.zeros(2)}})
 
     with pytest.MonkeyPatch.context() as patch:
-        for stand_in in (make_train_step, Evaluator, Tracker, Failures):
+        for stand_in in (make_train_step, Evaluator, History, Tracker, Failures):
             patch.setattr(train, stand_in.__name__, stand_in)
         patch.setattr(beginning, "start_state", start_state)
         patch.setattr(checkpoints, "Checkpoints", Checkpoints)
+        patch.setitem(sys.modules, "wandb", wandb := StandIn())
         patch.setattr(train, "finish", lambda *args: {})
         train.train_until_stopped(config, workdir, Preemption())
-    return found
+    return found | {"online": [run.options["project"] for run in wandb.runs]}

@@ -25,6 +25,16 @@ def test_counts_add_up_and_survive_the_disk(tmp_path):
     np.testing.assert_array_equal(counting.from_bytes(counting.to_bytes(counts))["a"], [11, 22])
 
 
+def test_each_image_counts_by_its_own_miou():
+    counts = {"f1/32": np.zeros(2)}
+    first = {"confusion/seg/32": np.array([[3, 1], [0, 4]]), "f1/32": np.array([1.0, 1.0])}
+    counting.add_image(counts, first, 2, 3)
+    counting.add_image(counts, {"confusion/seg/32": np.zeros((2, 2), np.int64)}, 0, 3)
+    np.testing.assert_allclose(counts["image/seg/32"], [np.nan, 0, (3 / 4 + 4 / 5) / 2])
+    np.testing.assert_array_equal(counts["confusion/seg/32"], [[3, 1], [0, 4]])
+    np.testing.assert_array_equal(counts["f1/32"], [1, 1])
+
+
 def test_absent_class_is_none_and_both_means_are_given():
     confusion = np.zeros((4, 4), np.int64)
     confusion[0] = (6, 1, 0, 1)  # "owl" is predicted but never there, "dog" is neither
@@ -64,7 +74,7 @@ def test_a_class_of_one_pixel_is_present():
 
 CONFIG = ConfigDict({"crop_size": 32, "cam_scales": (1.0, 0.5), "compute_dtype": "float32"})
 CONFIG.bkg_thre = 0.5
-SOURCE = types.SimpleNamespace(class_names=NAMES[1:], split="val")
+SOURCE = types.SimpleNamespace(class_names=NAMES[1:], split="val", names="abcdef")
 
 
 @pytest.mark.parametrize("order", [("32", "native", "native+crf"), ("native+crf", "native", "32")])
@@ -75,6 +85,7 @@ def test_the_scores_at_the_top_are_those_of_the_trainings_size(order):
             confusion = np.diag([9, 3 + i, 0, 0])
             confusion[1, 0] = len(protocol)
             counts[f"confusion/{predictor}/{protocol}"] = confusion
+            counts[f"image/{predictor}/{protocol}"] = np.array([0.5, np.nan, 0.25, 1.0])
     for predictor in ("cam", "aux_cam"):
         del counts[f"confusion/{predictor}/native+crf"]
     counts["seconds"] = np.array(1.23)
@@ -92,12 +103,17 @@ def test_the_scores_at_the_top_are_those_of_the_trainings_size(order):
         **{f"{name}_miou": rows[name, "32"]["miou"] for name in ("seg", "cam", "aux_cam")},
     }
     assert len({row["miou"] for row in rows.values()}) == 7
+    worst = [("c", 25.0), ("a", 50.0), ("d", 100.0)]
+    for row in rows.values():
+        assert [(image["name"], image["miou"]) for image in row["worst"]] == worst
+        assert [(image["name"], image["miou"]) for image in row["best"]] == worst[::-1]
 
 
 def test_without_the_trainings_size_native_is_at_the_top():
     def top(*names):
         counts = {f"confusion/seg/{name}": np.eye(4, dtype=np.int64) for name in names}
         counts |= {f"f1/{name}": np.ones(2) for name in names} | {"seconds": np.zeros(())}
+        counts |= {f"image/seg/{name}": np.ones(1) for name in names}
         return scoring.summarize(counts, names, config=CONFIG, step=7, source=SOURCE)["protocol"]
 
     assert top("16", "native+crf", "native") == "native"

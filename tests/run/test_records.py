@@ -64,7 +64,7 @@ def test_a_value_that_no_run_has_is_damage(run, value):
         workdir.load_config(run)
 
 
-@pytest.mark.parametrize("name", ["config.json", "results.json", "samples.png", "lock.json"])
+@pytest.mark.parametrize("name", ["config.json", "results.json", "report.html", "lock.json"])
 def test_a_folder_in_the_place_of_a_file(run, tiny_config, name):
     (run / name).unlink(missing_ok=True)
     (run / name).mkdir()

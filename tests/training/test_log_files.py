@@ -2,12 +2,11 @@
 
 import contextlib
 import resource
-import struct
 import sys
 
 import pytest
+from tensorboard_events import events
 from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import masked_crc32c
 
 from toco_jax.runtime.console import say
 from toco_jax.training import tracking
@@ -53,18 +52,6 @@ def test_output_that_goes_to_a_full_disk_waits_too(tmp_path, monkeypatch):
             say("first")
         say("second")
     assert (tmp_path / "log").read_text() == "first\nsecond\n"
-
-
-def events(path):
-    """The events of a file of TFRecords, whose checksums have to be right."""
-    content = path.read_bytes()
-    while content:
-        (length,) = struct.unpack("<Q", content[:8])
-        data = content[12 : 12 + length]
-        for part, checksum in ((content[:8], content[8:12]), (data, content[12 + length :][:4])):
-            assert struct.unpack("<I", checksum) == (masked_crc32c(part),)
-        yield event_pb2.Event.FromString(data)
-        content = content[16 + length :]
 
 
 def test_events_are_those_of_tensorboard(tmp_path, capsys):

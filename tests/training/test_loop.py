@@ -1,7 +1,9 @@
 """The loop: a run from start to results, killed and resumed, refused and stopped."""
 
+import base64
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -20,6 +22,8 @@ from conftest import TINY_RUN
 from flax import traverse_util
 from PIL import Image
 from safetensors.numpy import save_file
+from stored_runs import blocks_in
+from tensorboard_events import events
 
 from toco_jax.cli import commands
 from toco_jax.config import ConfigError, resolve
@@ -117,6 +121,53 @@ def test_picture(finished):
     assert picture.ndim == 3
     assert min(picture.shape[:2]) > 400
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+
+
+def test_metrics_tensorboard_and_the_report_agree(finished):
+    """Of TensorBoard to float32, of the report to the five digits that it keeps."""
+    logged = {}
+    for line in (finished[0] / "metrics.jsonl").read_text().splitlines():
+        values = json.loads(line)
+        step = values.pop("step")
+        logged |= {(name, step): value for name, value in values.items()}
+    (file,) = (finished[0] / "tensorboard").iterdir()
+    points = [event for event in events(file) if event.summary.value]
+    board = {(p.summary.value[0].tag, p.step): p.summary.value[0].simple_value for p in points}
+    assert board == pytest.approx(logged, rel=1e-6)
+
+    losses, scores, rate, _ = blocks_in(finished[0] / "report.html", "chart")
+    names = {"segmentation": "val/seg_miou", "CAM": "val/cam_miou"}
+    names |= {"auxiliary CAM": "val/aux_cam_miou", "classification F1": "val/cls_f1"}
+    shown = {
+        (names.get(series["name"], series["name"]), step): value
+        for chart in (losses, scores)
+        for series in chart["series"]
+        for step, value in zip(series["x"], series["y"], strict=True)
+    }
+    assert shown == pytest.approx(logged, rel=1e-4)
+    assert len(shown) > 60
+    # Of two steps of warm-up the first is at nothing, the next at half, then follows the decay.
+    assert rate["series"][0]["y"][:3] == pytest.approx([1e-9, 5e-4, 1e-3 * 0.8**0.9], rel=1e-3)
+
+
+def test_the_report_tells_the_result_and_shows_pictures(finished):
+    workdir, _, results = finished
+    page = workdir / "report.html"
+    cards = [float(card["value"]) for card in blocks_in(page, "cards")[0]["items"]]
+    expected = [results[f"{name}_miou"] for name in ("seg", "cam", "aux_cam")]
+    assert cards == pytest.approx(expected, abs=0.051)
+    gallery, worst, best = blocks_in(page, "pictures")
+    assert len(gallery["images"]) == 8 and gallery["steps"] == [10]
+    for block, key in ((worst, "worst"), (best, "best")):
+        drawn = [image["name"] for image in block["images"]]
+        assert drawn == [image["name"] for image in results["rows"][0][key]]
+    for image in gallery["images"]:
+        for panel, text in image["pictures"].items():
+            content = base64.b64decode(text[0] if isinstance(text, list) else text)
+            assert Image.open(io.BytesIO(content)).size == (80, 80), panel
+    facts = dict(row for block in blocks_in(page, "facts") for row in block["rows"])
+    assert facts["crop_size"] == "32" and facts["jax"] == jax.__version__
+    assert page.stat().st_size < 8_000_000
 
 
 def test_checkpoints_kept(finished):

@@ -1,7 +1,6 @@
 """Times, rates and tables."""
 
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from toco_jax.runtime.device_memory import planned_bytes
+from toco_jax.runtime.machine import hardware
 
 Row = dict[str, Any]
 Tables = dict[str, list[Row]]
@@ -89,18 +89,6 @@ def peak_bytes(compiled: jax.stages.Compiled) -> tuple[int, str]:
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"], "measured"
     return planned_bytes(compiled), "planned"
-
-
-def hardware() -> Row:
-    """What was measured on."""
-    return {
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "platform": jax.default_backend(),
-        "CPU cores usable": len(os.sched_getaffinity(0)),
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-        "jax": jax.__version__,
-    }
 
 
 def shown(value: Any) -> str:

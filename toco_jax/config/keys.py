@@ -115,6 +115,8 @@ def defaults(backbone: str = "deit_base") -> ConfigDict:
     # A step whose losses or gradients are not finite changes nothing. "stop" ends the run there,
     # "skip" goes on, until 10 steps in a row are such.
     config.on_nan = "stop"
+    # Project of Weights & Biases that receives what metrics.jsonl does, "" for none.
+    config.wandb = ""
 
     config.data = _data_defaults()
     config.machine = _machine_defaults()

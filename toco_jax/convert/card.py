@@ -11,7 +11,6 @@ from toco_jax.evaluation import scoring
 from toco_jax.run import records
 
 FILE = "README.md"
-_EVALUATION_FILE = "evaluation.json"
 # Licences of the initial weights by their names, as their owners state them.
 _LICENCES = {
     **dict.fromkeys(("deit_tiny", "deit_small", "deit_base"), "Apache-2.0 (DeiT, Meta AI)"),
@@ -74,7 +73,7 @@ def _scores(run: pathlib.Path) -> list[str]:
     """Returns the lines of the table of all scores that the run's folder holds."""
     remedy = "remove it, or evaluate the run again"
     rows: list[dict[str, Any]] = []
-    evaluation = run / _EVALUATION_FILE
+    evaluation = run / records.EVALUATION_FILE
     found = records.read_json(evaluation, remedy=remedy) if evaluation.exists() else None
     for scores in (found, records.results(run)):
         known = {row["description"] for row in rows}

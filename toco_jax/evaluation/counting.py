@@ -5,6 +5,7 @@ Counts are a flat dict of numpy arrays that add up over images:
     confusion/<predictor>/<protocol>   int64 [K, K] pixels, rows the truth, columns the prediction
     sweep/<predictor>/<protocol>       int64 [T + 1, K, K] pixels, see `scoring.sweep_counts`
     f1/<protocol>                      float64 [2], the sum of the images' F1 and their number
+    image/<predictor>/<protocol>       float64 [N], each image's own mIoU, NaN if it has no truth
     done/<pass>                        int64 [N], how often each image of the split was counted
     seconds                            float64 [], the time that the evaluation took
 
@@ -54,6 +55,16 @@ def add(counts: Counts, more: Counts) -> None:
     """Adds counts in place; a name that is new starts at 0."""
     for name, value in more.items():
         counts[name] = counts[name] + value if name in counts else value
+
+
+def add_image(counts: Counts, more: Counts, place: int, count: int) -> None:
+    """Adds the counts of the image at `place` of a split of `count` images, and its own mIoU."""
+    add(counts, more)
+    for name, confusion in more.items():
+        kind, _, rest = name.partition("/")
+        if kind == "confusion":
+            mious = counts.setdefault(f"image/{rest}", np.zeros(count))
+            mious[place] = metrics.scores(confusion)["miou"]
 
 
 def to_bytes(counts: Counts) -> bytes:

@@ -15,13 +15,18 @@ from toco_jax.evaluation.native import REFINERS, Extras, native_pass
 from toco_jax.evaluation.protocols import CRF, NATIVE, EvaluationError, parse
 from toco_jax.evaluation.squashed import SquashedPass
 from toco_jax.inference.native import default_batch_size
+from toco_jax.report import evaluation_page, run_page
+from toco_jax.report.aside import aside
 from toco_jax.run import runs
+from toco_jax.run.records import CONFIG_FILE, EVALUATION_FILE, REPORT_FILE
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import silent
 from toco_jax.runtime.outputs import OutputError, make_folder, write_atomically
 from toco_jax.runtime.stopwatch import Stopwatch
 
-RESULTS_FILE = "evaluation.json"
+RESULTS_FILE = EVALUATION_FILE
+# Says that the counts of a stopped evaluation include each image's own; earlier ones did not.
+_COUNTS = "images"
 # A squashed image is small: so many go together at least.
 _LEAST_SQUASHED = 4
 
@@ -83,7 +88,15 @@ def evaluate(
             "away, or give another --out"
         )
     count = min(limit, len(source)) if limit else len(source)
-    about = [run.fingerprint, run.step, fingerprint(source, count), str(root), names, str(extras)]
+    about = [
+        _COUNTS,
+        run.fingerprint,
+        run.step,
+        fingerprint(source, count),
+        str(root),
+        names,
+        str(extras),
+    ]
     watch = Stopwatch()
     counts = shares.count_split(
         _passes(run, source, names, extras, batch_size, num_threads, watch, report),
@@ -111,7 +124,7 @@ def evaluate(
         crf_settings=extras.crf_settings,
     )
     if out is not None:
-        _write(scores, out)
+        _write(scores, out, run)
     report(watch.report(len(shares.places_of_process(count))))
     return scores
 
@@ -189,9 +202,15 @@ def _passes(
         )
 
 
-def _write(scores: scoring.Scores, out: pathlib.Path) -> None:
-    """Writes the scores, and only then removes the counts that every process keeps."""
+def _write(scores: scoring.Scores, out: pathlib.Path, run: runs.Run) -> None:
+    """Writes the scores and pages, and only then removes the counts that every process keeps."""
     if processes.is_first():
         write_atomically(out / RESULTS_FILE, json.dumps(scores, indent=1) + "\n")
+        with aside(out / evaluation_page.FILE):
+            config = run.recorded.to_dict()
+            evaluation_page.write(out, scores, run=run.folder, config=config)
+        if (out / CONFIG_FILE).exists():
+            with aside(out / REPORT_FILE):
+                run_page.write(out)
     processes.barrier()
     shares.forget(out)

@@ -9,7 +9,8 @@
     protocol              the protocol of the next two; the training's size where it was asked for
     cls_f1                classification F1 in percent
     <predictor>_miou      mIoU in percent over the classes present
-    rows                  a row for each predictor and protocol, see `make_row`
+    rows                  a row for each predictor and protocol, see `make_row`; it also has the
+                          `worst` and `best` images, see `extremes`
 
 A score is None where there is nothing to average.
 """
@@ -28,6 +29,7 @@ from toco_jax.runtime.console import say, say_table
 Scores = dict[str, Any]
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+NUM_EXTREMES = 4  # images that a row names as its worst, and as its best
 # Scores of a row and their names in tables.
 _MEANS = {
     "miou": "mIoU, classes present",
@@ -65,6 +67,7 @@ def summarize(
             description=describe(protocol, config.cam_scales, crf_settings),
             names=("background", *source.class_names),
         )
+        | extremes(counts[f"image/{predictor}/{protocol}"], source.names)
         for protocol in protocols
         for predictor in PREDICTORS
         if f"confusion/{predictor}/{protocol}" in counts
@@ -114,6 +117,26 @@ def make_row(
         row["sweep"] = {"thresholds": list(THRESHOLDS), "miou": mious}
         row["sweep"] |= {"best_threshold": THRESHOLDS[best], "best_miou": mious[best]}
     return row
+
+
+def extremes(mious: np.ndarray, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """Returns the images with the lowest and with the highest mIoU of their own.
+
+    Args:
+        mious: fractions `[N]`, NaN for an image without truth.
+        names: names of the images, N or more.
+
+    Returns:
+        `worst` and `best`, each a list of `name` and `miou` in percent, the extreme one first.
+    """
+    known = int((~np.isnan(mious)).sum())
+    ascending = np.argsort(mious, kind="stable")[:known]  # NaN comes last
+
+    def chosen(places: np.ndarray) -> list[dict[str, Any]]:
+        places = places[:NUM_EXTREMES]
+        return [{"name": names[i], "miou": 100 * float(mious[i])} for i in places]
+
+    return {"worst": chosen(ascending), "best": chosen(ascending[::-1])}
 
 
 def sweep_counts(

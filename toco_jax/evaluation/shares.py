@@ -65,7 +65,7 @@ def count_split(
                 continue
             with Progress(name, len(left), report=report) as progress:
                 for place, more in run_pass(left):
-                    counting.add(counts, more)
+                    counting.add_image(counts, more, place, count)
                     done[place] = 1
                     progress()
                     if time.perf_counter() - saved > _SAVE_SECONDS:

@@ -9,18 +9,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from toco_jax.config import flat_values
-from toco_jax.run.records import CHANGES_FILE
-from toco_jax.run.stored import CheckpointError
+from toco_jax.run.records import CHANGES_FILE, FREE_KEYS, CheckpointError
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import write_atomically
 
 # The old and the new value of each key that differs.
 Changes = Mapping[str, tuple[Any, Any]]
-
-# Keys that may differ when a run goes on, as all keys of `machine` may, because they do not change
-# what the run computes. `total_steps` may grow.
-FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "on_nan")
-FREE_KEYS += ("data.root", "data.on_error")
 
 
 def between(begun: ConfigDict, config: ConfigDict) -> Changes:

@@ -4,9 +4,8 @@ import os
 import pathlib
 from typing import Any
 
-from toco_jax.run.stored import CheckpointError
 from toco_jax.runtime import json_text
-from toco_jax.runtime.errors import clipped
+from toco_jax.runtime.errors import UserError, clipped
 
 CONFIG_FILE = "config.json"
 CHANGES_FILE = "config_changes.jsonl"  # what was changed when the run went on, see `run.changes`
@@ -14,14 +13,26 @@ CLASSES_FILE = "classes.json"
 START_FILE = "init.json"  # which weights the run started from
 METRICS_FILE = "metrics.jsonl"
 RESULTS_FILE = "results.json"
+EVALUATION_FILE = "evaluation.json"  # what `evaluate` found
 SAMPLES_FILE = "samples.png"
 WEIGHTS_FILE = "model.safetensors"  # the network of a run that was shared, which has no checkpoints
 CHECKPOINTS = "checkpoints"  # the folder of the checkpoints
 TENSORBOARD = "tensorboard"  # the folder of TensorBoard's events
 FAILURES = "failures"  # the folder of the reports of steps that were left out
+EVALUATIONS = "evaluations"  # the folder of what each evaluation found, `<step>.json`
+REPORT_FILE = "report.html"
+
+# Keys that may differ when a run goes on, as all keys of `machine` may, because they do not change
+# what the run computes. `total_steps` may grow.
+FREE_KEYS = ("log_every", "eval_every", "eval_batches", "save_every", "on_nan", "wandb")
+FREE_KEYS += ("data.root", "data.on_error")
 
 _FILES = (CONFIG_FILE, CHANGES_FILE, CLASSES_FILE, START_FILE, METRICS_FILE, RESULTS_FILE)
-_FILES += (SAMPLES_FILE, "lock.json")
+_FILES += (SAMPLES_FILE, REPORT_FILE, "lock.json")
+
+
+class CheckpointError(UserError):
+    """A run or checkpoint is missing or does not fit; the message says what to do."""
 
 
 def check(workdir: pathlib.Path) -> None:
@@ -36,7 +47,7 @@ def check(workdir: pathlib.Path) -> None:
                 f"{workdir / name} is a folder, and a run has a file of that name: move it away, "
                 "or use another --out"
             )
-    for name in (CHECKPOINTS, TENSORBOARD, FAILURES):
+    for name in (CHECKPOINTS, TENSORBOARD, FAILURES, EVALUATIONS):
         if os.path.lexists(workdir / name) and not (workdir / name).is_dir():
             raise CheckpointError(
                 f"{workdir / name} is no folder, and a run has a folder of that name: move it "
@@ -122,3 +133,9 @@ def metric_lines(workdir: pathlib.Path) -> list[tuple[int, bytes]]:
             )
         found.append((step, line + b"\n"))
     return found
+
+
+def evaluations(workdir: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
+    """Returns step and file of each evaluation of a run, in the order of the steps."""
+    files = (workdir / EVALUATIONS).glob("*.json")
+    return sorted((int(path.stem), path) for path in files if path.stem.isdecimal())

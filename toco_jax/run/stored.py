@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from toco_jax.run.records import CheckpointError
 from toco_jax.runtime import json_text
-from toco_jax.runtime.errors import UserError, clipped, is_inside
+from toco_jax.runtime.errors import clipped, is_inside
 
 CHECKSUMS_FILE = "checksums.json"
 ITEMS = ("state", "meta")
@@ -19,10 +20,6 @@ ITEMS = ("state", "meta")
 # so many bytes whatever that is.
 _MOST_TIMES = 64
 _FREE = 2**26
-
-
-class CheckpointError(UserError):
-    """A run or checkpoint is missing or does not fit; the message says what to do."""
 
 
 class DamagedCheckpointError(CheckpointError):

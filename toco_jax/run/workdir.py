@@ -12,8 +12,7 @@ from toco_jax.config import ConfigError, check_known, completed, with_values
 from toco_jax.config import resolve as resolve_config
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, can_be_shown
 from toco_jax.run import changes, records
-from toco_jax.run.records import CHECKPOINTS, CLASSES_FILE, CONFIG_FILE, START_FILE
-from toco_jax.run.stored import CheckpointError
+from toco_jax.run.records import CHECKPOINTS, CLASSES_FILE, CONFIG_FILE, START_FILE, CheckpointError
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError, clipped, some_of

@@ -1,4 +1,4 @@
-"""How much memory a device has, and how much a compiled program takes by its own plan."""
+"""How much memory a device has, how much was in use, and what a compiled program plans to take."""
 
 from typing import Any
 
@@ -21,3 +21,11 @@ def temporary_bytes(compiled: jax.stages.Compiled) -> int:
 def device_bytes() -> int | None:
     """Memory of one device that JAX may use, None where the backend does not say, as on a CPU."""
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def peak_bytes() -> int | None:
+    """Most memory of one device that was in use at once, None where the backend does not say."""
+    peaks = [
+        (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
+    ]
+    return max((peak for peak in peaks if peak is not None), default=None)

@@ -14,7 +14,7 @@ from toco_jax.config import LOSS_TERMS, ConfigError, flat_values, validate, with
 from toco_jax.run import changes, records
 from toco_jax.run import workdir as run_folder
 from toco_jax.run.config_files import load_config
-from toco_jax.run.stored import CheckpointError
+from toco_jax.run.records import CheckpointError
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import make_folder, write_atomically

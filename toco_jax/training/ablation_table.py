@@ -10,8 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from toco_jax.evaluation.scoring import shown
-from toco_jax.run.records import RESULTS_FILE
-from toco_jax.run.stored import CheckpointError
+from toco_jax.run.records import RESULTS_FILE, CheckpointError
 from toco_jax.runtime.console import say_table
 from toco_jax.training.grids import Variant
 

@@ -24,15 +24,16 @@ from toco_jax.models.network import ToCo
 from toco_jax.run import changes, checkpoints, records
 from toco_jax.run import workdir as folder
 from toco_jax.run.lock import locked, owner
-from toco_jax.run.records import RESULTS_FILE, SAMPLES_FILE
+from toco_jax.run.records import REPORT_FILE, RESULTS_FILE, SAMPLES_FILE
 from toco_jax.run.state import TrainState
 from toco_jax.runtime import agreement, processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import make_folder, write_atomically
 from toco_jax.runtime.sharding import make_mesh, shard_batch
 from toco_jax.runtime.stopwatch import format_seconds
-from toco_jax.training import out_of_memory
+from toco_jax.training import online_board, out_of_memory
 from toco_jax.training.failures import Failures
+from toco_jax.training.history import History
 from toco_jax.training.start import begin, open_sources
 from toco_jax.training.step import make_train_step
 from toco_jax.training.tracking import StepLog, Tracker, check_update
@@ -54,7 +55,7 @@ def train(
 
     Several processes of one job call it alike, with one folder for all; the first one writes.
 
-    A run goes on with other values of `run.changes.FREE_KEYS`, of `machine`, and with more
+    A run goes on with other values of `run.records.FREE_KEYS`, of `machine`, and with more
     `total_steps`, also when it was finished. What changed is added to `config_changes.jsonl`.
 
     Args:
@@ -83,6 +84,7 @@ def train(
     workdir = pathlib.Path(workdir)
     with agreement.together():
         validate(config, jax.device_count())
+        online_board.check(config)
         results = finished(workdir, config, override=override)
     given: dict[str, Any] = flat_values(config.to_dict())
     given[f"{RESULTS_FILE} in --out"] = results and agreement.digest(json.dumps(results))
@@ -189,7 +191,9 @@ def take_steps(
     evaluator = Evaluator(config, model, val_source)
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     batches = configured_batches(source, config, start_step=step, **share)
-    tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps)
+    online = online_board.open_board(config, workdir)
+    tracker = Tracker(workdir, start_step=step, total_steps=config.total_steps, online=online)
+    history = History(config, workdir, evaluator, start_step=step)
     explained = out_of_memory.explained(config, mesh.size)
     with preemption, closing(batches), closing(tracker), closing(store), explained:
         log = StepLog(tracker, Failures(workdir, config.on_nan), config.batch_size)
@@ -212,6 +216,8 @@ def take_steps(
                 log.flush(show=showing)
             if evaluating:
                 meta["evaluation"] = evaluator(state, tracker)
+                seconds = time.perf_counter() - began
+                history.add(state, meta["evaluation"], seconds=seconds, speeds=tracker.speeds)
                 tracker.restart_clock(step)
             if saving:
                 check_update(state)
@@ -220,7 +226,7 @@ def take_steps(
                 store.save(state, meta=meta, seg_miou=seg_miou)
             if stopping and not last:
                 raise processes.Preempted(f"stopped and saved at step {step} of {workdir}")
-    return finish(config, workdir, evaluator, state, meta)
+    return finish(config, workdir, evaluator, history, state, meta)
 
 
 def make_stepper(config: ConfigDict, model: ToCo, mesh: Mesh, *, num_present: int) -> Callable:
@@ -254,7 +260,12 @@ def make_stepper(config: ConfigDict, model: ToCo, mesh: Mesh, *, num_present: in
 
 
 def finish(
-    config: ConfigDict, workdir: pathlib.Path, evaluator: Evaluator, state: TrainState, meta: dict
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    evaluator: Evaluator,
+    history: History,
+    state: TrainState,
+    meta: dict,
 ) -> dict[str, Any]:
     """Writes the picture and the results of a run that has reached its last step.
 
@@ -277,8 +288,10 @@ def finish(
     scores = [f"{name} {scoring.shown(results[key], ' %')}" for name, key in named]
     say(
         f"{', '.join(scores)} after {format_seconds(results['seconds'])}; "
-        f"{workdir / RESULTS_FILE}, {workdir / SAMPLES_FILE}"
+        f"{workdir / RESULTS_FILE}, {workdir / REPORT_FILE}"
     )
+    # The results come last: a run that has them is finished.
+    history.write_report(results)
     if processes.is_first():
         write_atomically(workdir / RESULTS_FILE, json.dumps(results, indent=2) + "\n")
     processes.barrier()

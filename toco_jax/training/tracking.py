@@ -17,6 +17,7 @@ from toco_jax.runtime.processes import is_first
 from toco_jax.runtime.stopwatch import format_seconds
 from toco_jax.training.failures import Failures, TrainingError
 from toco_jax.training.log_files import Board, GrowingFile, metrics_line
+from toco_jax.training.online_board import OnlineBoard
 from toco_jax.training.step import LEFT_OUT
 
 
@@ -24,12 +25,21 @@ class Tracker:
     """Writes the metrics of a run to its folder, in the first of several processes.
 
     Lines of `metrics.jsonl` beyond `start_step` are removed first, because their steps are about to
-    be run again.
+    be run again. `online` receives the same values.
     """
 
-    def __init__(self, workdir: pathlib.Path, *, start_step: int, total_steps: int):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        start_step: int,
+        total_steps: int,
+        online: OnlineBoard | None = None,
+    ):
+        self._online = online
         self._path = workdir / records.METRICS_FILE
         self._total_steps = total_steps
+        self.speeds: list[tuple[int, float]] = []  # each line's step and images/s
         self._mark = (start_step, time.perf_counter())
         self._file = self._board = None
         if not is_first():
@@ -49,6 +59,8 @@ class Tracker:
             return
         self._file.append(metrics_line(step, values))
         self._board.write(step, values)
+        if self._online is not None:
+            self._online.write(step, values)
 
     def progress(self, step: int, terms: dict[str, float], images_per_step: int) -> float:
         """Prints the step, its loss terms, the speed since the last line and the time left.
@@ -62,6 +74,7 @@ class Tracker:
         shown = " ".join(f"{name} {value:.4f}" for name, value in terms.items())
         left = format_seconds((self._total_steps - step) / max(steps_per_second, 1e-9))
         rate = steps_per_second * images_per_step
+        self.speeds.append((step, rate))
         say(f"step {step}/{self._total_steps}  {shown}  {rate:.1f} images/s  ETA {left}")
         return rate
 
@@ -70,10 +83,12 @@ class Tracker:
         self._mark = (step, time.perf_counter())
 
     def close(self) -> None:
-        """Closes both files."""
+        """Closes the files."""
         if self._file is not None and self._board is not None:
             self._file.close()
             self._board.close()
+        if self._online is not None:
+            self._online.close()
 
 
 # Weights of trained networks stay below some hundreds: one this large is finite and of no use.

@@ -1,14 +1,16 @@
-"""Scores of the validation split while a run trains, and the picture at its end."""
+"""Scores and pictures of the validation split while a run trains."""
 
 import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from toco_jax.evaluation import scoring, shares
-from toco_jax.evaluation.squashed import SquashedPass
+from toco_jax.evaluation.squashed import Prediction, SquashedPass
 from toco_jax.models.network import ToCo
 from toco_jax.run.state import TrainState, evaluated_params
 from toco_jax.runtime.sharding import local_copy, local_mesh
@@ -52,12 +54,27 @@ class Evaluator:
 
     def draw_samples(self, state: TrainState, path: pathlib.Path) -> None:
         """Writes a picture of a few validation images spread over the split."""
+        found = self._predictions(state, samples.spread(len(self.source)))
+        names = self.source.class_names
+        samples.draw(found, class_names=names, **self._settings()).save(path)
+
+    def panels(self, state: TrainState, places: Sequence[int]) -> list[dict[str, Any]]:
+        """Returns the pictures of up to `samples.NUM_SAMPLES` images, see `samples.panels`.
+
+        Each also has the image's `name` and, under `classes`, the names of those in it.
+        """
+        found = self._predictions(state, places)
+        pictures = samples.panels(found, **self._settings())
+        names = np.array(self.source.class_names)
+        return [
+            one | {"name": record["name"], "classes": names[record["cls_label"] > 0].tolist()}
+            for one, record in zip(pictures, (it.record for it in found), strict=True)
+        ]
+
+    def _predictions(self, state: TrainState, places: Sequence[int]) -> list[Prediction]:
         params = local_copy(evaluated_params(state.params, state.extra), local_mesh())
-        picture = samples.draw(
-            list(self.run_pass.predictions(params, samples.spread(len(self.source)))),
-            class_names=self.source.class_names,
-            high_thre=self.config.high_thre,
-            low_thre=self.config.low_thre,
-            num_present=self.source.num_present,
-        )
-        picture.save(path)
+        return list(self.run_pass.predictions(params, places))
+
+    def _settings(self) -> dict[str, Any]:
+        thresholds = {name: self.config[name] for name in ("high_thre", "low_thre")}
+        return thresholds | {"num_present": self.source.num_present}

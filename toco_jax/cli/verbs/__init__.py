@@ -11,6 +11,7 @@ VERBS = {
     "ablate": "train variants of a configuration with several seeds and compare them",
     "evaluate": "score a run on a split, or write pseudo labels or a submission",
     "predict": "segment photos, folders and videos with a run",
+    "report": "write a page that shows a run, or compares several",
     "analyze": "draw the poster's figures of a run: similarity, attention, layers, one step",
     "convert": "turn a PyTorch checkpoint into a run, or a run into a PyTorch file",
     "push": "share a run on the Hugging Face hub",

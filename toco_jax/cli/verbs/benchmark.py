@@ -145,6 +145,7 @@ def run(options: argparse.Namespace) -> None:
     import jax
 
     from toco_jax.benchmark import measure
+    from toco_jax.runtime.machine import hardware
     from toco_jax.runtime.outputs import check_file
 
     if getattr(options, "virtual_devices", 0):
@@ -153,7 +154,7 @@ def run(options: argparse.Namespace) -> None:
         check_file(options.json, "--json")
     module = _MODULES.get(options.part, options.part)
     tables = importlib.import_module(f"toco_jax.benchmark.{module}").run(options)
-    measure.show("hardware", [measure.hardware()])
+    measure.show("hardware", [hardware()])
     for title, rows in tables.items():
         measure.show(title, rows)
     if options.json:

@@ -6,9 +6,10 @@
 
 A number squashes every image to that many pixels and looks once, which is what training logs.
 `native` keeps the image's own size, at scales 1, 1.25 and 1.5 with mirror images; `crf` refines
-that with a dense CRF, which is what papers report. The results go to `evaluation.json` in the run's
-folder, or in a folder of the split's name there unless the split is the one the run validates on.
-Started again after an interruption, the command goes on where it was.
+that with a dense CRF, which is what papers report. The results go to `evaluation.json` and, to look
+at, `evaluation.html` in the run's folder, or in a folder of the split's name there unless the split
+is the one the run validates on. Started again after an interruption, the command goes on where it
+was.
 """
 
 import argparse

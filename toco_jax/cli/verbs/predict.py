@@ -4,9 +4,9 @@
 
 PATH is a picture, a video, a folder of them, or a glob pattern in quotes. The results are `masks/`
 (palette PNGs of the pictures' own sizes), `overlays/` (each mask drawn over its picture, with a
-legend), `cams/` (a heat map for each predicted class) and `predictions.json`, which lists the files
-of each picture. If a file cannot be read, the command names it, segments the others, and exits with
-code 1.
+legend), `cams/` (a heat map for each predicted class), `predictions.json`, which lists the files of
+each picture, and `predictions.html`, which shows them. If a file cannot be read, the command names
+it, segments the others, and exits with code 1.
 
 `--format` also writes the masks for other tools, each to a folder of its name: ultralytics, coco,
 coco_panoptic, cvat, label_studio, labelme, fiftyone.

@@ -3,11 +3,11 @@
     toco train shapes
     toco train voc:vit_base data.root=VOCdevkit/VOC2012 --out runs/voc
 
-The run's folder receives checkpoints, metrics.jsonl, TensorBoard events, results.json and
-samples.png. Started again on the same folder, a run goes on where it was, with more total_steps and
-other intervals if these have changed, and with other values of any key only with --override. Told
-to stop (SIGTERM or Ctrl-C), it saves and exits with 75: start it again. A second Ctrl-C ends it at
-once.
+The run's folder receives checkpoints, metrics.jsonl, TensorBoard events, results.json, samples.png
+and report.html, which shows all of it. Started again on the same folder, a run goes on where it
+was, with more total_steps and other intervals if these have changed, and with other values of any
+key only with --override. Told to stop (SIGTERM or Ctrl-C), it saves and exits with 75: start it
+again. A second Ctrl-C ends it at once.
 
 Several processes are one job with --distributed (under SLURM, on a TPU pod, in a JobSet), or with
 --coordinator=HOST:PORT --num_processes=N --process_id=I.

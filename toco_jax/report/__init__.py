@@ -1,0 +1,1 @@
+"""Pages that show a run, a comparison, an evaluation or predictions; they need no JAX."""
