@@ -11,12 +11,12 @@ from DIR/masks. Variants, memory and runtime are those of `configs/voc.py`. Scor
 images.
 """
 
-from toco_jax.config import ConfigDict, defaults
+from toco_jax.config import ConfigDict, defaults, quick
 
 
 def get_config(variant: str = "deit_base") -> ConfigDict:
     """What differs from `toco_jax.config.defaults`."""
-    config = defaults(variant)
+    config = quick() if variant == "quick" else defaults(variant)
     config.num_classes = 0  # as many as the labels name
     config.data.update(source="folder", root="images", train_split="train")
     return config

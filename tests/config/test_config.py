@@ -6,9 +6,11 @@ import math
 import pytest
 from ml_collections import ConfigDict
 
-from toco_jax.config import ConfigError, completed, flat_values, resolve, validate
+from toco_jax.config import LOSS_TERMS, ConfigError, completed, flat_values, resolve, validate
+from toco_jax.config.methods import TERMS
 from toco_jax.method.phases import phase_at
 from toco_jax.models.backbones import BACKBONES, Backbone, backbone_from_name
+from toco_jax.run.config_files import load_config
 
 
 def test_published_values_are_valid_for_every_variant(voc_config):
@@ -64,6 +66,17 @@ def test_every_file_is_valid_and_has_the_same_keys(get_config_of, name):
     assert sorted(config.to_dict()) == sorted(expected)
     for group in ("data", "loss_weights", "machine"):
         assert sorted(config[group]) == sorted(expected[group])
+
+
+@pytest.mark.parametrize("name", ["voc:quick", "folder:quick"])
+@pytest.mark.parametrize("method", TERMS)
+def test_the_recipe_for_small_budgets_is_valid_for_every_method(name, method):
+    config = load_config(name, [f"method={method}"])
+    validate(config, num_devices=1)
+    assert (config.backbone, config.crop_size, config.total_steps) == ("deit_tiny", 224, 1800)
+    late = [term for term in LOSS_TERMS if config.loss_weights[term][0] == (0, 0.0)]
+    starts = {config.loss_weights[term][-1][0] for term in late} - {0}
+    assert starts == {800}  # all that needs maps begins together
 
 
 def test_unknown_variant(voc_config):

@@ -14,6 +14,7 @@ from toco_jax.config.keys import (
     with_values,
 )
 from toco_jax.config.methods import use_method
+from toco_jax.config.quick import quick
 from toco_jax.config.types import check_known, check_types
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "completed",
     "defaults",
     "flat_values",
+    "quick",
     "renamed",
     "resolve",
     "use_method",
