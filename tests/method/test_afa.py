@@ -74,7 +74,8 @@ def test_its_losses_reach_the_head_and_not_what_it_leaves_alone(tiny_config):
         lambda head: (
             0.1
             * afa.affinity_loss(
-                AffinityHead().apply({"params": head}, seen["attention"]), seen["affinity_label"]
+                AffinityHead().apply({"params": head}, seen["log_attention"]),
+                seen["affinity_label"],
             )
         )
     )(params["aff_head"])

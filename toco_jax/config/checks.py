@@ -37,8 +37,8 @@ def validate(config: ConfigDict, num_devices: int) -> None:
     _check_batch(config, num_devices)
     for term in LOSS_TERMS:
         _check_changes(f"loss_weights.{term}", config.loss_weights[term], lambda v: v >= 0)
+    _check_changes("pseudo_label_cam", config.pseudo_label_cam, bool)
     check_method(config)
-    _check_changes("pseudo_label_cam", config.pseudo_label_cam, lambda v: v in ("cam", "aux_cam"))
 
 
 def _require(condition: bool, message: str) -> None:

@@ -11,6 +11,12 @@ TERMS = {
     "toco_plus": (*_TOCO, "swap", "cons"),
     "afa": ("cls", "seg", "reg", "aff", "sup"),
 }
+# The maps that segmentation labels can be made from.
+LABEL_MAPS = {
+    "toco": ("cam", "aux_cam"),
+    "toco_plus": ("cam", "aux_cam"),
+    "afa": ("cam", "spread_cam"),
+}
 # What `use_method` sets: loss weights from the first step of `seg` on, and values in place of 0.
 _WEIGHTS = {"toco_plus": {"swap": 0.05, "cons": 0.05}, "afa": {"aff": 0.1, "reg": 0.01}}
 _VALUES = {"toco_plus": {"ema_decay": 0.999, "high_thre_drop": 0.15}}
@@ -36,6 +42,9 @@ def use_method(config: ConfigDict, name: str) -> None:
         late = ((0, 0.0), (start, weight))
         config.loss_weights[term] = late if start else ((0, weight),)
     config.method = name
+    if name == "afa":  # affinities are learnt for half of the time before they are used
+        half = (start + config.total_steps) // 2
+        config.pseudo_label_cam = ((0, "cam"), (half, "spread_cam"))
     for key, value in _VALUES.get(name, {}).items():
         config[key] = config[key] or value
 
@@ -58,6 +67,13 @@ def check_method(config: ConfigDict) -> None:
                 f"loss_weights.{term}={config.loss_weights[term]} is no term of method="
                 f"{config.method!r}, whose terms are {', '.join(TERMS[config.method])}: set it to "
                 "((0, 0.0),) or choose another method"
+            )
+    maps = LABEL_MAPS[config.method]
+    for _, name in config.pseudo_label_cam:
+        if name not in maps:
+            raise ConfigError(
+                f"pseudo_label_cam={config.pseudo_label_cam} names {name!r}, and method="
+                f"{config.method!r} makes labels from {' or '.join(maps)}"
             )
     if config.method != "toco_plus":
         return

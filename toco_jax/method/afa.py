@@ -5,9 +5,11 @@ these affinities before segmentation labels are made from them. Every function i
 `toco`. What differs from the publication:
 
 - The encoder is a ViT in place of MiT-B1, and the head takes the attention of its last two blocks
-  in place of the last stage, which has two. The decoder is LargeFOV.
+  in place of the last stage, which has two; and its logarithm, which differs from the published
+  attention before the softmax by one number for each query. The decoder is LargeFOV.
 - The class map is ToCo's, of which the maximum over patches is classified; published: a pooled map.
-- Views, optimiser and schedule are the configuration's.
+- Views, optimiser and schedule are the configuration's. `config.pseudo_label_cam` says from which
+  step on labels are made from the spread CAM: affinities have to be learnt before they help.
 """
 
 import functools
@@ -107,8 +109,8 @@ def affinity(
         **thresholds: `low_thre` and `high_thre` in [0, 1], see `par.refine_pseudo_label`.
 
     Returns:
-        The term `aff`; `affinity [B, N, N]`, `affinity_label [B, N, N]`; and in place of what there
-        was, `full_cam [B, H, W, K]` spread by affinity.
+        The term `aff`; `affinity [B, N, N]`, `affinity_label [B, N, N]`; and `full_spread_cam
+        [B, H, W, K]`.
     """
     near = neighbours(grid)
     unit = par.unit_image(seen["image"], truncated=truncated)
@@ -116,24 +118,21 @@ def affinity(
     label = par.refine_pseudo_label(unit, cam, present, box, unrolled=unrolled, **thresholds)
     small = resize(label[..., None], grid, "nearest")[..., 0]
     pairs = affinity_label(small, near)
-    found = net("relate", seen["attention"])
+    found = net("relate", seen["log_attention"])
     spread_cam = spread(resize(cam, grid), jax.lax.stop_gradient(found), near)
     return {
         "aff": affinity_loss(found, pairs),
         "affinity": found,
         "affinity_label": pairs,
-        "full_cam": resize(spread_cam, cam.shape[1:3]),
+        "full_spread_cam": resize(spread_cam, cam.shape[1:3]),
     }
 
 
 def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int) -> Callable:
-    """Makes the loss function of one device's share of a batch, as `toco.make_loss_fn` does.
-
-    Segmentation labels are made from the CAM, whatever `config.pseudo_label_cam` says.
-    """
+    """Makes the loss function of one device's share of a batch, as `toco.make_loss_fn` does."""
     weights = {term: weight for term, weight in phase.weights if weight}
     terms, numbers = set(weights), numbers_of(config, model, phase, num_present=num_present)
-    labels = numbers["segmentation"] | {"source": "cam"}
+    labels = numbers["segmentation"]
     shared = ("truncated", "unrolled", "low_thre", "high_thre")
     relations = {name: labels[name] for name in shared} | {
         "grid": numbers["patch_contrast"]["grid"]

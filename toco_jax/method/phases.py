@@ -18,7 +18,7 @@ class Phase:
 
     Attributes:
         weights: pairs (term, weight) of every loss term; a term of weight 0 is not computed.
-        pseudo_label_cam: the map that segmentation labels are made from, `"cam"` or `"aux_cam"`.
+        pseudo_label_cam: the map that segmentation labels are made from, such as `"cam"`.
     """
 
     weights: tuple[tuple[str, float], ...]

@@ -184,7 +184,7 @@ def segmentation(
     Args:
         net: the network.
         seen: the arrays so far.
-        source: the map that labels are made from, `"cam"` or `"aux_cam"`.
+        source: the map that labels are made from, such as `"cam"` or `"aux_cam"`.
         group_size: number of images over which the cross-entropy pools its pixels.
         truncated: refines on the colours of the released code, see `par.unit_image`.
         unrolled: see `Compute`.

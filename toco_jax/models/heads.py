@@ -194,9 +194,10 @@ class AffinityHead(nn.Module):
     """Affinities of patches from their attention, as AFA makes them."""
 
     @nn.compact
-    def __call__(self, attention: Float[Array, "b heads n n"]) -> Float32[Array, "b n n"]:
+    def __call__(self, log_attention: Float[Array, "b heads n n"]) -> Float32[Array, "b n n"]:
         """Computes affinities in [0, 1], which are symmetric, from maps over patches."""
-        symmetric = attention.astype(jnp.float32) + attention.swapaxes(2, 3).astype(jnp.float32)
-        kernel = self.param("kernel", fan_in_uniform, (attention.shape[1], 1))
+        logits = log_attention.astype(jnp.float32)
+        symmetric = logits + logits.swapaxes(2, 3)
+        kernel = self.param("kernel", fan_in_uniform, (logits.shape[1], 1))
         bias = self.param("bias", nn.initializers.zeros, (1,))
         return jax.nn.sigmoid(jnp.einsum("bhij,ho->bij", symmetric, jnp.asarray(kernel)) + bias[0])

@@ -88,8 +88,8 @@ class ToCo(nn.Module):
             `cls_token [B, D]`; and unless `num_mapped` is 0, `patch_tokens [num_mapped, N, D]` and
             `aux_patch_tokens [num_mapped, N, D]`, those of the intermediate layer, which do not go
             through the final LayerNorm. If CAMs are propagated also `affinity [num_mapped, N, N]`;
-            with the affinity head also `attention [num_mapped, 2 heads, N, N]`, that of patches to
-            one another in the last two blocks.
+            with the affinity head also `log_attention [num_mapped, 2 heads, N, N]`, the logarithm
+            of N times the attention of patches to one another in the last two blocks.
         """
         all_blocks = range(self.backbone.depth)
         aux_block = all_blocks[self.aux_layer]
@@ -111,7 +111,8 @@ class ToCo(nn.Module):
             tokens["affinity"] = affinity_of(attentions, leading)
         if self.affinity_head:
             last = [x[:, :, leading:, leading:] for x in attentions[-2:]]
-            tokens["attention"] = jnp.concatenate(last, axis=1)
+            share = jnp.concatenate(last, axis=1) * last[0].shape[-1]  # 1 if all are alike
+            tokens["log_attention"] = jnp.log(jnp.maximum(share, 1e-20))
         return tokens
 
     def classify(
@@ -162,9 +163,9 @@ class ToCo(nn.Module):
         out = self.classify(self.encode(images), self.token_grid(images))
         return out["cam"], out["aux_cam"]
 
-    def relate(self, attention: Float[Array, "b heads n n"]) -> Float32[Array, "b n n"]:
-        """Computes affinities of patches in [0, 1] from the `attention` of `encode`."""
-        return self.aff_head(attention)
+    def relate(self, log_attention: Float[Array, "b heads n n"]) -> Float32[Array, "b n n"]:
+        """Computes affinities of patches in [0, 1] from the `log_attention` of `encode`."""
+        return self.aff_head(log_attention)
 
     def project(self, cls_token: Float[Array, "*b d"]) -> Float32[Array, "*b 1024"]:
         """Projects class tokens by the student's head."""
@@ -188,7 +189,7 @@ class ToCo(nn.Module):
         if self.is_initializing():
             self.proj_head(tokens["cls_token"])
             if self.affinity_head:
-                self.aff_head(tokens["attention"])
+                self.aff_head(tokens["log_attention"])
         out = self.classify(tokens, grid, padding)
         return tokens | out | {"seg_logits": self.decode(tokens, grid, padding)}
 
