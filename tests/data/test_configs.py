@@ -21,6 +21,11 @@ def forget(run, key):
     path.write_text(json.dumps(values))
 
 
+def take_a_step(run):
+    """Leaves what a run writes at its first step, before which it may change its values."""
+    (run / "metrics.jsonl").write_text('{"step": 1}\n')
+
+
 @pytest.mark.parametrize("name", ["voc", "coco", "folder"])
 def test_configs_are_valid_and_have_the_same_keys(name):
     config = small_config(name)
@@ -83,6 +88,7 @@ def test_the_classes_are_written_to_the_run(tmp_path):
     config = small_config("folder")
     workdir.claim(tmp_path, config, ("cat", "dog"))
     assert json.loads((tmp_path / workdir.CLASSES_FILE).read_text()) == ["cat", "dog"]
+    take_a_step(tmp_path)
     workdir.claim(tmp_path, config, ("cat", "dog"))
     with pytest.raises(CheckpointError, match="lists other classes than the data has now; use ano"):
         workdir.claim(tmp_path, config, ("cat", "yak"))
@@ -93,6 +99,7 @@ def test_the_separator_of_labels_reaches_the_source_and_may_be_new(config, photo
     (photos / "labels.csv").write_text(rows)
     (photos / "masks").rename(photos.parent / "masks")
     workdir.claim(tmp_path / "run", config, ("cat", "red/cat"))
+    take_a_step(tmp_path / "run")
     forget(tmp_path / "run", "label_separator")  # as a run made before there was the key
     assert open_sources(config)[0].class_names == ("cat", "red/cat")
     config.num_classes = 0
@@ -136,6 +143,7 @@ def test_a_run_made_before_keeps_the_split_that_its_seed_drew(config, photos, tm
     drawn = data.open_configured(config, part="val", masks=False).names
     config.seed = 3
     workdir.claim(tmp_path / "run", config, ("cat", "dog"))
+    take_a_step(tmp_path / "run")
     forget(tmp_path / "run", "split_seed")
     before = workdir.load_config(tmp_path / "run")
     assert data.open_configured(before, part="val", masks=False).names == drawn
@@ -149,6 +157,7 @@ def test_a_run_made_before_on_given_splits_goes_on(tmp_path):
     config = small_config("voc")
     config.seed = 3
     workdir.claim(tmp_path / "run", config, ("cat", "dog"))
+    take_a_step(tmp_path / "run")
     forget(tmp_path / "run", "split_seed")
     workdir.claim(tmp_path / "run", config, ("cat", "dog"))
 

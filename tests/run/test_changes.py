@@ -13,7 +13,28 @@ NAMES = ("a", "b", "c", "d")
 @pytest.fixture
 def run(tiny_config, tmp_path):
     workdir.claim(tmp_path, tiny_config(), NAMES)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     return tmp_path
+
+
+@pytest.mark.parametrize("left", [(), ("init.json",), ("metrics.jsonl",)])
+def test_a_run_that_has_taken_no_step_gives_way_to_any_other(tiny_config, tmp_path, left):
+    workdir.claim(tmp_path, tiny_config(), NAMES)
+    for name in left:
+        (tmp_path / name).write_text({"init.json": '{"sha256": null}'}.get(name, ""))
+    config = tiny_config(seed=1, num_classes=2)
+    assert workdir.claim(tmp_path, config, ("x", "y")) == {}
+    assert workdir.load_config(tmp_path).to_dict() == config.to_dict()
+    assert workdir.class_names(tmp_path, config) == ("x", "y")
+
+
+@pytest.mark.parametrize("left", ["checkpoints/2/x", "checkpoints/4.damaged/x", "results.json"])
+def test_a_run_of_which_anything_is_left_does_not(tiny_config, tmp_path, left):
+    workdir.claim(tmp_path, tiny_config(), NAMES)
+    (tmp_path / left).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / left).write_text("{}")
+    with pytest.raises(CheckpointError, match=r"other values: seed"):
+        workdir.claim(tmp_path, tiny_config(seed=1), NAMES)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def test_a_run_goes_on_in_its_own_precision(tiny_config, tmp_path, capsys):
     with made_for("gpu"):
         begun = workdir.resolve(tmp_path, tiny_config())
         workdir.claim(tmp_path, begun, ("a",))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     assert json.loads((tmp_path / "config.json").read_text())["compute_dtype"] == "bfloat16"
     capsys.readouterr()
     here = workdir.resolve(tmp_path, tiny_config())
@@ -62,6 +63,7 @@ def test_a_folder_that_cannot_be_written_to(tiny_config, tmp_path):
 def test_other_classes_are_named(tiny_config, tmp_path, listed, message):
     config = tiny_config(num_classes=2)
     workdir.claim(tmp_path, config, ("dog", "cat"))
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     (tmp_path / "classes.json").write_text(listed)
     with pytest.raises(checkpoints.CheckpointError, match=message):
         workdir.claim(tmp_path, config, ("dog", "cat"))

@@ -12,7 +12,15 @@ from toco_jax.config import ConfigError, check_known, completed, with_values
 from toco_jax.config import resolve as resolve_config
 from toco_jax.data.classes import COCO_CLASSES, VOC_CLASSES, can_be_shown
 from toco_jax.run import changes, records
-from toco_jax.run.records import CHECKPOINTS, CLASSES_FILE, CONFIG_FILE, START_FILE, CheckpointError
+from toco_jax.run.records import (
+    CHECKPOINTS,
+    CLASSES_FILE,
+    CONFIG_FILE,
+    METRICS_FILE,
+    RESULTS_FILE,
+    START_FILE,
+    CheckpointError,
+)
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.errors import UserError, clipped, some_of
@@ -165,6 +173,8 @@ def claim(
 ) -> changes.Changes:
     """Makes a run's folder, or checks that the folder holds the same run and is not damaged.
 
+    A run that ended before its first step gives way to any other.
+
     Of several processes only the first one calls it.
 
     Args:
@@ -182,9 +192,20 @@ def claim(
     """
     make_folder(workdir, "--out")
     records.check(workdir)
+    if not _has_begun(workdir):  # such as after weights that could not be downloaded
+        for name in (CONFIG_FILE, CLASSES_FILE):
+            (workdir / name).unlink(missing_ok=True)
     changed = _claim_config(workdir, config, override=override)
     _claim_classes(workdir, class_names)
     return changed
+
+
+def _has_begun(workdir: pathlib.Path) -> bool:
+    """Returns whether a folder holds steps of a run, or what may be left of such a run."""
+    metrics = workdir / METRICS_FILE
+    has_steps = metrics.exists() and metrics.stat().st_size > 0
+    is_scored = (workdir / RESULTS_FILE).exists()
+    return has_steps or is_scored or any((workdir / CHECKPOINTS).glob("[0-9]*"))
 
 
 def record(

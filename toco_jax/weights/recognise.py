@@ -251,6 +251,6 @@ def _is_sine_cosine(positions: np.ndarray) -> bool:
     width = positions.shape[-1]
     if positions.ndim != 3 or positions.shape[1] < 2 or width % 4 or positions[:, 0].any():
         return False
-    squares = np.square(np.asarray(positions[0, 1:, : width // 2], np.float32))
+    squares = np.square(np.asarray(positions[0, 1:, : width // 2], np.float64))
     sine, cosine = np.split(squares, 2, axis=-1)  # [grid ** 2, D / 4]
     return bool(np.allclose(sine + cosine, 1, atol=0.02))
