@@ -73,7 +73,7 @@ def _shared(file: pathlib.Path, config: ConfigDict) -> dict[str, Any]:
     except WeightsError as error:
         raise WeightsError(f"{file} does not fit {CONFIG_FILE} beside it: {error}") from error
     meta = {"seconds": 0.0}
-    return {"params": params, "teacher_params": teacher_params, "step": 0, "meta": meta}
+    return {"params": params, "extra": {"proj_head": teacher_params}, "step": 0, "meta": meta}
 
 
 def _refuse_not_finite(state: dict[str, Any], where: str, steps: list[int]) -> None:
