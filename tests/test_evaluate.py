@@ -71,7 +71,7 @@ def test_the_page_shows_all_protocols(run, results):
     shown = ["-" if row["miou"] is None else f"{row['miou']:.1f}" for row in results["rows"]]
     assert cards == shown[:3]
     everything, published, worst, best = (block["rows"] for block in blocks_in(page, "table"))
-    assert [row[2] for row in everything] == shown
+    assert [row[1] for row in everything] == shown
     assert ["segmentation", "native, multi-scale, CRF", "-", "69.8", "71.1"] in published
     assert all(
         row["worst"][0]["name"] in line[2] for row, line in zip(results["rows"], worst, strict=True)
@@ -84,7 +84,7 @@ def test_the_page_shows_all_protocols(run, results):
         mious = [image["miou"] for image in [*row["worst"][:2], *row["best"][1::-1]]]
         assert mious == sorted(mious)
     # Those of `evaluate` are in the report of the run, too.
-    assert [row[2] for row in blocks_in(run / "report.html", "table")[0]["rows"]] == shown
+    assert [row[1] for row in blocks_in(run / "report.html", "table")[0]["rows"]] == shown
 
 
 def test_scores_at_the_top_say_their_protocol_whatever_the_order(run, results, tmp_path):

@@ -86,7 +86,7 @@ def test_scores_of_evaluate_and_published_ones_stand_beside(tmp_path):
     evaluated["rows"] = [evaluated["rows"][0] | {"protocol": "native+crf", "description": "CRF"}]
     write(run / "evaluation.json", evaluated)
     rows = [row for block in blocks_in(run_page.write(run), "table") for row in block["rows"]]
-    assert ["segmentation", "CRF", "42.0", "80.0", "90.0", "val, 4 images", "20"] in rows
+    assert ["segmentation", "42.0", "CRF", "80.0", "90.0", "val, 4 images", "20"] in rows
     crf = "native, multi-scale, CRF"
     assert ["segmentation", crf, "42.0", "69.8", "71.1"] in rows
     assert ["CAM", "448, single scale, no CRF", "-", "70.5", "72.3"] in rows

@@ -36,14 +36,15 @@ def table(rows: Sequence[Row]) -> Block | None:
     lines = [
         [
             name_of(row),
+            blocks.percent(row["miou"]),
             row["description"],
-            *(blocks.percent(row.get(key)) for key in ("miou", "pixel_accuracy", "cls_f1")),
+            *(blocks.percent(row.get(key)) for key in ("pixel_accuracy", "cls_f1")),
             f"{row['of'].get('split')}, {row['of'].get('images')} images",
             str(row["of"].get("step")),
         ]
         for row in rows
     ]
-    head = ["made from", "protocol", "mIoU", "pixel accuracy", "F1", "scored on", "step"]
+    head = ["made from", "mIoU", "protocol", "pixel accuracy", "F1", "scored on", "step"]
     note = "In percent. The mIoU is the mean over the classes that the truth holds."
     return blocks.table(head, lines, title="All scores", note=note)
 
