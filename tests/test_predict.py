@@ -337,7 +337,7 @@ def test_every_result_has_a_file_of_its_own_within_out(tmp_path, monkeypatch):
     for file in files:
         assert (out / file).is_file() and (out / file).resolve().is_relative_to(out)
     there = [str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()]
-    assert sorted(there) == sorted([*files, "predictions.json"])
+    assert sorted(there) == sorted([*files, "predictions.json", "predictions.html"])
     assert not list(tmp_path.glob("x*")) and not list((tmp_path / "deep").glob("*.jpg"))
 
 
