@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_SECONDS = 60.0
 _FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
     *(
@@ -33,12 +32,12 @@ class Browser:
     """
 
     def __init__(self, program: str):
-        self._folder = tempfile.TemporaryDirectory(prefix="toco_jax_chromium_")
+        self._folder = tempfile.mkdtemp(prefix="toco_jax_chromium_")
         theirs, self._out = os.pipe()
         self._in, answers = os.pipe()
         # Chromium reads commands from descriptor 3 and answers on 4.
         script = f'exec "$@" 3<&{theirs} 4>&{answers}'
-        flags = [*_FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self._folder.name}"]
+        flags = [*_FLAGS, "--remote-debugging-pipe", f"--user-data-dir={self._folder}"]
         self._process = subprocess.Popen(
             ["bash", "-c", script, "bash", program, *flags, "about:blank"],
             pass_fds=(theirs, answers),
@@ -136,8 +135,7 @@ class Browser:
         self._process.wait()
         os.close(self._out)
         os.close(self._in)
-        shutil.rmtree(self._folder.name, ignore_errors=True)
-        self._folder._finalizer.detach()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def program() -> str:
