@@ -95,6 +95,8 @@ def test_stopped_killed_and_finished_run_is_that_of_one_process(tiny_config, tmp
     led.processes[0].kill()
     codes, printed = led.ends(60)
     assert codes[0] == -signal.SIGKILL and codes[1] not in (0, RESTART), printed
+    assert printed[1].splitlines()[-1].startswith("error: "), printed
+    assert "start all of them again" in printed[1].splitlines()[-1], printed
 
     told = Job(shared)
     told.wait_for_step(2)

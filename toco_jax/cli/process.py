@@ -80,6 +80,8 @@ def end_at_once() -> None:
 def _end(code: int, line: bytes, _number: int, _frame: FrameType | None) -> None:
     # An exception would surface in the middle of an import, where libraries may swallow it.
     os.write(2, line)
+    if last_words := sys.modules.get("toco_jax.runtime.last_words"):
+        last_words.withdraw()
     os._exit(code)
 
 

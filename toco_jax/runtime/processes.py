@@ -21,6 +21,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import multihost
 
+from toco_jax.runtime import last_words
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.exit_codes import MISTAKE, RESTART
 
@@ -108,6 +109,12 @@ def join(
             f"{error} --distributed finds no SLURM job, TPU pod or JobSet here: give --coordinator,"
             " --num_processes and --process_id"
         ) from error
+    if jax.process_count() > 1:
+        last_words.prepare(
+            f"error: process {jax.process_index()} of {jax.process_count()} was ended from "
+            "outside; if a page of JAX is above, because another process of this job is gone: see "
+            "what the others say, and start all of them again to go on"
+        )
     return is_first()
 
 
@@ -193,8 +200,9 @@ def ends_all() -> Iterator[None]:
 
     So the others notice and end too. An orderly exit would wait for them, and they for it. One that
     waits for the process that is gone gets an error, which is printed here as one sentence. All
-    others are ended by JAX's client in C++, with a page and exit code 134: with
-    `jax_enable_recoverability`, too, where process 0 is gone, and without end where another one is.
+    others are ended by JAX's client in C++, with a page and exit code 134, to which `last_words`
+    adds what to do. `jax_enable_recoverability` would not help: without process 0 the others end in
+    the same way, and without another one they wait for ever.
     """
     try:
         yield
@@ -217,6 +225,7 @@ def ends_all() -> Iterator[None]:
         else:
             traceback.print_exc()
         sys.stderr.flush()
+        last_words.withdraw()
         os._exit(MISTAKE)
 
 
