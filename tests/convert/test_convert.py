@@ -15,7 +15,9 @@ from weight_formats import original_state, timm_state, transformers_state
 
 from toco_jax import convert
 from toco_jax.cli import commands
+from toco_jax.config import use_method
 from toco_jax.run import saved
+from toco_jax.training.step import init_state
 from toco_jax.weights import inspection, load, published
 
 torch = pytest.importorskip("torch")
@@ -45,6 +47,23 @@ def same_tensors(left, right):
     for name, value in right.items():
         assert left[name].dtype == value.dtype == np.float32
         np.testing.assert_array_equal(left[name], value, err_msg=name)
+
+
+def test_heads_of_other_methods_are_left_out(small, tmp_path):
+    config, network = saved.load_run(small[0] / "run")
+    use_method(config, "afa")
+    head = {"kernel": np.ones((4, 1), np.float32), "bias": np.zeros(1, np.float32)}
+    params, teacher = network["params"], network["extra"]["proj_head"]
+    saved.save_run(
+        tmp_path / "afa", config, init_state(config, params | {"aff_head": head}, teacher)
+    )
+    shutil.copy(small[0] / "run" / convert.DROPPED_FILE, tmp_path / "afa")
+    notes = convert.convert(str(tmp_path / "afa"), tmp_path / "afa.safetensors")
+    assert any(note == "left out: aff_head of another method" for note in notes)
+    same_tensors(load_file(tmp_path / "afa.safetensors"), load_file(small[0] / "out.safetensors"))
+    out = load.load(str(tmp_path / "afa"), backbone=SMALL, num_classes=20)
+    assert "left out: aff_head of another method" in out["notes"]
+    assert jax.tree.structure(out["params"]) == jax.tree.structure(params)
 
 
 class Skeleton(torch.nn.Module):

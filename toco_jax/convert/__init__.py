@@ -84,7 +84,10 @@ def _network_of_run(path: pathlib.Path) -> tuple[dict, ConfigDict]:
         "teacher_params": run.teacher_params,
         "backbone": config.backbone,
         "dropped": files.read(kept).tensors if kept.exists() else {},
-        "notes": [f"{path}: step {run.step}, {config.backbone}, {config.num_classes} classes"],
+        "notes": [
+            f"{path}: step {run.step}, {config.backbone}, {config.num_classes} classes",
+            *published.left_out(run.params),
+        ],
         "origin": origin.of_run(path, run),
     }, config
 

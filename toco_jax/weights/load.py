@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from flax import traverse_util
 
 from toco_jax.models.backbones import BACKBONES, backbone_from_name
 from toco_jax.models.vit import stored_grid
@@ -212,8 +211,7 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
 
     run = runs.load(path, portable=True, report=silent)
     checks.check_backbone(run.config.backbone, backbone)
-    tree = {**run.params, "teacher": run.teacher_params}
-    paths = traverse_util.flatten_dict(tree, sep="/")
+    paths = published.paths_of(run.params, run.teacher_params)
     spec = backbone_from_name(backbone)
     grid = backbone_files.stored_grid(paths, "toco_jax", spec)
     sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
@@ -221,6 +219,7 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     params, teacher = published.nested(layouts.assemble(paths, sources, needs=needs))
     about = origin.of_run(path, run)
     notes = [f"{path}: a run at step {about['step']}, its parameters' SHA-256 {about['sha256']}"]
+    notes += published.left_out(run.params)
     return _result(params, teacher, notes, "a run") | {"origin": about}
 
 

@@ -13,6 +13,8 @@ Tensors = Mapping[str, np.ndarray]
 
 # Gains of the weight-normalised layers. They are fixed at 1, so they are checked and not stored.
 GAINS = ("proj_head.last_layer.weight_g", "proj_head_t.last_layer.weight_g")
+# Heads of other methods' networks, for which the published layout has no place.
+OTHER_HEADS = ("aff_head",)
 
 
 def params_from_reference(
@@ -65,10 +67,7 @@ def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: s
         WeightsError: a parameter is missing, unknown or does not fit `backbone`.
     """
     spec = backbone_from_name(backbone)
-    tree = {**params, "teacher": teacher_params}
-    paths = {
-        path: np.asarray(value) for path, value in traverse_util.flatten_dict(tree, sep="/").items()
-    }
+    paths = paths_of(params, teacher_params)
     grid = backbone_files.stored_grid(paths, "toco_jax", spec)
     num_classes = paths["classifier/kernel"].shape[-1]
     decoder_width = paths["decoder/conv6/kernel"].shape[-1]
@@ -78,6 +77,18 @@ def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: s
         "encoder.head.weight": np.zeros((1000, spec.width), np.float32),
         "encoder.head.bias": np.zeros((1000,), np.float32),
     }
+
+
+def paths_of(params: Mapping, teacher_params: Mapping) -> dict[str, np.ndarray]:
+    """Returns nested parameters by path, without the `OTHER_HEADS`; the inverse of `nested`."""
+    tree = {name: part for name, part in params.items() if name not in OTHER_HEADS}
+    flat = traverse_util.flatten_dict({**tree, "teacher": teacher_params}, sep="/")
+    return {path: np.asarray(value) for path, value in flat.items()}
+
+
+def left_out(params: Mapping) -> list[str]:
+    """Returns a line about each head in `params` for which the published layout has no place."""
+    return [f"left out: {name} of another method" for name in OTHER_HEADS if name in params]
 
 
 def nested(paths: Tensors) -> tuple[dict, dict]:
