@@ -35,7 +35,7 @@ def make_parts(
     `state` and `batch` are one device's share; see `make_loss_fn` for the other arguments.
     """
     parts: Parts = {}
-    terms = {term for term, weight in phase.weights if weight}
+    terms = set(phase.active)
     numbers = numbers_of(config, model, phase, num_present=num_present)
     keys = jax.random.split(state.key, len(batch["image"]))
     net_of = functools.partial(functools.partial, call, model)

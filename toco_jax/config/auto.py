@@ -18,8 +18,7 @@ def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
     - `compute_dtype` becomes bfloat16 on a GPU or TPU and float32 on a CPU.
     - `machine.attention` becomes cuDNN's for bfloat16 on a GPU and XLA's otherwise.
     - `machine.low_memory` becomes "off" on a GPU or TPU. On a CPU it becomes "on" for large
-      encoders and "parts" for others, and for all where attention is used
-      for more than the tokens.
+      encoders and "parts" for others, and for all where attention is used for more than tokens.
 
     Args:
         config: the configuration of a run.

@@ -1,5 +1,7 @@
 """The methods by name: the loss terms of each, and the values that choosing it sets."""
 
+from collections.abc import Sequence
+
 from ml_collections import ConfigDict
 
 from toco_jax.config.keys import LOSS_TERMS, ConfigError
@@ -22,6 +24,11 @@ _WEIGHTS = {"toco_plus": {"swap": 0.05, "cons": 0.05}, "afa": {"aff": 0.1, "reg"
 _VALUES = {"toco_plus": {"ema_decay": 0.999, "high_thre_drop": 0.15}}
 
 
+def first_step(changes: Sequence[tuple[int, float]]) -> int | None:
+    """Returns the first step at which a weight of a schedule is not 0, None if it always is."""
+    return next((step for step, weight in changes if weight), None)
+
+
 def use_method(config: ConfigDict, name: str) -> None:
     """Chooses the method of a configuration, with the weights of its terms and its other values.
 
@@ -34,7 +41,7 @@ def use_method(config: ConfigDict, name: str) -> None:
     """
     if name not in TERMS:
         raise ConfigError(f"method={name!r} must be one of {', '.join(TERMS)}")
-    start = next((first for first, weight in config.loss_weights.seg if weight), 0)
+    start = first_step(config.loss_weights.seg) or 0
     for term in LOSS_TERMS:
         if term not in TERMS[name]:
             config.loss_weights[term] = ((0, 0.0),)
@@ -57,10 +64,7 @@ def check_method(config: ConfigDict) -> None:
     """
     if config.method not in TERMS:
         raise ConfigError(f"method={config.method!r} must be one of {', '.join(TERMS)}")
-    first = {
-        term: min((step for step, weight in config.loss_weights[term] if weight), default=None)
-        for term in LOSS_TERMS
-    }
+    first = {term: first_step(config.loss_weights[term]) for term in LOSS_TERMS}
     for term, step in first.items():
         if step is not None and term not in TERMS[config.method]:
             raise ConfigError(
@@ -86,8 +90,10 @@ def check_method(config: ConfigDict) -> None:
             "method='toco_plus' compares views pixel by pixel, and as_published=True flips one of "
             "them: use as_published=False"
         )
+    decoder = first["seg"]
     for term in ("swap", "cons"):
-        if first[term] is not None and (first["seg"] is None or first[term] < first["seg"]):
+        start = first[term]
+        if start is not None and (decoder is None or start < decoder):
             raise ConfigError(
                 f"loss_weights.{term}={config.loss_weights[term]} needs a decoder that is trained: "
                 f"let it start where loss_weights.seg={config.loss_weights.seg} does, or later"

@@ -1,4 +1,4 @@
-"""The recipe for small budgets: about an hour on two CPU cores from ImageNet weights."""
+"""The recipe for small budgets, such as two CPU cores, from ImageNet weights."""
 
 from ml_collections import ConfigDict
 

@@ -22,7 +22,7 @@ from jax import Array
 from jaxtyping import Bool, Float, Float32, Int, Int32
 from ml_collections import ConfigDict
 
-from toco_jax.method import cams, par, toco
+from toco_jax.method import cams, losses, par, toco
 from toco_jax.method.numbers import numbers_of
 from toco_jax.method.phases import Phase, weighted
 from toco_jax.method.supervision import supervision
@@ -81,12 +81,8 @@ def affinity_loss(
         affinity: the affinities `a` in [0, 1].
         label: 1 for positive pairs, 0 for negative ones, 255 for those that are ignored.
     """
-
-    def mean_over(values: Array, pairs: Array) -> Array:
-        total = jnp.sum(jnp.where(pairs, values, 0.0))
-        return total / (jnp.sum(pairs) + 1).astype(jnp.float32)
-
-    return 0.5 * mean_over(1 - affinity, label == 1) + 0.5 * mean_over(affinity, label == 0)
+    positive = losses.mean_over_pairs(1 - affinity, label == 1)
+    return 0.5 * positive + 0.5 * losses.mean_over_pairs(affinity, label == 0)
 
 
 def affinity(
@@ -130,7 +126,7 @@ def affinity(
 
 def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: int) -> Callable:
     """Makes the loss function of one device's share of a batch, as `toco.make_loss_fn` does."""
-    weights = {term: weight for term, weight in phase.weights if weight}
+    weights = phase.active
     terms, numbers = set(weights), numbers_of(config, model, phase, num_present=num_present)
     labels = numbers["segmentation"]
     shared = ("truncated", "unrolled", "low_thre", "high_thre")

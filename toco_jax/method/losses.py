@@ -63,13 +63,16 @@ def patch_token_contrast(
     cosine = jnp.einsum("bid,bjd->bij", unit, unit, precision=_HIGHEST)
     # Unlike `jnp.abs`, flat at 0: a zero token must not receive a gradient of 1 / 1e-8.
     similarity = cosine * jax.lax.stop_gradient(jnp.sign(cosine))
-    positive, negative = affinity == 1, affinity == 0
+    positive, negative = (mean_over_pairs(similarity, affinity == k) for k in (1, 0))
+    return 0.5 * (1 - positive) + 0.5 * negative
 
-    def mean_over(pairs: Array) -> Array:
-        total = jnp.sum(similarity * pairs.astype(jnp.float32))
-        return total / (jnp.sum(pairs) + 1).astype(jnp.float32)
 
-    return 0.5 * (1 - mean_over(positive)) + 0.5 * mean_over(negative)
+def mean_over_pairs(
+    values: Float[Array, "b n n"], pairs: Bool[Array, "b n n"]
+) -> Float32[Array, ""]:
+    """Sum of the values of some pairs of patches, over their number plus 1, as published."""
+    total = jnp.sum(values * pairs.astype(jnp.float32))
+    return total / (jnp.sum(pairs) + 1).astype(jnp.float32)
 
 
 def class_token_contrast(

@@ -24,6 +24,11 @@ class Phase:
     weights: tuple[tuple[str, float], ...]
     pseudo_label_cam: str
 
+    @property
+    def active(self) -> dict[str, float]:
+        """The weights of the terms that are computed."""
+        return {term: weight for term, weight in self.weights if weight}
+
     def weight(self, term: str) -> float:
         """Weight of a loss term in this phase."""
         return dict(self.weights)[term]
@@ -32,11 +37,6 @@ class Phase:
 def value_at(changes: Sequence[tuple[int, T]], step: int) -> T:
     """The value at `step` of a schedule `((from_step, value), ...)`, its steps ascending."""
     return [value for start, value in changes if start <= step][-1]
-
-
-def first_step(changes: Sequence[tuple[int, float]]) -> int:
-    """The first step at which a weight is not 0; 0 if it always is."""
-    return next((start for start, weight in changes if weight), 0)
 
 
 def phase_at(config: ConfigDict, step: int) -> Phase:

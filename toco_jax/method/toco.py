@@ -285,7 +285,7 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: 
         returns, and the unweighted terms under `"terms"`. If the batch has `crop_origins
         [B, n, 2]`, no crop is drawn.
     """
-    weights = {term: weight for term, weight in phase.weights if weight}
+    weights = phase.active
     numbers = numbers_of(config, model, phase, num_present=num_present)
 
     def loss_fn(params, extra, keys, batch):

@@ -23,9 +23,10 @@ from jax import Array
 from jaxtyping import Bool, Float, Float32, Int
 from ml_collections import ConfigDict
 
+from toco_jax.config.methods import first_step
 from toco_jax.method import cams, losses, toco
 from toco_jax.method.numbers import numbers_of
-from toco_jax.method.phases import Phase, first_step, weighted
+from toco_jax.method.phases import Phase, weighted
 from toco_jax.models.network import ToCo, call, frozen_cams, normalize
 from toco_jax.ops.resize import resize
 from toco_jax.run.state import TrainState
@@ -132,7 +133,7 @@ def moved_extra(config: ConfigDict, state: TrainState) -> dict:
 
 def high_thre_at(config: ConfigDict, step: int | Array) -> Array:
     """Returns the score that makes a pixel foreground at a step, float32 `[]`."""
-    start = first_step(config.loss_weights.seg)
+    start = first_step(config.loss_weights.seg) or 0
     length = max(config.total_steps - start, 1)
     progress = jnp.clip((jnp.asarray(step, jnp.float32) - start) / length, 0.0, 1.0)
     return config.high_thre - config.high_thre_drop * (1 - jnp.cos(jnp.pi * progress)) / 2
@@ -143,9 +144,8 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: 
 
     Its `extra` also has `ema`, the parameters of the teacher.
     """
-    weights = {term: weight for term, weight in phase.weights if weight}
+    weights = phase.active
     terms, numbers = set(weights), numbers_of(config, model, phase, num_present=num_present)
-    patch = 1 if config.as_published else model.backbone.patch
 
     def loss_fn(params, extra, keys, batch):
         ema = jax.lax.stop_gradient(extra["ema"])
@@ -160,7 +160,7 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: 
         settings = {"terms": terms, "numbers": numbers | {"segmentation": labels}}
         seen |= toco.from_maps(net, head, keys, seen, **settings)
         if "swap" in terms:
-            seen |= swap(seen, patch=patch)
+            seen |= swap(seen, patch=model.backbone.patch)
         if "cons" in terms:
             seen |= consistency(net, seen, group_size=config.group_size)
         return weighted(seen, weights)
