@@ -37,6 +37,7 @@ def score(options: argparse.Namespace) -> scoring.Scores:
         split=split,
         mask_foreground=options.mask_foreground,
         limit=options.limit,
+        labels=options.labels,
         out=out,
         extras=Extras(
             crf_settings=crf_settings(options),
@@ -45,6 +46,7 @@ def score(options: argparse.Namespace) -> scoring.Scores:
             formats=parse_formats(options.format, polygons=options.polygons),
             polygons=options.polygons,
             probs=out / "probs" if options.save_probs else None,
+            baselines=options.baselines,
         ),
         batch_size=options.batch_size,
         num_threads=options.num_threads,

@@ -462,8 +462,8 @@ def loop(config, workdir):
         def __init__(self, workdir):
             pass
 
-        def save(self, state, *, meta, seg_miou):
-            found["saved"].append((int(state.step), seg_miou or 0.0))
+        def save(self, state, *, meta, miou):
+            found["saved"].append((int(state.step), miou or 0.0))
 
         def close(self):
             pass

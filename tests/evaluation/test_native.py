@@ -45,6 +45,7 @@ def record():
 
 def make_count(**changes):
     options = {"num_labels": 5, "bkg_thre": 0.5, "protocols": (NATIVE,), "sweep": False}
+    options["maps"] = ("seg", "cam", "aux_cam")
     return native.NativeCounts(**options | {"watch": Stopwatch(), "crf": None} | changes)
 
 
@@ -80,6 +81,20 @@ def test_cams_are_labelled_with_the_classes_of_the_image(maps, record, name):
     at = scoring.THRESHOLDS.index(0.5)
     miou = 100 * metrics.scores(expected)["miou"]
     np.testing.assert_allclose(scoring.sweep_mious(counts[f"sweep/{name}/native"])[at], miou)
+
+
+def test_maps_that_are_not_trained_are_not_counted(maps, record):
+    counts = make_count(maps=("cam",), sweep=True)(record, maps)
+    assert set(counts) == {"f1/native", "confusion/cam/native", "sweep/cam/native"}
+
+
+def test_baselines_are_counted_beside(maps, record):
+    counts = make_count(maps=("seg",), patch=1)(record, maps)
+    names = ("seg", "background", "seg_of_tags", "token_truth")
+    assert set(counts) == {"f1/native", *(f"confusion/{name}/native" for name in names)}
+    # With cells of one pixel the truth is exact.
+    expected = slow_confusion(record["mask"], lambda place: record["mask"][place])
+    np.testing.assert_array_equal(counts["confusion/token_truth/native"], expected)
 
 
 def test_an_image_without_classes_is_background(maps, record):

@@ -25,7 +25,12 @@ def found():
         "mask": [rng.choice(np.uint8([0, 1, 2, 3, 255]), size) for size in SIZES],
     }
     predictions = squashed.predictions(
-        lambda params, images: outputs, {}, [batch], local_mesh(), bkg_thre=0.6
+        lambda params, images: outputs,
+        {},
+        [batch],
+        local_mesh(),
+        bkg_thre=0.6,
+        with_baselines=True,
     )
     return batch, outputs, list(predictions)
 
@@ -48,13 +53,13 @@ def test_labels_are_at_the_size_of_the_mask(found):
 
 def test_counts_are_those_of_all_pixels(found):
     batch, _, predictions = found
-    total = {}
+    names, total = ("seg", "aux_cam", "seg_of_tags"), {}
     for prediction in predictions:
-        counting.add(total, squashed.count(prediction, protocol="8"))
+        counting.add(total, squashed.count(prediction, names, protocol="8"))
     # F1 of {cat, owl} for {cat, dog}, of nothing for {owl}, of {dog, owl} for {dog, owl}.
     np.testing.assert_allclose(total.pop("f1/8"), [0.5 + 0 + 1, 3])
     truth = np.concatenate([mask.ravel() for mask in batch["mask"]])
-    for name in ("seg", "cam", "aux_cam"):
+    for name in names:
         label = np.concatenate([prediction.labels[name].ravel() for prediction in predictions])
         expected = metrics.confusion_matrix(truth, label, 4)
         np.testing.assert_array_equal(total.pop(f"confusion/{name}/8"), expected)

@@ -244,7 +244,7 @@ BY_HAND = {
         ),
         (
             "score not saved",
-            "metrics=None if seg_miou is None else {_BEST: seg_miou}",
+            "metrics=None if miou is None else {_BEST: miou}",
             "metrics=None",
         ),
     ),

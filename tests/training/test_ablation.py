@@ -1,5 +1,6 @@
 """An ablation: its grids, what it trains and keeps, and the tables that it writes."""
 
+import functools
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ import pytest
 
 from toco_jax.cli import commands
 from toco_jax.config import validate
+from toco_jax.config.maps import scored_maps
+from toco_jax.config.methods import TERMS
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.run import records, workdir
 from toco_jax.run.config_files import load_config
@@ -65,7 +68,7 @@ def ablate(tmp_path, grid, *words, seeds=(0, 1)):
 def test_the_table(trained, grid, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")  # where no cell takes two lines
     report = ablate(tmp_path, grid)
-    assert trained == [f"{v['name']}/seed_{seed}" for v in GRID for seed in (0, 1)]
+    assert trained == [f"{v['name']}/seed_{seed}" for seed in (0, 1) for v in GRID]
     assert json.loads((tmp_path / "a" / "ablation.json").read_text()) == report
     assert report["complete"]
     assert [v["name"] for v in report["variants"]] == ["as it is", "no ptc", "cls"]
@@ -98,6 +101,28 @@ def test_the_table(trained, grid, tmp_path, monkeypatch, capsys):
         f"| cls | 2 | not trained | {cam} | not trained | {f1} |\n"
     )
     assert "42.5 (42.0 to 43.0)" in capsys.readouterr().out
+
+
+def test_the_mean_of_some_labels(trained, grid, tmp_path, monkeypatch):
+    ious = {"background": 80.0, "striped disc": 40.0, "checkered square": 15.0}
+
+    def with_rows(config):
+        iou = ious | {"striped disc": 40.0 + 2 * config.seed, "dotted triangle": None}
+        return results(config, rows=[{"predictor": "seg", "iou": iou}])
+
+    monkeypatch.setattr(loop, "finished", lambda folder, config, override: with_rows(config))
+    settings = {"grid": grid, "seeds": (0, 1)}
+    run = functools.partial(ablation.ablate, "shapes", WORDS, tmp_path / "a", **settings)
+    first, _, third = run(labels=["background", "striped disc"])["variants"]
+    assert first["scores"]["seg_of_labels"]["mean"] == 60.5
+    assert first["scores"]["cam_of_labels"] is None and "cam_of_labels" not in first["not_trained"]
+    assert "seg_of_labels" in third["not_trained"]
+    table = (tmp_path / "a" / "ablation.md").read_text()
+    assert "of the seeds; labels: background, striped disc\n" in table
+    assert "| segmentation, 2 labels | CAM, 2 labels |" in table
+    assert "| as it is | 2 | 60.5 (60.0 to 61.0) | absent |" in table
+    with pytest.raises(UserError, match=r"--labels: 'lion' is no label: name some of background"):
+        run(labels=["background", "lion"])
 
 
 def test_finished_runs_are_kept(trained, grid, tmp_path):
@@ -216,7 +241,7 @@ def test_the_posters_grid():
         assert config.to_dict() == whole.to_dict() | {"loss_weights": expected}
 
 
-@pytest.mark.parametrize("name", sorted(grids.BUILT_IN.keys() - {"poster"}))
+@pytest.mark.parametrize("name", sorted(grids.BUILT_IN.keys() - {"poster", "methods"}))
 @pytest.mark.parametrize("start", ["shapes", "voc:deit_tiny", "voc:dinov2_small"])
 def test_a_built_in_grid_varies_what_its_name_says(name, start):
     whole = load_config(start, ["temperature=0.3", "aux_layer=4"])
@@ -236,6 +261,22 @@ def test_a_built_in_grid_varies_what_its_name_says(name, start):
         changed = {key: whole[key] for key in keys}
         expected = load_config(start).to_dict() | changed
         assert config.to_dict() | changed == expected
+
+
+@pytest.mark.parametrize("start", ["shapes", "voc:quick"])
+def test_the_grid_of_methods_has_every_method_and_the_ceiling(start):
+    whole = load_config(start)
+    configs = {
+        variant.name: load_config(start, variant.words) for variant in grids.read("methods", whole)
+    }
+    for config in configs.values():
+        validate(config, num_devices=1)
+    assert {config.method for config in configs.values()} == TERMS.keys()
+    assert [name for name, config in configs.items() if config.propagate_cams] == [
+        "toco, propagated"
+    ]
+    scored = {name: scored_maps(config) for name, config in configs.items()}
+    assert scored["true masks"] == ("seg",) and scored["toco"] == ("seg", "cam", "aux_cam")
 
 
 def test_variants_that_differ_only_after_the_last_step_are_refused(trained, grid, tmp_path):

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from toco_jax.config.maps import BASELINES, MAPS
 from toco_jax.evaluation import metrics
 from toco_jax.runtime.outputs import write_atomically
 
@@ -26,7 +27,7 @@ Counts = dict[str, np.ndarray]
 Results = Iterator[tuple[int, Counts]]
 
 # Short name of each predictor: its name in tables.
-PREDICTORS = {"seg": "segmentation", "cam": "CAM", "aux_cam": "aux CAM"}
+PREDICTORS = MAPS | BASELINES
 
 
 def pixels(

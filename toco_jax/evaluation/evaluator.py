@@ -39,6 +39,7 @@ def evaluate(
     split: str | None = None,
     mask_foreground: int | None = None,
     limit: int = 0,
+    labels: Sequence[str] = (),
     out: str | os.PathLike | None = None,
     extras: Extras | None = None,
     batch_size: int = 0,
@@ -56,6 +57,7 @@ def evaluate(
         split: the split's name; the one that the run validates on if None.
         mask_foreground: the value of the only class in masks; the run's if None.
         limit: scores only the first `limit` images; 0 scores all.
+        labels: names of labels whose mean IoU is scored as well, such as those of many images.
         out: folder that receives `evaluation.json`, and where the counts of an evaluation that is
             stopped wait for the same call; None writes nothing.
         extras: CRF approximations and files to write, see `native.Extras`.
@@ -87,6 +89,7 @@ def evaluate(
             f"{out / RESULTS_FILE} is a folder, and the scores go to a file of that name: move it "
             "away, or give another --out"
         )
+    scoring.check_labels(labels, source.class_names)
     count = min(limit, len(source)) if limit else len(source)
     about = [
         _COUNTS,
@@ -122,6 +125,7 @@ def evaluate(
         step=run.step,
         source=source,
         crf_settings=extras.crf_settings,
+        labels=labels,
     )
     if out is not None:
         _write(scores, out, run)
@@ -183,6 +187,7 @@ def _passes(
                 source,
                 size=int(name),
                 batch_size=max(batch_size, _LEAST_SQUASHED),
+                with_baselines=extras.baselines,
             )
             yield name, functools.partial(squashed, run.params, watch=watch)
     if NATIVE in names or CRF in names:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from toco_jax.config.maps import scored_maps
 from toco_jax.data.renumbered import Renumbered
-from toco_jax.evaluation import counting, scoring
+from toco_jax.evaluation import baselines, counting, scoring
 from toco_jax.evaluation.counting import Counts, Results
 from toco_jax.evaluation.protocols import CRF, NATIVE
 from toco_jax.inference import refinement
@@ -32,6 +33,7 @@ class Extras:
         formats: formats of other tools in which those are written, too.
         polygons: whether formats that know both describe shapes by polygons.
         probs: folder that receives probabilities, float16 and compressed; None writes none.
+        baselines: whether `config.maps.BASELINES` are counted as well.
     """
 
     crf_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -40,6 +42,7 @@ class Extras:
     formats: tuple[str, ...] = ()
     polygons: bool = False
     probs: pathlib.Path | None = None
+    baselines: bool = False
 
 
 REFINERS = ("par", "crf")
@@ -53,23 +56,27 @@ class NativeCounts:
         num_labels: K, background included.
         bkg_thre: CAM values up to it are background.
         protocols: names that include `NATIVE`, `CRF` or both.
+        maps: those of `seg`, `cam` and `aux_cam` that are counted.
         sweep: whether CAMs are also counted at each of `scoring.THRESHOLDS`.
         watch: counts the time of the stages.
         crf: refines probabilities `[H, W, K]`, given the image, them and settings.
         crf_settings: settings of `ops.crf.dense_crf` for the segmentation.
         write_pseudo_label: takes a record and the CAMs of its classes; None writes none.
         probs_dir: folder that receives probabilities; None writes none.
+        patch: side of a patch in pixels, with which `config.maps.BASELINES` are counted; 0 without.
     """
 
     num_labels: int
     bkg_thre: float
     protocols: tuple[str, ...]
+    maps: tuple[str, ...]
     sweep: bool
     watch: Stopwatch
     crf: Callable[..., np.ndarray]
     crf_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     write_pseudo_label: Callable[[dict, np.ndarray], None] | None = None
     probs_dir: pathlib.Path | None = None
+    patch: int = 0
 
     def __call__(self, record: dict[str, Any], maps: Maps) -> Counts:
         """Counts a record with `mask` and `cls_label`, given what the network says about it."""
@@ -82,6 +89,8 @@ class NativeCounts:
         if NATIVE in self.protocols:
             counts |= self._seg(record, logits, NATIVE)
             counts |= self._cams(record, maps)
+            if self.patch:
+                counts |= self._baselines(record, logits)
         if CRF in self.protocols:
             with self.watch("segmentation"):
                 probs = softmax(logits)
@@ -90,8 +99,18 @@ class NativeCounts:
             counts |= self._seg(record, probs, CRF)
         return counts
 
+    def _baselines(self, record: dict, scores: np.ndarray) -> Counts:
+        grid = tuple(max(side // self.patch, 1) for side in record["mask"].shape)
+        found = baselines.label_maps(record["mask"], record["cls_label"], scores, grid)
+        counts: Counts = {}
+        for name, label in found.items():
+            counts |= self._pixels(record, label, name, NATIVE)
+        return counts
+
     def _seg(self, record: dict, scores: np.ndarray, protocol: str) -> Counts:
-        counts = self._pixels(record, scores.argmax(axis=-1), "seg", protocol)
+        counts: Counts = {}
+        if "seg" in self.maps:
+            counts |= self._pixels(record, scores.argmax(axis=-1), "seg", protocol)
         if self.probs_dir is not None:
             with self.watch("writing"):
                 probs = softmax(scores) if protocol == NATIVE else scores
@@ -115,8 +134,9 @@ class NativeCounts:
                 label = np.zeros(mask.shape, np.int64)
                 if len(classes):
                     label = classes[cam.argmax(axis=-1)] + 1
-            counts |= self._pixels(record, label * (value > self.bkg_thre), name, NATIVE)
-            if self.sweep:
+            if name in self.maps:
+                counts |= self._pixels(record, label * (value > self.bkg_thre), name, NATIVE)
+            if name in self.maps and self.sweep:
                 with self.watch("counting"):
                     sweep = scoring.sweep_counts(mask, value, label, self.num_labels)
                     counts[f"sweep/{name}/{NATIVE}"] = sweep
@@ -153,12 +173,14 @@ def native_pass(
             num_labels=run.config.num_classes + 1,
             bkg_thre=run.config.bkg_thre,
             protocols=tuple(protocols),
+            maps=scored_maps(run.config),
             sweep=source.split.startswith("train"),
             watch=watch,
             crf=crf,
             crf_settings=extras.crf_settings,
             write_pseudo_label=_pseudo_label_writer(run, source, network, crf, extras),
             probs_dir=extras.probs,
+            patch=run.model.backbone.patch if extras.baselines else 0,
         )
         results = finished(network, places, read, count, num_threads=num_threads, watch=watch)
         for record, counts in results:

@@ -8,22 +8,25 @@
     bkg_thre              CAM values up to it are background
     protocol              the protocol of the next two; the training's size where it was asked for
     cls_f1                classification F1 in percent
-    <predictor>_miou      mIoU in percent over the classes present
+    seg_miou, cam_miou, aux_cam_miou
+                          mIoU in percent over the classes present
+    labels                the labels of which rows have the mean IoU as `labels_miou`, if any
     rows                  a row for each predictor and protocol, see `make_row`; it also has the
                           `worst` and `best` images, see `extremes`
 
-A score is None where there is nothing to average.
+A score is None where there is nothing to average, and that of a map that the run does not train.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from toco_jax.config.maps import MAPS, scored_maps
 from toco_jax.evaluation import metrics
 from toco_jax.evaluation.counting import PREDICTORS, Counts
-from toco_jax.evaluation.protocols import NATIVE, describe
+from toco_jax.evaluation.protocols import NATIVE, EvaluationError, describe
 from toco_jax.runtime.console import say, say_table
 
 Scores = dict[str, Any]
@@ -48,6 +51,7 @@ def summarize(
     step: int,
     source: Any,
     crf_settings: dict[str, Any] | None = None,
+    labels: Sequence[str] = (),
 ) -> Scores:
     """Scores what was counted on a split.
 
@@ -58,7 +62,9 @@ def summarize(
         step: the training step of the parameters.
         source: the split's record source.
         crf_settings: the CRF's approximations, see `protocols.describe`.
+        labels: names of labels whose mean IoU is scored as well.
     """
+    trains_classes = "cam" in scored_maps(config)
     rows = [
         make_row(
             counts,
@@ -74,7 +80,14 @@ def summarize(
     ]
     preferred = [name for name in (str(config.crop_size), NATIVE) if name in protocols]
     protocol = [*preferred, *protocols][0]
-    means = {f"{row['predictor']}_miou": row["miou"] for row in rows if row["protocol"] == protocol}
+    means: dict[str, Any] = {f"{name}_miou": None for name in MAPS}
+    for row in rows:
+        if row["protocol"] == protocol and f"{row['predictor']}_miou" in means:
+            means[f"{row['predictor']}_miou"] = row["miou"]
+    for row in rows:
+        row["cls_f1"] = row["cls_f1"] if trains_classes else None
+        if labels:
+            row["labels_miou"] = mean_iou(row["iou"], labels)
     return {
         "step": step,
         "split": source.split,
@@ -83,8 +96,9 @@ def summarize(
         "compute_dtype": config.compute_dtype,
         "bkg_thre": config.bkg_thre,
         "protocol": protocol,
-        "cls_f1": mean_f1(counts[f"f1/{protocol}"]),
+        "cls_f1": mean_f1(counts[f"f1/{protocol}"]) if trains_classes else None,
         **means,
+        **({"labels": list(labels)} if labels else {}),
         "rows": rows,
     }
 
@@ -190,6 +204,33 @@ def percentages(confusion: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
     return scores | {"iou": dict(zip(names, map(_percent, iou), strict=True))}
 
 
+def mean_iou(iou: Mapping[str, float | None], labels: Sequence[str]) -> float | None:
+    """Returns the mean IoU of some labels; None if one of them is absent."""
+    found = [iou[label] for label in labels]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if found and len(known) == len(found) else None
+
+
+def main_miou(scores: Mapping[str, Any]) -> float | None:
+    """Returns the mIoU by which checkpoints are compared: of the first map that is trained."""
+    return next((scores[key] for name in MAPS if scores[key := f"{name}_miou"] is not None), None)
+
+
+def check_labels(labels: Sequence[str], class_names: Sequence[str]) -> None:
+    """Checks the labels whose mean is asked for.
+
+    Raises:
+        EvaluationError: one of them is no label, or is given twice.
+    """
+    known = ("background", *class_names)
+    for i, label in enumerate(labels):
+        if label not in known or label in labels[:i]:
+            problem = "is given twice" if label in known else "is no label"
+            raise EvaluationError(
+                f"--labels: {label!r} {problem}: name some of {', '.join(known)}, each once"
+            )
+
+
 def _percent(fraction: float) -> float | None:
     return None if np.isnan(fraction) else 100 * float(fraction)
 
@@ -208,14 +249,16 @@ def shown(percent: float | None, unit: str = "") -> str:
 def print_tables(scores: Scores) -> None:
     """Prints a table for each protocol, and the best thresholds where they were counted."""
     title = f"step {scores['step']}, {scores['split']}, {scores['images']} images"
-    rows = scores["rows"]
+    rows, means = scores["rows"], dict(_MEANS)
+    if labels := scores.get("labels"):
+        means = {"labels_miou": f"mIoU, {len(labels)} labels chosen"} | means
     for protocol in dict.fromkeys(row["protocol"] for row in rows):
         chosen = [row for row in rows if row["protocol"] == protocol]
         say_table(
             f"{title}: {chosen[0]['description']}",
             ("%", *(PREDICTORS[row["predictor"]] for row in chosen)),
             [(label, *(shown(row["iou"][label]) for row in chosen)) for label in chosen[0]["iou"]],
-            [(name, *(shown(row[key]) for row in chosen)) for key, name in _MEANS.items()],
+            [(name, *(shown(row[key]) for row in chosen)) for key, name in means.items()],
         )
     for row in rows:
         if "sweep" in row:

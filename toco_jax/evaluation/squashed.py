@@ -6,6 +6,7 @@ does.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,9 +16,10 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from toco_jax.config.maps import BASELINES, scored_maps
 from toco_jax.data import Part
 from toco_jax.data.pipeline import eval_batches
-from toco_jax.evaluation import counting
+from toco_jax.evaluation import baselines, counting
 from toco_jax.inference.native import resize_map
 from toco_jax.method.cams import cam_to_label, multi_scale_cams
 from toco_jax.models.network import ToCo, normalize
@@ -32,7 +34,7 @@ class Prediction:
 
     Attributes:
         record: the image's record; `image` is uint8 `[S, S, 3]`, squashed, `mask` uint8 `[H, W]`.
-        labels: from each of `counting.PREDICTORS` to its label map, int32 `[H, W]`.
+        labels: from each predictor to its label map, integers `[H, W]`.
         cam: float32 `[S, S, C]` in [0, 1].
         classes: the predicted classes, booleans `[C]`.
     """
@@ -70,10 +72,14 @@ def make_eval_step(config: ConfigDict, model: ToCo, mesh: Mesh) -> Callable:
     )
 
 
-def _predict_one(record: dict, outputs: dict[str, np.ndarray], bkg_thre: float) -> Prediction:
-    size = record["mask"].shape
+def _predict_one(
+    record: dict, outputs: dict[str, np.ndarray], *, bkg_thre: float, with_baselines: bool
+) -> Prediction:
+    size, grid = record["mask"].shape, outputs["seg_logits"].shape[:2]
     seg_logits = resize_map(outputs["seg_logits"], size)
     labels = {"seg": seg_logits.argmax(axis=-1).astype(np.int32)}
+    if with_baselines:
+        labels |= baselines.label_maps(record["mask"], record["cls_label"], seg_logits, grid)
     for name in ("cam", "aux_cam"):
         cam = resize_map(outputs[name], size)
         labels[name] = cam_to_label(cam[None], record["cls_label"][None], bkg_thre=bkg_thre)[0]
@@ -81,7 +87,7 @@ def _predict_one(record: dict, outputs: dict[str, np.ndarray], bkg_thre: float) 
 
 
 def predictions(
-    eval_step: Callable, params: dict, batches: Iterable[dict], mesh: Mesh, *, bkg_thre: float
+    eval_step: Callable, params: dict, batches: Iterable[dict], mesh: Mesh, **settings: Any
 ) -> Iterator[Prediction]:
     """Yields the prediction for each image of the batches, in order.
 
@@ -90,8 +96,10 @@ def predictions(
         params: the network's parameters.
         batches: batches of `data.pipeline.eval_batches`, with masks.
         mesh: the mesh of `eval_step`.
-        bkg_thre: CAM values up to it are background.
+        **settings: `bkg_thre`, up to which CAM values are background; and `with_baselines`, whether
+            the label maps include `config.maps.BASELINES`.
     """
+    predict_one = functools.partial(_predict_one, **settings)
     with ThreadPoolExecutor(max_workers=4) as pool:
         for batch in batches:
             outputs = eval_step(params, shard_batch({"image": batch["image"]}, mesh)["image"])
@@ -102,16 +110,17 @@ def predictions(
                 for i, (name, mask) in enumerate(zip(batch["name"], batch["mask"], strict=True))
             ]
             rows = [{name: value[i] for name, value in local.items()} for i in range(len(records))]
-            yield from pool.map(_predict_one, records, rows, [bkg_thre] * len(records))
+            yield from pool.map(predict_one, records, rows)
 
 
-def count(prediction: Prediction, *, protocol: str) -> counting.Counts:
-    """Counts one image's pixels by each predictor, and the F1 of its classes."""
+def count(prediction: Prediction, predictors: Sequence[str], *, protocol: str) -> counting.Counts:
+    """Counts one image's pixels by some predictors, and the F1 of its classes."""
     record = prediction.record
     counts = counting.classes(record["cls_label"], prediction.classes, protocol=protocol)
     num_labels = len(record["cls_label"]) + 1
-    for predictor, label in prediction.labels.items():
+    for predictor in predictors:
         names = {"predictor": predictor, "protocol": protocol}
+        label = prediction.labels[predictor]
         counts |= counting.pixels(record["mask"], label, num_labels, **names)
     return counts
 
@@ -125,10 +134,21 @@ class SquashedPass:
         source: record source with masks.
         size: side of the square in pixels, which is also the protocol's name.
         batch_size: images per batch, rounded up to a multiple of the devices.
+        with_baselines: counts `config.maps.BASELINES`, too.
     """
 
-    def __init__(self, config: ConfigDict, model: ToCo, source: Any, *, size: int, batch_size: int):
+    def __init__(
+        self,
+        config: ConfigDict,
+        model: ToCo,
+        source: Any,
+        *,
+        size: int,
+        batch_size: int,
+        with_baselines: bool = False,
+    ):
         self._config, self._source, self._size = config, source, size
+        self._with_baselines = with_baselines
         self._mesh = local_mesh()
         self._batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
         self._eval_step = make_eval_step(config, model, self._mesh)
@@ -142,9 +162,11 @@ class SquashedPass:
             num_threads=self._config.machine.num_threads,
         )
         params = jax.device_put(params, replicated(self._mesh))
-        return predictions(
-            self._eval_step, params, batches, self._mesh, bkg_thre=self._config.bkg_thre
-        )
+        settings = {
+            "bkg_thre": self._config.bkg_thre,
+            "with_baselines": self._with_baselines,
+        }
+        return predictions(self._eval_step, params, batches, self._mesh, **settings)
 
     def __call__(
         self, params: dict, places: Sequence[int], watch: Stopwatch | None = None
@@ -152,7 +174,9 @@ class SquashedPass:
         """Yields the counts of the images at these places; `watch` counts the time."""
         watch = Stopwatch() if watch is None else watch
         found = self.predictions(params, places)
+        extra = BASELINES if self._with_baselines else ()
+        predictors = (*scored_maps(self._config), *extra)
         for place in places:
             with watch("squashed"):
                 prediction = next(found)
-            yield place, count(prediction, protocol=str(self._size))
+            yield place, count(prediction, predictors, protocol=str(self._size))

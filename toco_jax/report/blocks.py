@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from toco_jax.config.maps import BASELINES, MAPS
 from toco_jax.data.classes import palette
 
 Block = dict[str, Any]
 
-PREDICTORS = {"seg": "segmentation", "cam": "CAM", "aux_cam": "auxiliary CAM"}
+PREDICTORS = MAPS | {"aux_cam": "auxiliary CAM"} | BASELINES
 _MOST_MATRIX_LABELS = 64
 _MOST_BARS = 200
 _IGNORED = "uncertain or ignored"

@@ -77,7 +77,7 @@ class Checkpoints:
         """The step of the newest checkpoint, or None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, *, meta: dict, seg_miou: float | None = None) -> None:
+    def save(self, state: TrainState, *, meta: dict, miou: float | None = None) -> None:
         """Saves a state in the background, unless its step is saved already.
 
         If the disk is full, a line says so, the earlier checkpoints stay, and the next call tries
@@ -87,7 +87,7 @@ class Checkpoints:
         Args:
             state: the training state.
             meta: JSON values that are saved with it.
-            seg_miou: mIoU in %, which decides which checkpoint is the best; None if this state was
+            miou: mIoU in %, which decides which checkpoint is the best; None if this state was
                 not scored.
 
         Raises:
@@ -115,7 +115,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(plain), meta=ocp.args.JsonSave(meta)
                 ),
-                metrics=None if seg_miou is None else {_BEST: seg_miou},
+                metrics=None if miou is None else {_BEST: miou},
             )
             if not saved:
                 raise CheckpointError(

@@ -11,6 +11,8 @@ import jax
 from ml_collections import ConfigDict
 
 from toco_jax.config import LOSS_TERMS, ConfigError, flat_values, validate, with_values
+from toco_jax.data import open_configured
+from toco_jax.evaluation.scoring import check_labels
 from toco_jax.run import changes, records
 from toco_jax.run import workdir as run_folder
 from toco_jax.run.config_files import load_config
@@ -37,13 +39,15 @@ def ablate(
     *,
     grid: str = "poster",
     seeds: Sequence[int] = (0, 1, 2),
+    labels: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains all variants with all seeds, one run after the other, and returns their scores.
 
-    Each run is one of `loop.train` in `out/<variant>/seed_<k>`: one that is finished is kept, and
-    one that was stopped goes on. Before and after each run, the scores of all finished runs are
-    written to `out/ablation.json` and `out/ablation.md`. A run that fails in training is named,
-    and the others are trained.
+    All variants are trained with one seed before any is with the next. Each run is one of
+    `loop.train` in `out/<variant>/seed_<k>`: one that is finished is kept, and one that was stopped
+    goes on. Before and after each run, the scores of all finished runs are written to
+    `out/ablation.json` and `out/ablation.md`. A run that fails in training is named, and the others
+    are trained.
 
     Args:
         config: the name of a configuration, see `load_config`.
@@ -51,6 +55,7 @@ def ablate(
         out: the folder, made if it is missing.
         grid: the variants, see `grids.read`.
         seeds: a run of each variant for each of them.
+        labels: names of labels, such as those of many images, over which the mIoU is given, too.
 
     Returns:
         The contents of `ablation.json`.
@@ -59,6 +64,7 @@ def ablate(
         GridError: there is no such grid, or it is damaged.
         ConfigError: a variant's values cannot work, or two variants compute the same; nothing has
             been trained.
+        EvaluationError: a name in `labels` is no label of the data.
         CheckpointError: a run's folder holds another run, or is damaged.
         TrainingError: some runs failed, after all others are finished.
         Preempted: SIGTERM or Ctrl-C came; the state is saved.
@@ -72,12 +78,17 @@ def ablate(
         }
         for variant, values in zip(variants, configs, strict=True)
     }
-    runs = {folder: values for row in table.values() for folder, values in row.items()}
+    by_seed = zip(*(row.items() for row in table.values()), strict=True)
+    runs = {folder: values for column in by_seed for folder, values in column}
     for folder, values in runs.items():
         _check_folder(folder, values)
     make_folder(out, "--out")
 
+    if labels:
+        first = open_configured(next(iter(runs.values())), part="val", masks=True)
+        check_labels(labels, first.class_names)
     about = {"config": config, "keys": list(words), "grid": grid, "seeds": list(seeds)}
+    about |= {"labels": list(labels)}
     report = _write(out, about, table)
     failed: list[pathlib.Path] = []
     preemption = processes.Preemption()
@@ -92,7 +103,7 @@ def ablate(
             say(f"{folder} failed: {error}", error=True)
             failed.append(folder)
         report = _write(out, about, table)
-    ablation_table.say_rows(_title(about), report["variants"])
+    ablation_table.say_rows(_title(about), report["variants"], labels)
     say(f"{out / JSON_FILE}, {out / MARKDOWN_FILE}")
     if failed:
         raise TrainingError(
@@ -180,14 +191,17 @@ def _write(out: pathlib.Path, about: dict[str, Any], table: Runs) -> dict[str, A
         results = {
             folder: loop.finished(folder, config, override=False) for folder, config in runs.items()
         }
-        summaries.append(Row(variant, next(iter(runs.values())), results).summary())
+        one = next(iter(runs.values()))
+        summaries.append(Row(variant, one, results, about["labels"]).summary())
     complete = all(summary["seeds_finished"] == summary["seeds"] for summary in summaries)
     report = about | {"complete": complete, "variants": summaries}
     write_atomically(out / JSON_FILE, json.dumps(report, indent=2) + "\n")
-    write_atomically(out / MARKDOWN_FILE, ablation_table.markdown(_title(about), summaries))
+    table_text = ablation_table.markdown(_title(about), summaries, about["labels"])
+    write_atomically(out / MARKDOWN_FILE, table_text)
     return report
 
 
 def _title(about: dict[str, Any]) -> str:
     command = " ".join([about["config"], *about["keys"]])
-    return f"{command}: mIoU and F1 in %, mean (lowest to highest) of the seeds"
+    title = f"{command}: mIoU and F1 in %, mean (lowest to highest) of the seeds"
+    return title + (f"; labels: {', '.join(about['labels'])}" if about["labels"] else "")

@@ -9,19 +9,27 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from toco_jax.evaluation.scoring import shown
+from toco_jax.config.maps import MAPS, scored_maps
+from toco_jax.evaluation.scoring import mean_iou, shown
 from toco_jax.run.records import RESULTS_FILE, CheckpointError
 from toco_jax.runtime.console import say_table
 from toco_jax.training.grids import Variant
 
-# A score of `results.json`, its heading, and the loss terms that train the layer it is made by.
-_SCORES = {
-    "seg_miou": ("segmentation", ("seg", "reg", "sup")),
-    "cam_miou": ("CAM", ("cls",)),
-    "aux_cam_miou": ("auxiliary CAM", ("cls_aux",)),
-    "cls_f1": ("F1", ("cls",)),
-}
-_HEADINGS = ("variant", "seeds", *(heading for heading, _ in _SCORES.values()))
+# The headings of maps, and of scores of `results.json`.
+_MAPS = MAPS | {"aux_cam": "auxiliary CAM"}
+_MEANS = {f"{name}_miou": heading for name, heading in _MAPS.items()}
+_F1 = {"cls_f1": "F1"}
+_LABELS = "_of_labels"  # the end of the name of a score over some labels
+
+
+def headings(labels: Sequence[str]) -> dict[str, str]:
+    """Returns the heading of each score by its name, with those over some labels if there are any.
+
+    Args:
+        labels: the labels that some of the scores are over.
+    """
+    some = {f"{name}{_LABELS}": f"{text}, {len(labels)} labels" for name, text in _MAPS.items()}
+    return (some if labels else {}) | _MEANS | _F1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +41,13 @@ class Row:
         config: its configuration.
         results: the contents of `results.json` of each run, by its folder; None for a run that is
             not finished.
+        labels: names of labels over which the mIoU is given, too.
     """
 
     variant: Variant
     config: ConfigDict
     results: Mapping[pathlib.Path, dict[str, Any] | None]
+    labels: Sequence[str] = ()
 
     def summary(self) -> dict[str, Any]:
         """Returns the variant, its scores and its runs as JSON values.
@@ -49,14 +59,15 @@ class Row:
             CheckpointError: the results of a run hold something else than scores.
         """
         finished = {folder: found for folder, found in self.results.items() if found is not None}
-        untrained = [key for key, (_, terms) in _SCORES.items() if not self._is_trained(terms)]
+        keys, trained = headings(self.labels), scored_maps(self.config)
+        untrained = [key for key in keys if _made_by(key) not in trained]
         measured = {
-            folder: {key: _score(found, key, folder) for key in _SCORES}
+            folder: {key: _score(found, key, folder, self.labels) for key in keys}
             for folder, found in finished.items()
         }
         scores = {
             key: None if key in untrained else _spread([run[key] for run in measured.values()])
-            for key in _SCORES
+            for key in keys
         }
         runs = [
             {"folder": f"{self.variant.name}/{folder.name}", "step": finished[folder].get("step")}
@@ -67,15 +78,19 @@ class Row:
         counts = {"seeds_finished": len(finished), "seeds": len(self.results)}
         return about | counts | {"scores": scores, "not_trained": untrained, "runs": runs}
 
-    def _is_trained(self, terms: Sequence[str]) -> bool:
-        return any(
-            weight > 0 and start < self.config.total_steps
-            for term in terms
-            for start, weight in self.config.loss_weights[term]
-        )
+
+def _made_by(key: str) -> str:
+    """Returns the map that has to be trained for a score to mean something."""
+    return "cam" if key in _F1 else key.removesuffix("_miou").removesuffix(_LABELS)
 
 
-def _score(results: Mapping[str, Any], key: str, folder: pathlib.Path) -> float | None:
+def _score(
+    results: Mapping[str, Any], key: str, folder: pathlib.Path, labels: Sequence[str]
+) -> float | None:
+    if key.endswith(_LABELS):
+        rows = {row["predictor"]: row["iou"] for row in results.get("rows", ())}
+        iou = rows.get(_made_by(key))
+        return None if iou is None else mean_iou(iou, labels)
     score = results.get(key)
     is_number = isinstance(score, int | float) and not isinstance(score, bool)
     if score is not None and not (is_number and math.isfinite(score)):
@@ -120,13 +135,20 @@ def _cell(spread: Mapping[str, Any] | None, num_runs: int) -> str:
     return text if spread["seeds"] == num_runs else f"{text}, {spread['seeds']} of {num_runs}"
 
 
-def markdown(title: str, summaries: Sequence[Mapping[str, Any]]) -> str:
+def _head(labels: Sequence[str]) -> tuple[str, ...]:
+    return ("variant", "seeds", *headings(labels).values())
+
+
+def markdown(title: str, summaries: Sequence[Mapping[str, Any]], labels: Sequence[str] = ()) -> str:
     """Returns the table of some variants in Markdown."""
-    lines = [_HEADINGS, ("---",) * len(_HEADINGS), *map(cells, summaries)]
+    head = _head(labels)
+    lines = [head, ("---",) * len(head), *map(cells, summaries)]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"{title}\n\n{table}\n"
 
 
-def say_rows(title: str, summaries: Sequence[Mapping[str, Any]]) -> None:
+def say_rows(
+    title: str, summaries: Sequence[Mapping[str, Any]], labels: Sequence[str] = ()
+) -> None:
     """Prints the table of some variants."""
-    say_table(title, _HEADINGS, map(cells, summaries))
+    say_table(title, _head(labels), map(cells, summaries))

@@ -89,8 +89,18 @@ def _crops(config: ConfigDict) -> tuple[Variant, ...]:
     )
 
 
+def _methods(config: ConfigDict) -> tuple[Variant, ...]:
+    """Every method, ToCo with propagated CAMs, and the same network trained on masks alone."""
+    methods = [Variant(name, (f"method={name}",)) for name in ("toco", "toco_plus", "afa")]
+    spread = Variant("toco, propagated", ("method=toco", "propagate_cams=True"))
+    off = [f"loss_weights.{term}=((0, 0.0),)" for term in TERMS["toco"] if term != "sup"]
+    ceiling = Variant("true masks", ("method=toco", *off, "loss_weights.sup=((0, 1.0),)"))
+    return (*methods, spread, ceiling)
+
+
 BUILT_IN: dict[str, Callable[[ConfigDict], tuple[Variant, ...]]] = {
     "poster": lambda config: POSTER,
+    "methods": _methods,
     "aux_layer": _aux_layers,
     "temperature": _values("temperature", 0.1, 0.25, 0.5, 1.0),
     "crops": _crops,

@@ -222,8 +222,8 @@ def take_steps(
             if saving:
                 check_update(state)
                 meta["seconds"] = time.perf_counter() - began
-                seg_miou = meta["evaluation"]["seg_miou"] if evaluating else None
-                store.save(state, meta=meta, seg_miou=seg_miou)
+                miou = scoring.main_miou(meta["evaluation"]) if evaluating else None
+                store.save(state, meta=meta, miou=miou)
             if stopping and not last:
                 raise processes.Preempted(f"stopped and saved at step {step} of {workdir}")
     return finish(config, workdir, evaluator, history, state, meta)
@@ -285,7 +285,7 @@ def finish(
             say(f"baseline, {name}: mIoU {miou:.1f} %")
     named = ("segmentation mIoU", "seg_miou"), ("CAM", "cam_miou"), ("aux CAM", "aux_cam_miou")
     named = (*named, ("F1", "cls_f1"))
-    scores = [f"{name} {scoring.shown(results[key], ' %')}" for name, key in named]
+    scores = [f"{name} {results[key]:.1f} %" for name, key in named if results[key] is not None]
     say(
         f"{', '.join(scores)} after {format_seconds(results['seconds'])}; "
         f"{workdir / RESULTS_FILE}, {workdir / REPORT_FILE}"

@@ -8,7 +8,8 @@ and ablation.md in <out> hold mean, lowest and highest score of each variant. St
 command keeps the runs that are finished and goes on with the others. Told to stop (SIGTERM or
 Ctrl-C), it saves and exits with 75.
 
-The grid `poster` adds the parts of the method one after the other. `aux_layer`, `temperature`,
+The grid `poster` adds the parts of the method one after the other. `methods` trains every method,
+ToCo with propagated CAMs, and on true masks, which is the ceiling. `aux_layer`, `temperature`,
 `crops` (number and size) and `ema_momentum` vary that, with the configuration's own value among
 them. Another one is a JSON file:
 
@@ -30,10 +31,12 @@ def add_arguments(parser: Parser) -> None:
     """Adds the words and options of `toco ablate`."""
     parser.add_config()
     add = parser.add_argument
-    grids = "variants: poster, aux_layer, temperature, crops, ema_momentum, or a JSON file"
+    grids = "variants: poster, methods, aux_layer, temperature, crops, ema_momentum, or a JSON file"
     add("--grid", metavar="GRID", default="poster", help=grids)
     seeds = "seeds of the runs of each variant"
     add("--seeds", metavar="N", type=whole_number(0), nargs="+", default=[0, 1, 2], help=seeds)
+    some = "also the mean IoU of these labels, such as: background cat dog"
+    add("--labels", metavar="NAME", nargs="+", default=[], help=some)
     folder = "the folder of all runs (default: runs/<config name>-ablation)"
     add("--out", metavar="DIR", type=pathlib.Path, help=folder)
 
@@ -49,7 +52,14 @@ def run(options: argparse.Namespace) -> None:
     folder = default_folder(options.config)
     out = options.out or folder.with_name(f"{folder.name}-ablation")
     try:
-        ablation.ablate(options.config, options.keys, out, grid=options.grid, seeds=options.seeds)
+        ablation.ablate(
+            options.config,
+            options.keys,
+            out,
+            grid=options.grid,
+            seeds=options.seeds,
+            labels=options.labels,
+        )
     except Preempted as stopped:
         say(f"{stopped}; the same command goes on")
         sys.exit(RESTART)

@@ -33,6 +33,10 @@ def add_arguments(parser: Parser) -> None:
     protocols = "protocols, with commas (default: the training's size,native,crf)"
     add("--protocol", metavar="NAMES", help=protocols)
     add("--limit", type=count, default=0, help="first images of the split; 0 for all")
+    some = "also the mean IoU of these labels, such as: background cat dog"
+    add("--labels", metavar="NAME", nargs="+", default=(), help=some)
+    compared = "also what bounds the scores: background alone, the truth in patches, classes given"
+    add("--baselines", action="store_true", help=compared)
     add("--batch_size", type=count, default=0, help="images per batch; 0 for a guess")
     threads = "threads, and CRF processes; 0 for one per core"
     add("--threads", type=count, default=0, dest="num_threads", help=threads)
