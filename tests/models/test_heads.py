@@ -36,7 +36,7 @@ def test_dilated_convolution_equals_the_padded_one(size):
 
 
 def test_low_precision_adds_up_in_float32():
-    layer = DilatedConv(4, 1, Compute("bfloat16"))
+    layer = DilatedConv(4, 1, Compute("bfloat16", unrolled=True))
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 64))
     variables = layer.init(jax.random.key(1), x)
     rounded = jax.tree.map(lambda v: v.astype(jnp.bfloat16).astype(jnp.float32), (variables, x))

@@ -137,11 +137,14 @@ def test_contract_of_the_network(toco, vit):
     np.testing.assert_array_equal(out["aux_patch_tokens"], encoder["block_1"]["tokens"][:, 1:])
 
 
-def test_low_precision_keeps_float32_where_it_matters(toco, vit):
+@pytest.mark.parametrize(("unrolled", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_low_precision_keeps_float32_where_it_matters(toco, vit, unrolled, dtype):
     (model, params), image = toco, vit[2]
-    low = model.clone(compute=Compute("bfloat16"))
+    low = model.clone(compute=Compute("bfloat16", unrolled=unrolled))
     out, exact = (m.apply({"params": params}, image) for m in (low, model))
-    assert out["patch_tokens"].dtype == jnp.bfloat16
+    assert out["patch_tokens"].dtype == dtype
+    rounding = out["patch_tokens"].astype(jnp.float32) - exact["patch_tokens"]
+    assert jnp.abs(rounding).max() > 1e-4
     for name in ("cls_logits", "cam", "seg_logits"):
         assert out[name].dtype == jnp.float32
         np.testing.assert_allclose(out[name], exact[name], atol=0.05)
@@ -263,7 +266,7 @@ def test_flash_attention_is_the_same_function(vit, emulated_cudnn):
 @pytest.mark.usefixtures("cudnn")
 def test_flash_attention_is_lowered_for_odd_lengths(vit):
     model, variables, image = vit
-    fast = model.clone(compute=Compute("bfloat16", "cudnn"))
+    fast = model.clone(compute=Compute("bfloat16", "cudnn", unrolled=True))
     gradient = jax.jit(jax.grad(loss_of(fast)))
     assert fast.apply(variables, image, method="embed").shape[1] % 2 == 1
     # JAX refuses what cuDNN cannot do while it lowers.

@@ -67,7 +67,7 @@ def make_layer_cams(model: ToCo, scales: tuple[float, ...]) -> Callable:
     depth, leading = spec.depth, spec.num_leading
     aux_block = range(depth)[model.aux_layer]
     encoder = ViT(spec, model.grid, model.compute)
-    norm = LayerNorm(spec.norm_eps, model.compute.jax_dtype)
+    norm = LayerNorm(spec.norm_eps, model.compute.tokens_dtype)
 
     def layer_cams(params: dict, image: Array, class_ids: Array) -> Array:
         weights = params["encoder"]

@@ -84,7 +84,7 @@ class DilatedConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w d"]) -> Float[Array, "b h w features"]:
-        """Convolves a map; the result has the compute dtype."""
+        """Convolves a map; the result has the dtype of tokens."""
         batch, height, width, dim = x.shape
         kernel = self.param("kernel", fan_in_uniform, (3, 3, dim, self.features))
         dtype = self.compute.jax_dtype
@@ -104,7 +104,7 @@ class DilatedConv(nn.Module):
             part += total[:, top : top + rows, left : left + columns]
             # Not `at[].add`, which on a GPU is a scatter with no fixed order of its sums.
             total = jax.lax.dynamic_update_slice(total, part, (0, top, left, 0))
-        return total.astype(dtype)
+        return total.astype(self.compute.tokens_dtype)
 
 
 class LargeFOV(nn.Module):
@@ -144,7 +144,7 @@ class LargeFOV(nn.Module):
             (1, 1),
             use_bias=False,
             kernel_init=fan_in_uniform,
-            dtype=self.compute.jax_dtype,
+            dtype=self.compute.tokens_dtype,
             name="conv8",
         )(x)
         return out.astype(jnp.float32)

@@ -44,20 +44,18 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> Float[Array, "*b features"]:
-        """Computes `x @ kernel + bias` in the compute dtype."""
+        """Computes `x @ kernel + bias`."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return _linear(self.compute, *promoted(self.compute, x, kernel, bias))
-
-
-def promoted(compute: Compute, *arrays: Array) -> list[Array]:
-    """Casts arrays to the compute dtype."""
-    return [jnp.asarray(x, compute.jax_dtype) for x in arrays]
+        return _linear(self.compute, x, jnp.asarray(kernel), jnp.asarray(bias))
 
 
 def _linear(compute: Compute, x: Array, kernel: Array, bias: Array) -> Array:
-    out = product(x, kernel, unrolled=compute.unrolled)
-    return checkpoint_name(out + bias.reshape((1,) * (x.ndim - 1) + (-1,)), KEPT)
+    """`x @ kernel + bias` of factors in the compute dtype, in that of tokens."""
+    x, kernel = x.astype(compute.jax_dtype), kernel.astype(compute.jax_dtype)
+    out = product(x, kernel, dtype=compute.tokens_dtype, unrolled=compute.unrolled)
+    bias = bias.astype(out.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+    return checkpoint_name(out + bias, KEPT)
 
 
 def _attend(
@@ -129,14 +127,14 @@ class QueriesKeysValues(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b d"]) -> list[Float[Array, "*b d"]]:
-        """Queries, keys and values in the compute dtype; the gradient keeps them (`KEPT`)."""
+        """Queries, keys and values in the dtype of tokens; the gradient keeps them (`KEPT`)."""
         width = x.shape[-1]
-        kernel = self.param("kernel", nn.linear.default_kernel_init, (width, 3 * width))
+        init = nn.linear.default_kernel_init
+        kernel = jnp.asarray(self.param("kernel", init, (width, 3 * width)))
         parts = 3 if self.key_bias else 2
         bias = jnp.asarray(self.param("bias", nn.initializers.zeros, (parts * width,)))
         if not self.key_bias:
             bias = jnp.concatenate([bias[:width], jnp.zeros_like(bias[:width]), bias[width:]])
-        x, kernel, bias = promoted(self.compute, x, kernel, bias)
         # `split` and not slices, whose gradients would be padded with zeros and added.
         if self.compute.attention == "cudnn":
             kernels, biases = (jax.lax.split(w, (width,) * 3, w.ndim - 1) for w in (kernel, bias))
@@ -269,7 +267,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "b _ d"], Float32[Array, "b heads _ k"]]:
         """Computes new tokens and the attention map; the keyword arguments are `Attention`'s."""
         spec = self.backbone
-        norm = functools.partial(LayerNorm, spec.norm_eps, self.compute.jax_dtype)
+        norm = functools.partial(LayerNorm, spec.norm_eps, self.compute.tokens_dtype)
         out, attention = Attention(spec.heads, self.compute, name="attn")(
             norm(name="norm1")(x), **attended
         )

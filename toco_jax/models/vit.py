@@ -75,7 +75,11 @@ class ViT(nn.Module):
         spec = self.backbone
         token_init = nn.initializers.truncated_normal(0.02)
         self.patch_embed = nn.Conv(
-            spec.width, (spec.patch,) * 2, (spec.patch,) * 2, "VALID", dtype=self.compute.jax_dtype
+            spec.width,
+            (spec.patch,) * 2,
+            (spec.patch,) * 2,
+            "VALID",
+            dtype=self.compute.tokens_dtype,
         )
         self.cls_token = self.param("cls_token", token_init, (1, 1, spec.width))
         if not spec.rotary:
@@ -84,7 +88,7 @@ class ViT(nn.Module):
             shape = (1, spec.registers, spec.width)
             self.register_tokens = self.param("register_tokens", token_init, shape)
         self.blocks = [Block(spec, self.compute) for _ in range(spec.depth)]
-        self.norm = LayerNorm(spec.norm_eps, self.compute.jax_dtype)
+        self.norm = LayerNorm(spec.norm_eps, self.compute.tokens_dtype)
 
     def _init_positions(self, _key: Array) -> Array:
         return jnp.asarray(sincos_positions(self.grid, self.backbone.width))
@@ -119,7 +123,7 @@ class ViT(nn.Module):
 
         Rows and columns of pixels beyond the last whole patch are dropped.
         """
-        dtype = self.compute.jax_dtype
+        dtype = self.compute.tokens_dtype
         patches = self.patch_embed(images.astype(dtype))
         batch, height, width, dim = patches.shape
         patches = patches.reshape(batch, height * width, dim)  # [B, N, D]

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 # the tokens and splitting the result, but the products are large enough without that.
 _GPU_OPTIONS: dict[str, int | str] = {"xla_gpu_dot_merger_threshold_mb": 0}
 
-# XLA would use YNNPACK for matrix products and reductions. For products with the tokens of an
-# encoder Eigen is faster, so YNNPACK is left the reductions.
+# XLA uses YNNPACK for reductions and for matrix products by themselves. It has the instructions for
+# bfloat16 (AMX, AVX-512), which XLA's own products have not.
 _X86_OPTIONS: dict[str, int | str] = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    )
 }
 
 
@@ -23,7 +25,7 @@ class Compute:
     """How the network is executed, which changes results by rounding at most.
 
     Attributes:
-        dtype: dtype of the matrix products in the encoder and the decoder.
+        dtype: dtype of the factors of products with weights in the encoder and the decoder.
         attention: `"xla"` writes all attention maps to memory, `"in_parts"` writes large ones a few
             heads at a time, and `"cudnn"` writes none; it needs a GPU and bfloat16 or float16.
         remat: runs the encoder's blocks in a loop that stores the outputs of their linear layers
@@ -42,6 +44,14 @@ class Compute:
     def jax_dtype(self) -> jnp.dtype:
         """Returns `dtype` as a JAX dtype."""
         return jnp.dtype(self.dtype)
+
+    @property
+    def tokens_dtype(self) -> jnp.dtype:
+        """Returns the dtype of tokens, and of all that is computed between products with weights.
+
+        It is float32 on a CPU, which computes nothing but products faster in a shorter one.
+        """
+        return self.jax_dtype if self.unrolled else jnp.dtype("float32")
 
     @property
     def in_parts(self) -> bool:
