@@ -31,8 +31,9 @@ from toco_jax.evaluation import evaluate
 from toco_jax.run import checkpoints, saved
 from toco_jax.run.lock import LockError, locked
 from toco_jax.run.workdir import note_start
+from toco_jax.runtime.processes import Preemption
 from toco_jax.runtime.stopwatch import format_seconds
-from toco_jax.training import loop, start, tracking
+from toco_jax.training import beginnings, loop, start, tracking
 from toco_jax.training.loop import train
 from toco_jax.training.step import LEFT_OUT, TrainState
 from toco_jax.training.tracking import TrainingError
@@ -202,6 +203,26 @@ def test_a_finished_run_of_other_values_is_not_taken_for_this_one(finished, tiny
     (damaged / "results.json").write_text('{"seg_miou": 5')
     with pytest.raises(checkpoints.CheckpointError, match=r"results\.json cannot be read .*: move"):
         train(tiny_config(), damaged)
+
+
+def test_a_copied_beginning_is_the_run_itself(finished, tiny_config, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "baselines", lambda source: {})
+    other = tiny_config(**{"loss_weights.ctc": ((0, 0.0),)})
+    runs = {tmp_path / "other": other, tmp_path / "same": tiny_config()}
+    (tmp_path / "same" / "checkpoints" / "1").mkdir(parents=True)  # is replaced
+    beginnings.train_shared(tmp_path / "other", runs, Preemption())
+    assert [beginnings.steps_taken(folder) for folder in runs] == [2, 2]
+    results = train(tiny_config(), tmp_path / "same")
+    assert results["rows"] == finished[2]["rows"]
+    logged, expected = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path / "same", finished[0])
+    )
+    names = ("step", "cls", "ctc", "total")
+    logged, expected = ([[x.get(n) for n in names] for x in lines] for lines in (logged, expected))
+    assert logged == expected
+    beginnings.train_shared(tmp_path / "other", runs, Preemption())  # the copy is beyond
+    assert [beginnings.steps_taken(folder) for folder in runs] == [2, 10]
 
 
 def test_a_finished_run_goes_on_to_more_steps(finished, tiny_config, tmp_path, monkeypatch, capsys):

@@ -235,9 +235,13 @@ class Preemption:
     As a context manager it catches the signals in the main thread, and restores the earlier
     handlers at the end. A second Ctrl-C raises `KeyboardInterrupt`. In several processes JAX
     catches SIGTERM, and a Ctrl-C in one of them counts as that.
+
+    Attributes:
+        until: a step after which a run ends in any case, None for none.
     """
 
     def __init__(self):
+        self.until: int | None = None
         self._told = self._interrupted = False
         self._earlier: dict[int, Any] = {}
 
@@ -274,4 +278,5 @@ class Preemption:
 
         Every process has to ask at every step; all get the same answer at the same step.
         """
-        return self._told or multihost_utils.reached_preemption_sync_point(step)
+        told = self._told or multihost_utils.reached_preemption_sync_point(step)
+        return told or step == self.until

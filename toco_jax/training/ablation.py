@@ -20,7 +20,7 @@ from toco_jax.run.records import CheckpointError
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.runtime.outputs import make_folder, write_atomically
-from toco_jax.training import ablation_table, grids, loop
+from toco_jax.training import ablation_table, beginnings, grids, loop
 from toco_jax.training.ablation_table import Row
 from toco_jax.training.failures import TrainingError
 from toco_jax.training.grids import Variant
@@ -45,9 +45,9 @@ def ablate(
 
     All variants are trained with one seed before any is with the next. Each run is one of
     `loop.train` in `out/<variant>/seed_<k>`: one that is finished is kept, and one that was stopped
-    goes on. Before and after each run, the scores of all finished runs are written to
-    `out/ablation.json` and `out/ablation.md`. A run that fails in training is named, and the others
-    are trained.
+    goes on. What several runs have in common at first is trained once, see `beginnings`. Before and
+    after each run, the scores of all finished runs are written to `out/ablation.json` and
+    `out/ablation.md`. A run that fails in training is named, and the others are trained.
 
     Args:
         config: the name of a configuration, see `load_config`.
@@ -98,7 +98,9 @@ def ablate(
             raise processes.Preempted(f"stopped before the run {folder}")
         say(f"run {number} of {len(runs)}: {folder}")
         try:
-            loop.train(values, folder, preemption=preemption)
+            beginnings.train_shared(folder, runs, preemption)
+            if not preemption.stops(0):
+                loop.train(values, folder, preemption=preemption)
         except TrainingError as error:
             say(f"{folder} failed: {error}", error=True)
             failed.append(folder)
