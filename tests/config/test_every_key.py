@@ -111,6 +111,7 @@ KEYS = {
     "loss_weights.reg": (((0, 1e3),), {"losses": {"total"}, "loop": {"weights"}}),
     "loss_weights.swap": (((0, 0.2),), {"losses of toco_plus": {"swap", "total"}}),
     "loss_weights.cons": (((0, 0.2),), {"losses of toco_plus": {"cons", "total"}}),
+    "loss_weights.absent": (((0, 0.2),), {"losses of toco_plus": {"absent", "total"}}),
     "loss_weights.aff": (((0, 0.2),), {"losses of afa": {"aff", "total"}}),
     "loss_weights.sup": (((0, 0.2),), {"losses": {"sup", "total"}, "loop": {"weights"}}),
     "pseudo_label_cam": (

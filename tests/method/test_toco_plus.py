@@ -53,6 +53,20 @@ def test_absent_classes_have_no_probability_and_background_keeps_its_own():
     np.testing.assert_allclose(jax.nn.softmax(logits)[0, 0, 0], expected, rtol=1e-6)
 
 
+def test_no_patch_may_show_a_class_that_the_image_does_not_show():
+    # Of the probabilities 1/10, 2/10 and 7/10 the image allows background and the first class.
+    logits = jnp.log(jnp.array([[[[1.0, 2.0, 7.0], [5.0, 1.0, 1.0], [3.0, 3.0, 3.0]]]]))
+    label, inside = jnp.array([[1.0, 0.0]]), jnp.array([[[True, True, False]]])
+    expected = -(np.log(3 / 10) + np.log(6 / 7)) / 2
+    found = toco_plus.no_absent_class(logits, label, inside)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert toco_plus.no_absent_class(logits, label, ~jnp.ones_like(inside)) == 0
+    np.testing.assert_allclose(toco_plus.no_absent_class(logits, label + 1, inside), 0, atol=1e-6)
+    gradient = jax.grad(toco_plus.no_absent_class)(logits, label, inside)[0, 0]
+    np.testing.assert_allclose(gradient[0], [(0.1 - 1 / 3) / 2, (0.2 - 2 / 3) / 2, 0.35], rtol=1e-5)
+    np.testing.assert_array_equal(gradient[2], 0)
+
+
 def test_the_score_of_foreground_falls_from_the_first_step_of_seg_to_the_last(tiny_config):
     config = tiny_config(
         high_thre_drop=0.15, total_steps=102, **{"loss_weights.seg": ((0, 0.0), (2, 0.1))}
@@ -80,14 +94,15 @@ def parts(tiny_config):
     return config, params, terms
 
 
-def test_with_itself_as_the_teacher_it_is_toco_and_two_terms(parts):
+def test_with_itself_as_the_teacher_it_is_toco_and_its_own_terms(parts):
     config, params, terms = parts
     extra = {"proj_head": params["proj_head"], "ema": params, "high_thre": jnp.float32(0.7)}
     plus = terms(toco_plus, extra)
-    config.loss_weights.update(swap=((0, 0.0),), cons=((0, 0.0),))
+    own = ("swap", "cons", "absent")
+    config.loss_weights.update({name: ((0, 0.0),) for name in own})
     usual = terms(toco, {"proj_head": params["proj_head"]})
-    assert plus.keys() - usual.keys() == {"swap", "cons"}
-    assert plus["swap"] > 0
+    assert plus.keys() - usual.keys() == set(own)
+    assert plus["swap"] > 0 and plus["absent"] > 0
     for name in usual.keys() - {"total"}:
         np.testing.assert_allclose(plus[name], usual[name], rtol=1e-5, err_msg=name)
 

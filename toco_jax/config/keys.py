@@ -22,6 +22,7 @@ _LOSS_WEIGHTS = {
     # Terms of `toco_plus` alone.
     "swap": ((0, 0.0),),
     "cons": ((0, 0.0),),
+    "absent": ((0, 0.0),),
     # The term of `afa` alone.
     "aff": ((0, 0.0),),
 }

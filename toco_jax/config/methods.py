@@ -10,7 +10,7 @@ _TOCO = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg", "sup")
 # The loss terms that a method computes. Others must have the weight 0.
 TERMS = {
     "toco": _TOCO,
-    "toco_plus": (*_TOCO, "swap", "cons"),
+    "toco_plus": (*_TOCO, "swap", "cons", "absent"),
     "afa": ("cls", "seg", "reg", "aff", "sup"),
 }
 # The maps that segmentation labels can be made from.
@@ -20,7 +20,10 @@ LABEL_MAPS = {
     "afa": ("cam", "spread_cam"),
 }
 # What `use_method` sets: loss weights from the first step of `seg` on, and values in place of 0.
-_WEIGHTS = {"toco_plus": {"swap": 0.05, "cons": 0.05}, "afa": {"aff": 0.1, "reg": 0.01}}
+_WEIGHTS = {
+    "toco_plus": {"swap": 0.05, "cons": 0.05, "absent": 0.1},
+    "afa": {"aff": 0.1, "reg": 0.01},
+}
 _VALUES = {"toco_plus": {"ema_decay": 0.999, "high_thre_drop": 0.15}}
 
 
@@ -91,7 +94,7 @@ def check_method(config: ConfigDict) -> None:
             "them: use as_published=False"
         )
     decoder = first["seg"]
-    for term in ("swap", "cons"):
+    for term in ("swap", "cons", "absent"):
         start = first[term]
         if start is not None and (decoder is None or start < decoder):
             raise ConfigError(

@@ -10,6 +10,8 @@ The boxes are those of `toco`. What differs:
 - `cons`: where the pseudo label is unknown and the teacher is confident, the student must segment
   another view of the same pixels as the teacher does (Wu et al., DuPL, CVPR 2024, who take their
   target from a second network and a stronger view).
+- `absent`: wherever a pixel's label is not known, it is still none of the classes that the image
+  does not show. The student's segmentation learns that on all pixels.
 - The score that a pixel needs to become foreground falls by `config.high_thre_drop` from the first
   step of `seg` to the last step, along a cosine (DuPL).
 """
@@ -121,6 +123,32 @@ def consistency(net: Callable, seen: dict, *, group_size: int) -> dict:
     return {"cons": losses.by_group(losses.cross_entropy, logits, target, group_size=group_size)}
 
 
+def no_absent_class(
+    seg_logits: Float[Array, "b h w l"],
+    cls_label: Float[Array, "b c"],
+    inside: Bool[Array, "b h w"],
+) -> Float32[Array, ""]:
+    """Mean of `-log p`, where `p` is the probability of background or a class of the image.
+
+    Args:
+        seg_logits: one channel per label, background first.
+        cls_label: 1 for the classes that an image shows, 0 for the others.
+        inside: the cells over which the mean is taken; the mean over none is 0.
+    """
+    logits = seg_logits.astype(jnp.float32)
+    possible = jax.nn.logsumexp(of_present(logits, cls_label), axis=-1)
+    loss = jax.nn.logsumexp(logits, axis=-1) - possible  # [B, h, w]
+    num = jnp.maximum(inside.sum(), 1).astype(jnp.float32)
+    return jnp.sum(jnp.where(inside, loss, 0.0)) / num
+
+
+def absent(seen: dict, *, patch: int) -> dict:
+    """No patch shows a class that the image does not show; returns the term `absent`."""
+    logits = seen["seg_logits"]
+    inside = cams.inside_box(cams.box_to_tokens(seen["valid_box"], patch), logits.shape[1:3])
+    return {"absent": no_absent_class(logits, seen["cls_label"], inside)}
+
+
 def init_extra(config: ConfigDict, params: dict) -> dict:
     """Returns what `toco` keeps, and the score that makes a pixel foreground."""
     return toco.init_extra(config, params) | {"high_thre": jnp.float32(config.high_thre)}
@@ -161,6 +189,8 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: 
         seen |= toco.from_maps(net, head, keys, seen, **settings)
         if "swap" in terms:
             seen |= swap(seen, patch=model.backbone.patch)
+        if "absent" in terms:
+            seen |= absent(seen, patch=model.backbone.patch)
         if "cons" in terms:
             seen |= consistency(net, seen, group_size=config.group_size)
         return weighted(seen, weights)
