@@ -4,6 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 from toco_jax.config.keys import ConfigError, with_values
+from toco_jax.config.methods import network_fields
 from toco_jax.models.backbones import backbone_from_name
 
 # An encoder is large if the outputs of one block's linear layers take this many bytes per image.
@@ -41,16 +42,16 @@ def resolve(config: ConfigDict, platform: str | None = None) -> ConfigDict:
             "machine.attention='cudnn' needs a GPU and compute_dtype='bfloat16', and this is "
             f"{dtype} on a {platform}: use machine.attention='auto'"
         )
-    uses_attention = config.propagate_cams or config.method == "afa"
+    uses_attention = config.propagate_cams or "affinity_head" in network_fields(config)
     if low_memory == "auto":
         low_memory = "off"
         if platform == "cpu":
             is_large = _has_large_blocks(config) and not uses_attention
             low_memory = "on" if is_large else "parts"
     if low_memory == "on" and uses_attention:
+        user = "CAMs are propagated" if config.propagate_cams else f"method={config.method} learns"
         raise ConfigError(
-            "machine.low_memory='on' keeps no attention, from which "
-            f"{'CAMs are propagated' if config.propagate_cams else 'method=afa learns'}: use "
+            f"machine.low_memory='on' keeps no attention, from which {user}: use "
             "machine.low_memory='parts'"
         )
     machine = {"attention": attention, "low_memory": low_memory}

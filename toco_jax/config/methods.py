@@ -19,12 +19,19 @@ LABEL_MAPS = {
     "toco_plus": ("cam", "aux_cam"),
     "afa": ("cam", "spread_cam"),
 }
+# What the network of a method has beside that of ToCo, as fields of `models.network.ToCo`.
+_NETWORKS = {"afa": {"affinity_head": True}}
 # What `use_method` sets: loss weights from the first step of `seg` on, and values in place of 0.
 _WEIGHTS = {
     "toco_plus": {"swap": 0.05, "cons": 0.05, "absent": 0.1},
     "afa": {"aff": 0.1, "reg": 0.01},
 }
 _VALUES = {"toco_plus": {"ema_decay": 0.999, "high_thre_drop": 0.15}}
+
+
+def network_fields(config: ConfigDict) -> dict[str, bool]:
+    """Returns the fields of `models.network.ToCo` that the method of a configuration sets."""
+    return _NETWORKS.get(config.method, {})
 
 
 def first_step(changes: Sequence[tuple[int, float]]) -> int | None:

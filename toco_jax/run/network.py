@@ -4,6 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 from toco_jax.config import resolve
+from toco_jax.config.methods import network_fields
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.models.network import ToCo
 from toco_jax.runtime.compute import Compute
@@ -46,6 +47,6 @@ def make_model(config: ConfigDict, *, grid: int, platform: str | None = None) ->
         decoder_width=config.decoder_width,
         decoder_dilation=config.decoder_dilation,
         propagate_cams=config.propagate_cams,
-        affinity_head=config.method == "afa",
         compute=compute_of(config, platform or jax.default_backend()),
+        **network_fields(config),
     )
