@@ -98,6 +98,29 @@ def test_scores_at_the_top_say_their_protocol_whatever_the_order(run, results, t
             assert found[f"{predictor}_miou"] == rows[predictor, "32"]["miou"]
 
 
+def test_baselines_and_the_mean_of_some_labels_stand_beside(
+    run, results, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "200")  # where no cell takes two lines
+    words = ("--baselines", "--labels", "background", "cat", f"--out={tmp_path}")
+    found = evaluated(run, "--protocol=32,native", "--batch_size=4", *words)
+    rows, plain = rows_of(found), rows_of(results)
+    made = {"labels_miou", "seconds"}
+    for key, row in plain.items():
+        assert {name: rows[key][name] for name in rows[key].keys() - made} == row
+        iou = row["iou"]
+        assert rows[key]["labels_miou"] == (iou["background"] + iou["cat"]) / 2
+    for protocol in ("32", "native"):
+        scores = {name: row["miou"] for (name, by), row in rows.items() if by == protocol}
+        assert scores["seg"] < scores["seg_of_tags"] < scores["token_truth"]
+        assert rows["background", protocol]["iou"]["cat"] == 0
+    assert found["labels"] == ["background", "cat"]
+    out = capsys.readouterr().out
+    assert "mIoU, 2 labels chosen" in out and "truth at token" in out
+    with pytest.raises(evaluation.EvaluationError, match="--labels: 'cat' is given twice"):
+        evaluation.evaluate(run, labels=["cat", "cat"])
+
+
 def test_from_python_it_returns_the_same_and_prints_and_writes_nothing(run, results, capfd):
     before = sorted(run.rglob("*"))
     found = evaluation.evaluate(run, protocols=("32", "native"), batch_size=4)
