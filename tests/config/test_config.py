@@ -73,10 +73,10 @@ def test_every_file_is_valid_and_has_the_same_keys(get_config_of, name):
 def test_the_recipe_for_small_budgets_is_valid_for_every_method(name, method):
     config = load_config(name, [f"method={method}"])
     validate(config, num_devices=1)
-    assert (config.backbone, config.crop_size, config.total_steps) == ("deit_tiny", 224, 1800)
+    assert (config.backbone, config.crop_size, config.total_steps) == ("deit_tiny", 224, 4000)
     late = [term for term in LOSS_TERMS if config.loss_weights[term][0] == (0, 0.0)]
     starts = {config.loss_weights[term][-1][0] for term in late} - {0}
-    assert starts == {800}  # all that needs maps begins together
+    assert starts == {2800}  # all that needs maps begins together
 
 
 def test_unknown_variant(voc_config):

@@ -411,9 +411,9 @@ def evaluation(config):
 
         return eval_step
 
-    def watched(prediction, *, protocol):
+    def watched(prediction, *args, **options):
         seen.append(prediction)
-        return count(prediction, protocol=protocol)
+        return count(prediction, *args, **options)
 
     class Tracker:
         def write(self, step, values):

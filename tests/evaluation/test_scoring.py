@@ -4,8 +4,8 @@ import types
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
+from toco_jax.config import defaults
 from toco_jax.evaluation import counting, metrics, scoring
 
 NAMES = ("background", "cat", "dog", "owl")
@@ -72,8 +72,8 @@ def test_a_class_of_one_pixel_is_present():
     assert row["iou"] == {"background": 100, "cat": 100, "dog": None, "owl": None}
 
 
-CONFIG = ConfigDict({"crop_size": 32, "cam_scales": (1.0, 0.5), "compute_dtype": "float32"})
-CONFIG.bkg_thre = 0.5
+CONFIG = defaults("deit_tiny")
+CONFIG.update(crop_size=32, cam_scales=(1.0, 0.5), compute_dtype="float32")
 SOURCE = types.SimpleNamespace(class_names=NAMES[1:], split="val", names="abcdef")
 
 

@@ -5,6 +5,7 @@ import signal
 import pytest
 
 from toco_jax.run import records
+from toco_jax.run.lock import LOCK_FILE
 from toco_jax.runtime import processes
 from toco_jax.training import beginnings
 
@@ -41,6 +42,9 @@ def test_who_shares_a_beginning(tiny_config, tmp_path):
         (folder / records.CHECKPOINTS / str(step)).mkdir(parents=True)
     (a / records.CHECKPOINTS / "4.orbax-checkpoint-tmp").mkdir()
     assert beginnings.shared_with(a, runs) == {2: [b]}  # the third is as far
+    (b / LOCK_FILE).touch()
+    assert beginnings.shared_with(a, runs) == {}
+    (b / LOCK_FILE).unlink()
     (b / records.RESULTS_FILE).touch()
     assert beginnings.shared_with(a, runs) == {}
     (a / records.CHECKPOINTS / "9").mkdir()

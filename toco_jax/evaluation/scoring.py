@@ -82,9 +82,8 @@ def summarize(
     protocol = [*preferred, *protocols][0]
     means: dict[str, Any] = {f"{name}_miou": None for name in MAPS}
     for row in rows:
-        if row["protocol"] == protocol and f"{row['predictor']}_miou" in means:
+        if row["protocol"] == protocol and row["predictor"] in MAPS:
             means[f"{row['predictor']}_miou"] = row["miou"]
-    for row in rows:
         row["cls_f1"] = row["cls_f1"] if trains_classes else None
         if labels:
             row["labels_miou"] = mean_iou(row["iou"], labels)

@@ -162,11 +162,14 @@ class SquashedPass:
             num_threads=self._config.machine.num_threads,
         )
         params = jax.device_put(params, replicated(self._mesh))
-        settings = {
-            "bkg_thre": self._config.bkg_thre,
-            "with_baselines": self._with_baselines,
-        }
-        return predictions(self._eval_step, params, batches, self._mesh, **settings)
+        return predictions(
+            self._eval_step,
+            params,
+            batches,
+            self._mesh,
+            bkg_thre=self._config.bkg_thre,
+            with_baselines=self._with_baselines,
+        )
 
     def __call__(
         self, params: dict, places: Sequence[int], watch: Stopwatch | None = None

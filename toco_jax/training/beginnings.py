@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from toco_jax.config import LOSS_TERMS, flat_values, with_values
 from toco_jax.method.phases import value_at
 from toco_jax.run import workdir as run_folder
+from toco_jax.run.lock import LOCK_FILE
 from toco_jax.run.records import CHECKPOINTS, RESULTS_FILE
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
@@ -32,7 +33,7 @@ def same_until(one: ConfigDict, other: ConfigDict) -> int:
     starts = {
         start
         for key in _SCHEDULES
-        for start in sorted({step for them in schedules for step, _ in them[key]})
+        for start in {step for them in schedules for step, _ in them[key]}
         if value_at(schedules[0][key], start) != value_at(schedules[1][key], start)
     }
     return min(starts, default=one.total_steps)
@@ -51,12 +52,14 @@ def shared_with(
 
     Args:
         folder: the run's folder, one of `runs`.
-        runs: the configuration of each run by its folder. Those that have come as far are left out.
+        runs: the configuration of each run by its folder. Those that have come as far are left out,
+            and those that are locked, because they may be trained elsewhere.
     """
     found: dict[int, list[pathlib.Path]] = {}
     for other, config in runs.items():
         step = same_until(runs[folder], config)
-        is_behind = steps_taken(other) < step and not (other / RESULTS_FILE).exists()
+        is_taken = any((other / name).exists() for name in (RESULTS_FILE, LOCK_FILE))
+        is_behind = steps_taken(other) < step and not is_taken
         if other != folder and is_behind and steps_taken(folder) <= step < config.total_steps:
             found.setdefault(step, []).append(other)
     return dict(sorted(found.items()))
@@ -78,7 +81,9 @@ def train_shared(
         Preempted: SIGTERM or Ctrl-C came; the state is saved.
         UserError: what `loop.train` raises.
     """
-    for step, others in shared_with(folder, runs).items():
+    shared = shared_with(folder, runs)
+    processes.barrier()  # so that none sees the copies that another one has made
+    for step, others in shared.items():
         names = ", ".join(f"{other.parent.name}/{other.name}" for other in others)
         say(f"until step {step} this is also the run of {names}")
         if steps_taken(folder) < step:
