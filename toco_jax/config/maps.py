@@ -1,17 +1,10 @@
-"""The maps that a run is scored by, and what those scores are compared with, by name."""
+"""The maps that a run trains, by which it is scored."""
 
 from ml_collections import ConfigDict
 
 from toco_jax.config.keys import LOSS_TERMS
+from toco_jax.data.label_maps import MAPS
 
-# Short name of each map of a network: its name in tables.
-MAPS = {"seg": "segmentation", "cam": "CAM", "aux_cam": "aux CAM"}
-# The same of the label maps that `evaluation.baselines` makes.
-BASELINES = {
-    "background": "background alone",
-    "seg_of_tags": "segmentation, classes given",
-    "token_truth": "truth at token resolution",
-}
 # The loss terms of which any trains what makes a map.
 _TRAINED_BY = {"seg": ("seg", "reg", "sup"), "cam": ("cls",), "aux_cam": ("cls_aux",)}
 

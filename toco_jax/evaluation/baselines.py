@@ -15,7 +15,7 @@ from toco_jax.inference.native import resize_map
 def label_maps(
     mask: np.ndarray, cls_label: np.ndarray, scores: np.ndarray, grid: tuple[int, int]
 ) -> dict[str, np.ndarray]:
-    """Computes the label map of each of `config.maps.BASELINES`, integers `[H, W]`.
+    """Computes the label map of each of `data.label_maps.BASELINES`, integers `[H, W]`.
 
     Args:
         mask: integers `[H, W]`, the truth; values of `C + 1` and above are ignored.

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.config.maps import BASELINES, MAPS
+from toco_jax.data.label_maps import BASELINES, MAPS
 from toco_jax.evaluation import metrics
 from toco_jax.runtime.outputs import write_atomically
 

@@ -33,7 +33,7 @@ class Extras:
         formats: formats of other tools in which those are written, too.
         polygons: whether formats that know both describe shapes by polygons.
         probs: folder that receives probabilities, float16 and compressed; None writes none.
-        baselines: whether `config.maps.BASELINES` are counted as well.
+        baselines: whether `data.label_maps.BASELINES` are counted as well.
     """
 
     crf_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -63,7 +63,7 @@ class NativeCounts:
         crf_settings: settings of `ops.crf.dense_crf` for the segmentation.
         write_pseudo_label: takes a record and the CAMs of its classes; None writes none.
         probs_dir: folder that receives probabilities; None writes none.
-        patch: side of a patch in pixels, with which `config.maps.BASELINES` are counted; 0 without.
+        patch: side of a patch in pixels where `data.label_maps.BASELINES` are counted, else 0.
     """
 
     num_labels: int

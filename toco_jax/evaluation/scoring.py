@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from toco_jax.config.maps import MAPS, scored_maps
+from toco_jax.config.maps import scored_maps
+from toco_jax.data.label_maps import MAPS
 from toco_jax.evaluation import metrics
 from toco_jax.evaluation.counting import PREDICTORS, Counts
 from toco_jax.evaluation.protocols import NATIVE, EvaluationError, describe

@@ -16,8 +16,9 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from toco_jax.config.maps import BASELINES, scored_maps
+from toco_jax.config.maps import scored_maps
 from toco_jax.data import Part
+from toco_jax.data.label_maps import BASELINES
 from toco_jax.data.pipeline import eval_batches
 from toco_jax.evaluation import baselines, counting
 from toco_jax.inference.native import resize_map
@@ -97,7 +98,7 @@ def predictions(
         batches: batches of `data.pipeline.eval_batches`, with masks.
         mesh: the mesh of `eval_step`.
         **settings: `bkg_thre`, up to which CAM values are background; and `with_baselines`, whether
-            the label maps include `config.maps.BASELINES`.
+            the label maps include `data.label_maps.BASELINES`.
     """
     predict_one = functools.partial(_predict_one, **settings)
     with ThreadPoolExecutor(max_workers=4) as pool:
@@ -134,7 +135,7 @@ class SquashedPass:
         source: record source with masks.
         size: side of the square in pixels, which is also the protocol's name.
         batch_size: images per batch, rounded up to a multiple of the devices.
-        with_baselines: counts `config.maps.BASELINES`, too.
+        with_baselines: counts `data.label_maps.BASELINES`, too.
     """
 
     def __init__(

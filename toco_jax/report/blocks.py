@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from toco_jax.config.maps import BASELINES, MAPS
 from toco_jax.data.classes import palette
+from toco_jax.data.label_maps import BASELINES, MAPS
 
 Block = dict[str, Any]
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from toco_jax.config.maps import MAPS, scored_maps
+from toco_jax.config.maps import scored_maps
+from toco_jax.data.label_maps import MAPS
 from toco_jax.evaluation.scoring import mean_iou, shown
 from toco_jax.run.records import RESULTS_FILE, CheckpointError
 from toco_jax.runtime.console import say_table

@@ -52,7 +52,7 @@ class History:
     def __init__(
         self, config: ConfigDict, workdir: pathlib.Path, evaluator: Evaluator, *, start_step: int
     ):
-        self._config, self._workdir, self._evaluator = config, workdir, evaluator
+        self._workdir, self._evaluator = workdir, evaluator
         self._curves: dict[str, list] = {"speed": [], "learning_rate": []}
         if not is_first():
             return
@@ -121,19 +121,14 @@ class History:
         names = list(self._evaluator.source.names)
         places = samples.spread(len(names))
         pictures = {"samples": [_encoded(one) for one in self._evaluator.panels(state, places)]}
-        predictor = "seg" if self._trains_segmentation() else "cam"
-        chosen = next(row for row in scores["rows"] if row["predictor"] == predictor)
+        chosen = scores["rows"][0]  # of the first map that is trained
         places = [names.index(image["name"]) for kind in _EXTREMES for image in chosen[kind]]
         drawn = [_encoded(one) for one in self._evaluator.panels(state, places)] if places else []
         for kind in _EXTREMES:
             mious = [{"miou": image["miou"]} for image in chosen[kind]]
             found, drawn = drawn[: len(mious)], drawn[len(mious) :]
             pictures[kind] = [one | miou for one, miou in zip(found, mious, strict=True)]
-        return pictures | {"predictor": predictor}
-
-    def _trains_segmentation(self) -> bool:
-        weights = (self._config.loss_weights[term] for term in ("seg", "reg", "sup"))
-        return any(weight for changes in weights for _, weight in changes)
+        return pictures | {"predictor": chosen["predictor"]}
 
 
 _EXTREMES = ("worst", "best")
