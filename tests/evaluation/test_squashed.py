@@ -53,7 +53,7 @@ def test_labels_are_at_the_size_of_the_mask(found):
 
 def test_counts_are_those_of_all_pixels(found):
     batch, _, predictions = found
-    names, total = ("seg", "aux_cam", "seg_of_tags"), {}
+    names, total = ("seg", "cam", "aux_cam", "seg_of_tags"), {}
     for prediction in predictions:
         counting.add(total, squashed.count(prediction, names, protocol="8"))
     # F1 of {cat, owl} for {cat, dog}, of nothing for {owl}, of {dog, owl} for {dog, owl}.

@@ -135,6 +135,12 @@ def metric_lines(workdir: pathlib.Path) -> list[tuple[int, bytes]]:
     return found
 
 
+def checkpoint_steps(workdir: pathlib.Path) -> list[int]:
+    """Returns the steps of a run's checkpoints, ascending; none if it has no folder of them."""
+    names = (path.name for path in (workdir / CHECKPOINTS).glob("*"))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
 def evaluations(workdir: pathlib.Path) -> list[tuple[int, pathlib.Path]]:
     """Returns step and file of each evaluation of a run, in the order of the steps."""
     files = (workdir / EVALUATIONS).glob("*.json")

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from toco_jax.run import stored
 from toco_jax.run.checkpoints import Checkpoints
-from toco_jax.run.records import CHECKPOINTS, CONFIG_FILE, WEIGHTS_FILE
+from toco_jax.run.records import CHECKPOINTS, CONFIG_FILE, WEIGHTS_FILE, checkpoint_steps
 from toco_jax.run.state import TrainState
 from toco_jax.run.stored import CheckpointError, DamagedCheckpointError
 from toco_jax.run.workdir import load_config, run_folder, save_config
@@ -37,9 +37,7 @@ def load_run(path: str | os.PathLike) -> tuple[ConfigDict, dict[str, Any]]:
     config = load_config(path)
     if (path / WEIGHTS_FILE).is_file() and not (path / CHECKPOINTS).exists():
         return config, _shared(path / WEIGHTS_FILE, config)
-    if not (path / CHECKPOINTS).is_dir():
-        raise CheckpointError(f"{path} has no checkpoint yet: train it first")
-    steps = sorted(int(p.name) for p in (path / CHECKPOINTS).iterdir() if p.name.isdecimal())
+    steps = checkpoint_steps(path)
     if not steps:
         raise CheckpointError(f"{path} has no checkpoint yet: train it first")
     step = steps[-1] if step is None else step

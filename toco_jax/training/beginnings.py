@@ -15,7 +15,7 @@ from toco_jax.config import LOSS_TERMS, flat_values, with_values
 from toco_jax.method.phases import value_at
 from toco_jax.run import workdir as run_folder
 from toco_jax.run.lock import LOCK_FILE
-from toco_jax.run.records import CHECKPOINTS, RESULTS_FILE
+from toco_jax.run.records import RESULTS_FILE, checkpoint_steps
 from toco_jax.runtime import processes
 from toco_jax.runtime.console import say
 from toco_jax.training import loop
@@ -41,8 +41,7 @@ def same_until(one: ConfigDict, other: ConfigDict) -> int:
 
 def steps_taken(folder: pathlib.Path) -> int:
     """Returns the step of the newest checkpoint of a run, 0 if it has none."""
-    steps = (path.name for path in (folder / CHECKPOINTS).glob("[0-9]*"))
-    return max((int(name) for name in steps if name.isdecimal()), default=0)
+    return max(checkpoint_steps(folder), default=0)
 
 
 def shared_with(
