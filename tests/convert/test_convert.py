@@ -249,7 +249,7 @@ def test_errors(small, tmp_path, capsys):
     message = failure(capsys, folder / "run", f"{target}.safetensors", "--config=configs/voc.py")
     assert "--config=configs/voc.py is for a new run" in message
     message = failure(capsys, "--inspect", released, "--backbone=deit_tiny")
-    assert "--inspect takes neither --backbone nor --config" in message
+    assert "--inspect takes neither --backbone nor --config nor --compact" in message
     for words in ([released], [released, target, "--inspect"]):
         assert "give SOURCE --out PATH, or --inspect SOURCE" in failure(capsys, *words)
     assert not target.exists()

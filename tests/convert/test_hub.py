@@ -17,9 +17,11 @@ from toco_jax.convert import hub as sharing
 from toco_jax.evaluation import evaluator
 from toco_jax.inference import segmenter
 from toco_jax.inference.analysis import encoder
+from toco_jax.models.network import normalize
 from toco_jax.run import hub, runs
 from toco_jax.runtime.errors import UserError
 from toco_jax.runtime.outputs import OutputError
+from toco_jax.weights import load
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,45 @@ def test_what_a_dry_run_wrote_is_read_like_a_run(run, tmp_path):
     ours, theirs = (runs.load(folder, report=lambda _: None) for folder in (run, tmp_path / "out"))
     jax.tree.map(np.testing.assert_array_equal, theirs.params, ours.params)
     assert (theirs.step, theirs.class_names) == (0, ours.class_names)
+
+
+def test_a_compact_network_is_smaller_and_segments_alike(run, tmp_path):
+    sizes = {}
+    for name, options in (("whole", {}), ("compact", {"compact": True})):
+        sharing.push(run, "me/net", dry_run=tmp_path / name, **options)
+        sizes[name] = (tmp_path / name / "model.safetensors").stat().st_size
+    # Most of so small a network is in the projection heads.
+    assert sizes["compact"] < sizes["whole"] / 4
+    ours, theirs = (
+        runs.load(folder, report=lambda _: None) for folder in (run, tmp_path / "compact")
+    )
+    assert theirs.class_names == ours.class_names
+    photo = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    outputs = [
+        model.model.apply({"params": model.params}, normalize(photo)) for model in (ours, theirs)
+    ]
+    for name in ("cls_logits", "seg_logits", "aux_cam"):
+        ours, theirs = (np.asarray(out[name]) for out in outputs)
+        assert 0 < np.abs(theirs - ours).max() < 0.05 * np.abs(ours).max(), name
+
+
+def test_a_compact_file_starts_a_training(run, tmp_path, voc_config):
+    file = tmp_path / "small.safetensors"
+    commands.run("convert", [str(run), "--out", str(file), "--compact"])
+    given = runs.load(run, report=lambda _: None)
+    sizes = {key: given.config[key] for key in ("backbone", "num_classes", "decoder_width")}
+    weights = load.load(str(file), **sizes)
+    assert weights["layout"].startswith("ToCo network")
+    jax.tree.map(
+        lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=0.02),
+        weights["params"]["decoder"],
+        given.params["decoder"],
+    )
+    # The projection heads begin anew, both alike, and a line says so.
+    assert any("begins with new ones" in note for note in weights["notes"])
+    jax.tree.map(
+        np.testing.assert_array_equal, weights["params"]["proj_head"], weights["teacher_params"]
+    )
 
 
 def test_no_path_of_this_machine_is_shared(run, tmp_path):

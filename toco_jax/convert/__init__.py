@@ -13,6 +13,7 @@ from toco_jax.runtime import outputs
 from toco_jax.runtime.console import silent
 from toco_jax.runtime.errors import UserError, WeightsError, shown, some_of
 from toco_jax.weights import backbone_files, class_rows, files, load, origin, published
+from toco_jax.weights.compact import packed
 
 # Keeps the tensors of a converted checkpoint that the network does not use, so that converting the
 # run back restores them.
@@ -29,6 +30,7 @@ def convert(
     *,
     backbone: str | None = None,
     config_file: str | None = None,
+    compact: bool = False,
 ) -> list[str]:
     """Writes the network in `source` as a run or as a `.safetensors` file.
 
@@ -37,6 +39,7 @@ def convert(
         target: a path that ends in `.safetensors`, or the folder of a new run.
         backbone: name or sizes of the backbone, if they cannot be read off the file.
         config_file: configuration of the new run, a file or a name, if `source` is a file.
+        compact: whether a `.safetensors` file is a compact one, see `weights.compact`.
 
     Returns:
         Lines that say what was done.
@@ -54,6 +57,8 @@ def convert(
         )
     if target.exists():
         raise outputs.OutputError(f"{target} exists already: use another --out or remove it")
+    if compact and ending != ".safetensors":
+        raise UserError(f"--compact is for a .safetensors file, and {target} is a run: omit it")
     if ending == ".safetensors" and config_file:
         raise UserError(f"--config={config_file} is for a new run, and {target} is a file: omit it")
     outputs.make_folder(target.parent, "--out")
@@ -66,7 +71,7 @@ def convert(
     else:
         network, config = _network_of_file(source, path, backbone), None
     if ending == ".safetensors":
-        return [*network["notes"], *_write_safetensors(network, target)]
+        return [*network["notes"], *_write_safetensors(network, target, compact=compact)]
     if config is None:
         config = _config(network, source, config_file)
     return [*network["notes"], *_write_run(network, config, target)]
@@ -118,7 +123,10 @@ def _network_of_file(source: str, path: pathlib.Path, backbone: str | None) -> d
         "teacher_params": teacher,
         "backbone": backbone,
         "dropped": {name: np.float32(tensors[name]) for name in names},
-        "notes": [first, *file.notes, *backbone_files.dropped_note(tensors, layout), *note],
+        "notes": [
+            *(first, *file.notes, *backbone_files.dropped_note(tensors, layout)),
+            *(*published.begun_anew(tensors), *note),
+        ],
         "origin": origin.of_file(source, path, file, layout, digest=files.sha256(path)),
     }
 
@@ -216,11 +224,11 @@ def _write_run(network: dict, config: ConfigDict, target: pathlib.Path) -> list[
     return notes
 
 
-def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
+def _write_safetensors(network: dict, target: pathlib.Path, *, compact: bool) -> list[str]:
     tensors = published.params_to_reference(
         network["params"], network["teacher_params"], backbone=network["backbone"]
     )
-    tensors |= network["dropped"]
+    tensors = packed(tensors) if compact else tensors | network["dropped"]
     outputs.make_folder(target.parent, "--out")
     metadata = {"format": "pt", "backbone": network["backbone"]}
     notes = []
@@ -229,8 +237,10 @@ def _write_safetensors(network: dict, target: pathlib.Path) -> list[str]:
     else:
         metadata["classes"] = json.dumps(network["class_names"])
     _save(tensors, target, metadata)
-    how = f"network.load_state_dict(load_file({target.name!r}))"
-    return [*notes, f"{target}: {len(tensors)} tensors, for {how}"]
+    how = f"for network.load_state_dict(load_file({target.name!r}))"
+    if compact:
+        how = f"{target.stat().st_size / 1e6:.1f} MB, for init={target}"
+    return [*notes, f"{target}: {len(tensors)} tensors, {how}"]
 
 
 def _save(tensors: dict[str, np.ndarray], target: pathlib.Path, metadata: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ def push(
     *,
     private: bool = False,
     licence: str | None = None,
+    compact: bool = False,
     dry_run: pathlib.Path | None = None,
 ) -> list[str]:
     """Uploads the network of a run as a repository of the hub, with a card that describes it.
@@ -32,6 +33,7 @@ def push(
         repository: `owner/name`; it is created if it is missing.
         private: whether a repository that is created is private.
         licence: the licence of the network, such as "apache-2.0", for the card.
+        compact: whether the weights are those of `weights.compact`.
         dry_run: a new folder that receives the files, instead of the hub.
 
     Returns:
@@ -49,21 +51,26 @@ def push(
             raise outputs.OutputError(f"{dry_run} exists already: use another --dry_run")
         outputs.make_folder(dry_run.parent, "--dry_run")
         with outputs.whole_folder(dry_run) as folder:
-            lines = _write(run, folder, repository, licence)
+            lines = _write(run, folder, repository, licence, compact=compact)
         return [*lines, f"{dry_run}: what would be uploaded to {repository}"]
     with tempfile.TemporaryDirectory(prefix="toco_jax_push_") as temporary:
-        lines = _write(run, pathlib.Path(temporary), repository, licence)
+        lines = _write(run, pathlib.Path(temporary), repository, licence, compact=compact)
         address = _upload(pathlib.Path(temporary), repository, private)
     return [*lines, f"{address}: uploaded; use it as {PREFIX}{repository}"]
 
 
 def _write(
-    run: pathlib.Path, folder: pathlib.Path, repository: str, licence: str | None
+    run: pathlib.Path,
+    folder: pathlib.Path,
+    repository: str,
+    licence: str | None,
+    *,
+    compact: bool,
 ) -> list[str]:
     """Writes the files of a repository; returns what the conversion says."""
     place, _ = workdir.run_folder(run)
     config = workdir.load_config(place)
-    lines = convert.convert(str(run), folder / WEIGHTS_FILE)
+    lines = convert.convert(str(run), folder / WEIGHTS_FILE, compact=compact)
     workdir.save_config(folder, _without_paths(config))
     names = workdir.class_names(place, config)
     if names is not None:

@@ -190,6 +190,11 @@ class ProjectionHead(nn.Module):
         return product(x, _l2_normalize(direction, axis=0), unrolled=self.compute.unrolled)
 
 
+def init_projection(width: int) -> dict:
+    """Returns the parameters of a projection head of tokens of a width that has learnt nothing."""
+    return ProjectionHead().init(jax.random.key(0), jnp.zeros((1, width)))["params"]
+
+
 class AffinityHead(nn.Module):
     """Affinities of patches from their attention, as AFA makes them."""
 

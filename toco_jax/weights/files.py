@@ -12,7 +12,7 @@ import safetensors
 from toco_jax.data.npz_files import read_npz
 from toco_jax.runtime import json_text
 from toco_jax.runtime.errors import MissingWeightsError, WeightsError, clipped, shown, some_of
-from toco_jax.weights import torch_file
+from toco_jax.weights import compact, torch_file
 
 # What Hugging Face libraries call the weights in a model's folder, and formats that are not read.
 _MODEL_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -171,7 +171,7 @@ def _read_safetensors(path: pathlib.Path) -> WeightFile:
         raise WeightsError(
             f"{path} holds tensors of a type that is not supported ({error}): save them as float32"
         ) from error
-    return WeightFile("safetensors", tensors, metadata, [])
+    return WeightFile("safetensors", compact.unpacked(tensors), metadata, [])
 
 
 def _read_npz(path: pathlib.Path) -> WeightFile:

@@ -175,6 +175,7 @@ def from_tensors(
     notes = backbone_files.dropped_note(tensors, layout)
     what = recognise.pretraining(tensors, layout)
     if layout == "toco":
+        notes += published.begun_anew(tensors)
         params, teacher = published.params_from_reference(
             tensors, backbone=backbone, num_classes=num_classes, decoder_width=decoder_width
         )

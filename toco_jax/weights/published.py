@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+import jax
 import numpy as np
 from flax import traverse_util
 
 from toco_jax.models.backbones import backbone_from_name
+from toco_jax.models.heads import init_projection
 from toco_jax.runtime.errors import WeightsError
 from toco_jax.weights import backbone_files, checks, layouts
 
@@ -24,7 +26,8 @@ def params_from_reference(
 
     Args:
         state_dict: arrays of any floating-point type by torch name, with or without `module.` in
-            front; those of the teacher's head start with `proj_head_t.`.
+            front; those of the teacher's head start with `proj_head_t.`. Without projection heads,
+            as in compact files, both are one that has learnt nothing.
         backbone: name or sizes of the backbone of these weights.
         num_classes: C, the foreground classes.
         decoder_width: hidden channels of the decoder; 512 as published.
@@ -48,13 +51,21 @@ def params_from_reference(
                 f"{name} is not 1 everywhere: the gain of this layer is fixed at 1 in the method, "
                 "so these weights come from something else"
             )
+    lacks_heads = bool(begun_anew(tensors))
+    if lacks_heads:
+        heads = ("proj_head/", layouts.TEACHER)
+        sources = {path: source for path, source in sources.items() if not path.startswith(heads)}
     paths = layouts.assemble(
         tensors,
         sources,
         dropped=(*backbone_files.dropped(tensors, "toco"), *GAINS),
         needs=f"{backbone} with {num_classes} classes",
     )
-    return nested(paths)
+    params, teacher_params = nested(paths)
+    if lacks_heads:
+        params["proj_head"] = init_projection(spec.width)
+        teacher_params = jax.tree.map(np.array, params["proj_head"])
+    return params, teacher_params
 
 
 def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: str) -> dict:
@@ -89,6 +100,13 @@ def paths_of(params: Mapping, teacher_params: Mapping) -> dict[str, np.ndarray]:
 def left_out(params: Mapping) -> list[str]:
     """Returns a line about each head in `params` for which the published layout has no place."""
     return [f"left out: {name} of another method" for name in OTHER_HEADS if name in params]
+
+
+def begun_anew(state_dict: Tensors) -> list[str]:
+    """Returns a line that says so if a state dict of the network has no projection heads."""
+    if any("proj_head" in name for name in state_dict):
+        return []
+    return ["without projection heads, as compact files are: a training begins with new ones"]
 
 
 def nested(paths: Tensors) -> tuple[dict, dict]:

@@ -2,6 +2,7 @@
 
     toco convert model_iter_20000.pth --out runs/released    a run that every verb takes
     toco convert runs/x --out out.safetensors                the published network's names
+    toco convert runs/x --out small.safetensors --compact    8 bits, without what training uses
     toco convert --inspect FILE                              format, backbone, classes, tensors
 
 No torch is needed, and nothing in a `.pth` is run.
@@ -23,6 +24,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_target("a new run's folder, or a .safetensors file", required=False)
     add("--inspect", action="store_true", help="only print what SOURCE is")
     add("--backbone", metavar="NAME", help="name or sizes (default: as read off SOURCE)")
+    add("--compact", action="store_true", help="write weights of 8 bits, a fraction of the size")
     add("--config", help="configuration of the new run (default: voc, or coco for 80 classes)")
 
 
@@ -34,12 +36,16 @@ def run(options: argparse.Namespace) -> None:
 
     if options.inspect == (options.out is not None):
         raise UserError("give SOURCE --out PATH, or --inspect SOURCE")
-    if options.inspect and (options.backbone or options.config):
-        raise UserError("--inspect takes neither --backbone nor --config")
+    if options.inspect and (options.backbone or options.config or options.compact):
+        raise UserError("--inspect takes neither --backbone nor --config nor --compact")
     if options.inspect:
         lines = inspection.inspect(options.source)
     else:
         lines = convert.convert(
-            options.source, options.out, backbone=options.backbone, config_file=options.config
+            options.source,
+            options.out,
+            backbone=options.backbone,
+            config_file=options.config,
+            compact=options.compact,
         )
     say("\n".join(lines))

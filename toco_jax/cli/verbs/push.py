@@ -4,8 +4,9 @@
     toco push runs/x owner/name --dry_run FOLDER     only writes the files
 
 The repository receives the weights under the published network's names (`model.safetensors`), the
-configuration, the classes and a card with the scores of the run. Every verb takes `hf:owner/name`
-in the place of a run. `hf auth login` logs in.
+configuration, the classes and a card with the scores of the run. With `--compact` the weights have
+8 bits, and the projection heads, which only training uses, are left out. Every verb takes
+`hf:owner/name` in the place of a run. `hf auth login` logs in.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def add_arguments(parser: Parser) -> None:
     add("repository", metavar="OWNER/NAME", help="the repository, created if it is missing")
     add("--private", action="store_true", help="create a private repository")
     add("--licence", metavar="NAME", help="of the network, such as apache-2.0 (default: none)")
+    add("--compact", action="store_true", help="weights of 8 bits, in a fraction of the size")
     add(
         "--dry_run",
         metavar="FOLDER",
@@ -42,6 +44,7 @@ def run(options: argparse.Namespace) -> None:
         options.repository,
         private=options.private,
         licence=options.licence,
+        compact=options.compact,
         dry_run=options.dry_run,
     )
     say("\n".join(lines))
