@@ -1,6 +1,7 @@
 """Segments photos and videos with a run.
 
     toco predict runs/x photos/ 'more/*.png' clip.mp4 --out out
+    toco predict runs/x cat.jpg                      into the folder predictions
 
 PATH is a picture, a video, a folder of them, or a glob pattern in quotes. The results are `masks/`
 (palette PNGs of the pictures' own sizes), `overlays/` (each mask drawn over its picture, with a
@@ -28,8 +29,8 @@ def add_arguments(parser: Parser) -> None:
     add = parser.add_argument
     add("path", metavar="PATH", nargs="+", help="pictures, folders, globs or videos")
     path, sources = pathlib.Path, ("seg", "cam", "aux_cam")
-    folder = "folder of the results (no default)"
-    add("--out", metavar="DIR", type=path, required=True, help=folder)
+    folder = "folder of the results (default: predictions)"
+    add("--out", metavar="DIR", type=path, default=path("predictions"), help=folder)
     add("--from", dest="source", choices=sources, default="seg", help="what masks are made from")
     probability = "probability from which a class counts as predicted"
     add("--threshold", type=float, default=0.5, help=probability)
