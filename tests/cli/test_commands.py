@@ -182,6 +182,10 @@ def test_a_target_is_given_once(capsys):
     assert "required: --out" in refused(capsys, "export", "r")
 
 
+def test_predictions_have_a_folder_of_their_own():
+    assert commands.read("predict", ["r", "a.jpg"]).out == pathlib.Path("predictions")
+
+
 @pytest.mark.parametrize("option", ["--limit", "--batch_size", "--threads", "--crf_classes"])
 def test_numbers_that_count_are_not_negative(option, capsys):
     with pytest.raises(SystemExit) as stopped:
