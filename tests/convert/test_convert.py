@@ -250,6 +250,8 @@ def test_errors(small, tmp_path, capsys):
     assert "--config=configs/voc.py is for a new run" in message
     message = failure(capsys, "--inspect", released, "--backbone=deit_tiny")
     assert "--inspect takes neither --backbone nor --config nor --compact" in message
+    message = failure(capsys, released, target, "--compact")
+    assert "--compact is for a .safetensors file" in message
     for words in ([released], [released, target, "--inspect"]):
         assert "give SOURCE --out PATH, or --inspect SOURCE" in failure(capsys, *words)
     assert not target.exists()

@@ -65,5 +65,5 @@ def test_a_compact_file_is_read_as_float32(tmp_path):
 )
 def test_damaged_files_are_refused(tmp_path, change, message):
     save_file(compact.packed(state_dict()) | change, tmp_path / "small.safetensors")
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(WeightsError, match=f"small.safetensors: .*{message}"):
         files.read(tmp_path / "small.safetensors")

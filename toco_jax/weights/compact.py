@@ -47,11 +47,11 @@ def unpacked(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for name in tensors.keys() - out.keys():
         scales, weight = tensors[name], out.get(name.removesuffix(SCALES))
         if weight is None:
-            raise WeightsError(f"{name} belongs to no tensor: the file is damaged")
+            raise WeightsError(f"{name} belongs to no tensor: write the file again")
         if scales.shape != (*weight.shape[:1], *[1] * (weight.ndim - 1)):
             raise WeightsError(
-                f"{name} has the shape {scales.shape}, which does not fit {weight.shape}: the file "
-                "is damaged"
+                f"{name} has the shape {scales.shape}, which does not fit {weight.shape}: write "
+                "the file again"
             )
         out[name.removesuffix(SCALES)] = weight.astype(np.float32) * scales
     return out

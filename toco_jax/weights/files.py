@@ -171,7 +171,11 @@ def _read_safetensors(path: pathlib.Path) -> WeightFile:
         raise WeightsError(
             f"{path} holds tensors of a type that is not supported ({error}): save them as float32"
         ) from error
-    return WeightFile("safetensors", compact.unpacked(tensors), metadata, [])
+    try:
+        tensors = compact.unpacked(tensors)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return WeightFile("safetensors", tensors, metadata, [])
 
 
 def _read_npz(path: pathlib.Path) -> WeightFile:
