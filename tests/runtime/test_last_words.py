@@ -8,7 +8,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import os, signal
+import os, signal, sys
 from toco_jax.runtime import last_words
 last_words.prepare("the first")
 last_words.prepare("the last")
@@ -23,6 +23,12 @@ last_words.prepare("the last")
         ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, "the last\n"),
         ("os._exit(3)", 3, "the last\n"),
         ("last_words.withdraw(); os._exit(3)", 3, ""),
+        (
+            "last_words.say('an error'); print('a page', file=sys.stderr, flush=True); os._exit(1)",
+            1,
+            "a page\nan error\n",
+        ),
+        ("last_words.withdraw(); last_words.say('an error'); os._exit(1)", 1, "an error\n"),
         ("last_words.withdraw(); last_words.withdraw()", 0, ""),
         ("", 0, ""),
         ("raise SystemExit(4)", 4, ""),

@@ -186,11 +186,15 @@ def ended(monkeypatch, error):
 
 
 def test_a_process_that_is_gone_is_a_sentence_in_the_others(monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr(processes.last_words, "say", said.append)
     error = RuntimeError("UNKNOWN: Gloo AllGather failed: Connection reset by peer")
     assert ended(monkeypatch, error) == [1]
-    line = capsys.readouterr().err
+    [line] = said
     assert line.startswith("error: another process of this job has ended") and "Gloo" in line
-    assert line.count("\n") == 1
+    assert "\n" not in line
+    assert ended(monkeypatch, SystemExit("error: a mistake")) == [1]
+    assert said == [line, "error: a mistake"]
     assert ended(monkeypatch, RuntimeError("a defect")) == [1]
     assert "Traceback" in capsys.readouterr().err
 

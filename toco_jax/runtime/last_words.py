@@ -7,8 +7,9 @@ import sys
 # The program that speaks. Its input ends when the watched process does, in whatever way.
 _WATCHER = """
 import sys
-if sys.stdin.buffer.read() != b"withdrawn":
-    print(sys.argv[1], file=sys.stderr)
+told = sys.stdin.read()
+if told != "withdrawn":
+    print(told or sys.argv[1], file=sys.stderr)
 """
 _watchers: list[subprocess.Popen] = []  # at most one
 
@@ -26,10 +27,28 @@ def prepare(sentence: str) -> None:
     watcher = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _WATCHER, sentence],
         stdin=subprocess.PIPE,
+        text=True,
         start_new_session=True,  # which a Ctrl-C in the terminal does not reach
     )
     _watchers.append(watcher)
     atexit.register(withdraw)
+
+
+def say(sentence: str) -> None:
+    """Has another sentence printed in place of the one that is prepared; to be called once.
+
+    Call `os._exit` next. What other threads print until then, such as JAX's page, stays above it.
+
+    Args:
+        sentence: what is printed.
+    """
+    if not _watchers:
+        prepare(sentence)
+        return
+    pipe = _watchers[0].stdin
+    assert pipe is not None
+    pipe.write(sentence)
+    pipe.flush()
 
 
 def withdraw() -> None:
@@ -38,4 +57,4 @@ def withdraw() -> None:
     while _watchers:
         watcher = _watchers.pop()
         if watcher.poll() is None:
-            watcher.communicate(b"withdrawn")
+            watcher.communicate("withdrawn")

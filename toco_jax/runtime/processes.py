@@ -199,7 +199,7 @@ def ends_all() -> Iterator[None]:
     """Within, an error in one of several processes ends that process at once.
 
     So the others notice and end too. An orderly exit would wait for them, and they for it. One that
-    waits for the process that is gone gets an error, which is printed here as one sentence. All
+    waits for the process that is gone gets an error, which becomes the last sentence printed. All
     others are ended by JAX's client in C++, with a page and exit code 134, to which `last_words`
     adds what to do. `jax_enable_recoverability` would not help: without process 0 the others end in
     the same way, and without another one they wait for ever.
@@ -214,18 +214,17 @@ def ends_all() -> Iterator[None]:
         if isinstance(error, JobError) or isinstance(error.__context__, JobError):
             raise  # the others end by it too
         if isinstance(error, SystemExit):
-            print(error.code, file=sys.stderr)
+            last_words.say(str(error.code))
         elif isinstance(error, RuntimeError) and any(text in str(error) for text in _GONE):
             reason = " ".join(str(error).split())[:200]
-            print(
+            last_words.say(
                 f"error: another process of this job has ended, or cannot be reached ({reason}): "
-                "see what it says, and start all of them again to go on",
-                file=sys.stderr,
+                "see what it says, and start all of them again to go on"
             )
         else:
             traceback.print_exc()
+            last_words.withdraw()
         sys.stderr.flush()
-        last_words.withdraw()
         os._exit(MISTAKE)
 
 
