@@ -130,6 +130,7 @@ KEYS = {
     ),
     "warmup_steps": (3, {"update": EARLY}),
     "learning_rate": (2e-3, {"update": EARLY | LATE}),
+    "layer_lr_decay": (0.5, {"update": {"encoder@1", "encoder@4"}}),
     "head_lr_multiplier": (20.0, {"update": {"heads@1", "heads@4"}}),
     "projection_lr_multiplier": (20.0, {"update": {"proj_head@1", "proj_head@4"}}),
     "weight_decay": (0.1, {"update": EARLY | LATE}),

@@ -82,6 +82,19 @@ def test_one_step_by_hand():
     assert float(updates["encoder"]["pos_embed"][0]) == 0.0
 
 
+def test_the_rate_falls_from_the_last_block_to_the_embedding_of_patches():
+    names = ("patch_embed", "cls_token", "pos_embed", "blocks_0", "blocks_10", "norm")
+    blocks = {f"blocks_{i}": 0.0 for i in range(11)}
+    params = {"encoder": blocks | dict.fromkeys(names, 0.0), "decoder": 0.0, "proj_head": 0.0}
+    scales = optim.learning_rate_scales(
+        params, head_lr_multiplier=10.0, projection_lr_multiplier=3.0, layer_lr_decay=0.5
+    )
+    encoder = scales.pop("encoder")
+    assert scales == {"decoder": 10.0, "proj_head": 3.0}
+    embedding = 0.5**12
+    assert [encoder[name] for name in names] == [embedding, embedding, 0, 0.5**11, 0.5, 1]
+
+
 def test_clipping_bounds_the_gradient():
     optimizer = optim.adamw(lambda _: 1.0, {"w": 1.0}, weight_decay=0.0, max_grad_norm=1.0)
     params = {"w": jnp.zeros(2)}

@@ -111,7 +111,7 @@ def _check_values(config: ConfigDict) -> None:
     )
     positive = ("decoder_width", "decoder_dilation", "group_size", "temperature")
     positive += ("total_steps", "learning_rate", "head_lr_multiplier", "projection_lr_multiplier")
-    positive += ("eval_every", "save_every", "log_every")
+    positive += ("layer_lr_decay", "eval_every", "save_every", "log_every")
     for key in positive:
         # Below float32's smallest number it would be 0 on the devices.
         _require(bool(np.float32(config[key]) > 0), f"{key}={config[key]} must be above 0")

@@ -102,6 +102,8 @@ def defaults(backbone: str = "deit_base") -> ConfigDict:
     config.total_steps = 20_000
     config.warmup_steps = 1_500
     config.learning_rate = 6e-5
+    # Each block of the encoder learns at this factor of the next one's rate; 1 for the same rate.
+    config.layer_lr_decay = 1.0
     config.head_lr_multiplier = 10.0
     config.projection_lr_multiplier = 10.0
     config.weight_decay = 0.01

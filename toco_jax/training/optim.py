@@ -33,20 +33,34 @@ def poly_warmup_factor(
 
 
 def learning_rate_scales(
-    params: dict, *, head_lr_multiplier: float, projection_lr_multiplier: float
+    params: dict,
+    *,
+    head_lr_multiplier: float,
+    projection_lr_multiplier: float,
+    layer_lr_decay: float = 1.0,
 ) -> dict:
     """Returns each parameter's factor of the learning rate, a pytree like `params`.
 
     The factor is 1 for the encoder, `projection_lr_multiplier` for the projection head and
     `head_lr_multiplier` for the classifiers and the decoder. It is 0 for the positional embedding,
     which is neither trained nor decayed.
+
+    In the encoder the factor falls from the last block, where it is `layer_lr_decay`, to its square
+    in the block before, and so on down to the embedding of patches, as in BEiT's fine-tuning (Bao
+    et al., ICLR 2022).
     """
+    depth = sum(name.startswith("blocks_") for name in params["encoder"])
 
     def scale(path: str) -> float:
         if path in FROZEN:
             return 0.0
-        by_part = {"encoder": 1.0, "proj_head": projection_lr_multiplier}
-        return by_part.get(path.split("/", maxsplit=1)[0], head_lr_multiplier)
+        part, layer, *_ = (*path.split("/"), "")
+        if part != "encoder":
+            return projection_lr_multiplier if part == "proj_head" else head_lr_multiplier
+        if layer == "norm":
+            return 1.0
+        block = int(layer.removeprefix("blocks_")) if layer.startswith("blocks_") else -1
+        return layer_lr_decay ** (depth - block)
 
     flat = traverse_util.flatten_dict(params, sep="/")
     return traverse_util.unflatten_dict({path: scale(path) for path in flat}, sep="/")

@@ -38,6 +38,7 @@ def make_optimizer(config: ConfigDict, params: dict):
         optim.learning_rate_scales(
             params,
             head_lr_multiplier=config.head_lr_multiplier,
+            layer_lr_decay=config.layer_lr_decay,
             projection_lr_multiplier=config.projection_lr_multiplier,
         ),
         weight_decay=config.weight_decay,
