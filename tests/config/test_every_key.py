@@ -113,6 +113,10 @@ KEYS = {
     "loss_weights.cons": (((0, 0.2),), {"losses of toco_plus": {"cons", "total"}}),
     "loss_weights.absent": (((0, 0.2),), {"losses of toco_plus": {"absent", "total"}}),
     "loss_weights.aff": (((0, 0.2),), {"losses of afa": {"aff", "total"}}),
+    "loss_weights.cls_img": (
+        ((0, 0.2),),
+        {"model": {"image_head"}, "losses": {"cls_img", "total"}, "loop": {"weights"}},
+    ),
     "loss_weights.sup": (((0, 0.2),), {"losses": {"sup", "total"}, "loop": {"weights"}}),
     "pseudo_label_cam": (
         ((0, "cam"), (3, "aux_cam")),
@@ -282,6 +286,9 @@ def losses(params, config):
     batch["mask"] = np.tile(np.arange(32, dtype=np.uint8) % 5, (4, 32, 1))
     batch = jax.tree.map(jnp.asarray, batch)
     keys = jax.random.split(jax.random.key(1), 4)
+    width, num = params["classifier"]["kernel"].shape
+    head = {"kernel": jnp.full((width, num), 0.3), "bias": jnp.zeros(num)}
+    params = params | {"img_encoder": params["encoder"], "img_head": head}
     aux = loss_fn(params, extra, keys, batch)[1]
     return aux["terms"] | {"roi_mask": aux.get("roi_mask")}
 

@@ -138,10 +138,10 @@ def test_onnx_of_several_scales_gives_the_same(network, expected, size):
     check_equal(run_onnx(data, images(3)), expected(3, True))
 
 
-def random_network(backbone):
+def random_network(backbone, **fields):
     """A network with large random weights."""
     spec = backbone_from_name(backbone)
-    model = ToCo(spec, num_classes=5, aux_layer=-1, grid=5, decoder_width=8)
+    model = ToCo(spec, num_classes=5, aux_layer=-1, grid=5, decoder_width=8, **fields)
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 56, 56, 3)))["params"]
     return model, jax.tree.map(
@@ -172,6 +172,15 @@ def test_onnx_of_cams_that_attention_spreads(rich):
     check_equal(found, jax.jit(stablehlo.make_predictor(model, params))(batch))
     plain = run_onnx(onnx_model.to_onnx(*rich, size=(28, 42)), batch)
     assert np.abs(plain["cam"] - found["cam"]).max() > 0.01
+
+
+def test_onnx_of_classes_that_the_class_token_weighs():
+    model, params = random_network(RICH, image_head=True)
+    params["img_head"]["bias"] += 2  # or it takes all for background
+    batch = images(2, 28, 42)
+    values = jax.jit(stablehlo.make_predictor(model, params))(batch)
+    for size in ((28, 42), None):
+        check_equal(run_onnx(onnx_model.to_onnx(model, params, size=size), batch), values)
 
 
 def test_images_smaller_than_a_patch_are_enlarged_as_in_predict(rich):

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -13,6 +14,7 @@ from toco_jax.config import with_values
 from toco_jax.data.classes import VOC_CLASSES
 from toco_jax.run import saved, workdir
 from toco_jax.training import loop, start
+from toco_jax.training.step import init_state
 from toco_jax.weights import class_rows
 
 OURS = ("yak", "dog", "cat")
@@ -59,6 +61,32 @@ def test_outputs_go_by_name(made, tmp_path, kind, capsys):
     assert "taken by name, for dog, cat\n" in printed
     assert "start at random, as the weights have none: yak\n" in printed
     assert "left out: aeroplane, bicycle" in printed
+
+
+@pytest.mark.parametrize("kind", ["run", "safetensors"])
+def test_the_image_head_goes_by_name_to_a_network_that_has_one(made, tmp_path, kind, capsys):
+    config, network = saved.load_run(made)
+    config.loss_weights.cls_img = ((0, 1.0),)
+    width, num = network["params"]["classifier"]["kernel"].shape
+    kernel = np.arange(width * num, dtype=np.float32).reshape(width, num)
+    frozen = jax.tree.map(lambda x: 2 * x, network["params"]["encoder"])
+    head = {"kernel": kernel, "bias": kernel[0]}
+    params = network["params"] | {"img_encoder": frozen, "img_head": head}
+    run = tmp_path / "run"
+    saved.save_run(run, config, init_state(config, params, network["extra"]["proj_head"]))
+    init = run if kind == "run" else tmp_path / "x.safetensors"
+    convert.convert(str(run), tmp_path / "x.safetensors")
+    dog, cat = VOC_CLASSES.index("dog"), VOC_CLASSES.index("cat")
+    found = started(run, init, OURS)
+    jax.tree.map(np.testing.assert_array_equal, found["img_encoder"], frozen)
+    head = found["img_head"]
+    np.testing.assert_array_equal(head["kernel"][:, 1:], kernel[:, [dog, cat]])
+    np.testing.assert_array_equal(head["bias"][1:], kernel[0, [dog, cat]])
+    capsys.readouterr()
+    assert not {"img_head", "img_encoder"} & set(started(made, init, OURS))
+    assert "left out: the weights' img_head, which this network has not" in capsys.readouterr().out
+    begun = started(run, made, OURS)  # which has no image head to give
+    jax.tree.map(np.testing.assert_array_equal, begun["img_encoder"], begun["encoder"])
 
 
 def test_as_many_classes_of_other_names_are_not_taken_for_the_same(made, tmp_path, capsys):

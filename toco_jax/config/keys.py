@@ -17,6 +17,9 @@ _LOSS_WEIGHTS = {
     "ctc": ((0, 0.5),),
     "seg": ((0, 0.0), (2001, 0.1)),
     "reg": ((0, 0.0), (2001, 0.05)),
+    # Classification by the image head, which is no part of ToCo. The network has the head if this
+    # weight is not always 0.
+    "cls_img": ((0, 0.0),),
     # Cross-entropy on given masks, which is no part of ToCo. Only this term reads training masks.
     "sup": ((0, 0.0),),
     # Terms of `toco_plus` alone.

@@ -6,12 +6,14 @@ from ml_collections import ConfigDict
 
 from toco_jax.config.keys import LOSS_TERMS, ConfigError
 
-_TOCO = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg", "sup")
+# The loss terms that every method can have beside its own.
+ADDED = ("cls_img", "sup")
+_TOCO = ("cls", "cls_aux", "ptc", "ctc", "seg", "reg", *ADDED)
 # The loss terms that a method computes. Others must have the weight 0.
 TERMS = {
     "toco": _TOCO,
     "toco_plus": (*_TOCO, "swap", "cons", "absent"),
-    "afa": ("cls", "seg", "reg", "aff", "sup"),
+    "afa": ("cls", "seg", "reg", "aff", *ADDED),
 }
 # The maps that segmentation labels can be made from.
 LABEL_MAPS = {
@@ -30,8 +32,10 @@ _VALUES = {"toco_plus": {"ema_decay": 0.999, "high_thre_drop": 0.15}}
 
 
 def network_fields(config: ConfigDict) -> dict[str, bool]:
-    """Returns the fields of `models.network.ToCo` that the method of a configuration sets."""
-    return _NETWORKS.get(config.method, {})
+    """Returns the fields of `models.network.ToCo` that a configuration's method and terms set."""
+    fields = _NETWORKS.get(config.method, {})
+    has_image_head = first_step(config.loss_weights.cls_img) is not None
+    return fields | {"image_head": True} if has_image_head else fields
 
 
 def first_step(changes: Sequence[tuple[int, float]]) -> int | None:

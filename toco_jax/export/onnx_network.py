@@ -84,7 +84,10 @@ class NetworkWriter:
         """
         self._attentions.clear()
         graph, add = self._graph, self._graph.add
-        tokens, map_shape = self._encode(images, size)
+        tokens, map_shape = self._encode(images, size, "encoder")
+        last = graph.constant([np.iinfo(np.int64).max])
+        first, axis = graph.constant([self._model.backbone.num_leading]), graph.constant([1])
+        tokens = add("Slice", tokens, first, last, axis)
         largest = add("ReduceMax", tokens, graph.constant([1]), keepdims=0)  # [B, D]
         cls_logits = add("MatMul", largest, self._weight("classifier/kernel"))
         feature_map = add("Reshape", add("Transpose", tokens, perm=[0, 2, 1]), map_shape)
@@ -97,8 +100,20 @@ class NetworkWriter:
             x = add("Conv", x, kernel, dilations=[dilation] * 2, pads=[dilation] * 4)
             x = add("Relu", x)
         seg_logits = add("Conv", x, self._weight("decoder/conv8/kernel", _filters))
+        if self._model.image_head:
+            tokens, _ = self._encode(images, size, "img_encoder")
+            class_token = add("Gather", tokens, graph.constant(0), axis=1)
+            cls_logits = self._linear(class_token, "img_head")
+            seg_logits = self._weighed(seg_logits, cls_logits)
         self._check_all_used()
         return Outputs(seg_logits, cam, cls_logits)
+
+    def _weighed(self, seg_logits: str, cls_logits: str) -> str:
+        """Returns the logits of `models.network.weighed`."""
+        graph, add = self._graph, self._graph.add
+        prior = add("Neg", add("Softplus", add("Neg", cls_logits)))  # log sigmoid
+        prior = add("Pad", prior, graph.constant([0, 1, 0, 0]))  # background first
+        return add("Add", seg_logits, add("Unsqueeze", prior, graph.constant([2, 3])))
 
     def _check_all_used(self) -> None:
         unknown = [
@@ -116,53 +131,53 @@ class NetworkWriter:
         name = path if change is np.asarray else f"{path}/{change.__name__.strip('_')}"
         return self._graph.weight(name, lambda: change(np.asarray(self._params[path])))
 
-    def _encode(self, images: str, size: Size) -> tuple[str, str]:
-        """Returns the patch tokens after the last LayerNorm, and the shape of their map."""
+    def _encode(self, images: str, size: Size, encoder: str) -> tuple[str, str]:
+        """Returns all tokens after the last LayerNorm, and the shape of the map of patches."""
         graph, add, spec = self._graph, self._graph.add, self._model.backbone
-        kernel = self._weight("encoder/patch_embed/kernel", _filters)
-        bias = self._weight("encoder/patch_embed/bias")
+        kernel = self._weight(f"{encoder}/patch_embed/kernel", _filters)
+        bias = self._weight(f"{encoder}/patch_embed/bias")
         patches = add("Conv", images, kernel, bias, strides=[spec.patch] * 2)  # [B, D, h, w]
         map_shape = add("Shape", patches)
         rotary = None
         if spec.rotary:
             rotary = rotations(graph, spec, map_shape, size)
         else:
-            patches = add("Add", patches, self._positions(patches, size))
+            patches = add("Add", patches, self._positions(patches, size, encoder))
         rows = add("Reshape", patches, graph.constant([0, spec.width, -1]))  # [B, D, N]
         tokens = add("Transpose", rows, perm=[0, 2, 1])
         batch = add("Shape", patches, start=0, end=1)
         shape = add("Concat", batch, graph.constant([spec.num_leading, spec.width]), axis=0)
-        leading = add("Expand", graph.weight("encoder/leading", self._leading), shape)
+        leading = graph.weight(f"{encoder}/leading", lambda: self._leading(encoder))
+        leading = add("Expand", leading, shape)
         tokens = add("Concat", leading, tokens, axis=1)  # [B, 1 + R + N, D]
         for i in range(spec.depth):
-            tokens = self._block(tokens, f"encoder/blocks_{i}", rotary)
-        tokens = self._norm(tokens, "encoder/norm")
-        start, end = graph.constant([spec.num_leading]), graph.constant([np.iinfo(np.int64).max])
-        return add("Slice", tokens, start, end, graph.constant([1])), map_shape
+            tokens = self._block(tokens, f"{encoder}/blocks_{i}", rotary)
+        tokens = self._norm(tokens, f"{encoder}/norm")
+        return tokens, map_shape
 
-    def _leading(self) -> np.ndarray:
+    def _leading(self, encoder: str) -> np.ndarray:
         """Returns the tokens before the patches, `[1, 1 + R, D]`; only the first has a position."""
-        self._used.add("encoder/cls_token")
-        class_token = self._params["encoder/cls_token"]
+        self._used.add(f"{encoder}/cls_token")
+        class_token = self._params[f"{encoder}/cls_token"]
         if not self._model.backbone.rotary:
-            class_token = class_token + self._params["encoder/pos_embed"][:, :1]
+            class_token = class_token + self._params[f"{encoder}/pos_embed"][:, :1]
         if not self._model.backbone.registers:
             return np.asarray(class_token)
-        self._used.add("encoder/register_tokens")
-        return np.concatenate([class_token, self._params["encoder/register_tokens"]], axis=1)
+        self._used.add(f"{encoder}/register_tokens")
+        return np.concatenate([class_token, self._params[f"{encoder}/register_tokens"]], axis=1)
 
-    def _positions(self, patches: str, size: Size) -> str:
+    def _positions(self, patches: str, size: Size, encoder: str) -> str:
         """Returns the positions of a map of patches, `[1, D, h, w]`."""
-        self._used.add("encoder/pos_embed")
+        self._used.add(f"{encoder}/pos_embed")
         spec, side = self._model.backbone, self._model.grid
 
         def stored() -> np.ndarray:
-            positions = np.asarray(self._params["encoder/pos_embed"])[0, 1:]
+            positions = np.asarray(self._params[f"{encoder}/pos_embed"])[0, 1:]
             return positions.reshape(1, side, side, spec.width).transpose(0, 3, 1, 2)
 
         if size is None:
             grid = self._graph.add("Shape", patches, start=2, end=4)
-            positions = self._graph.weight("encoder/positions", stored)
+            positions = self._graph.weight(f"{encoder}/positions", stored)
             return resize(self._graph, positions, grid, spec.position_resize)
 
         grid = (size[0] // spec.patch, size[1] // spec.patch)
@@ -172,7 +187,7 @@ class NetworkWriter:
             return rows @ stored() @ columns.T
 
         # By matrices and not by ONNX's resize: antialiasing is rare among those who read ONNX.
-        name = f"encoder/positions/{grid[0]}x{grid[1]}"
+        name = f"{encoder}/positions/{grid[0]}x{grid[1]}"
         return self._graph.weight(name, stored if grid == (side, side) else resized)
 
     def _block(self, tokens: str, path: str, rotary: Rotations | None) -> str:

@@ -143,6 +143,8 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: 
             seen |= affinity(net, seen, **relations)
         if terms & {"seg", "reg"}:
             seen |= toco.segmentation(net, seen, **labels)
+        if "cls_img" in terms:
+            seen |= toco.image_classification(net, seen)
         if "sup" in terms:
             seen |= supervision(net, seen, **numbers["supervision"])
         return weighted(seen, weights)

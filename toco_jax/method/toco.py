@@ -39,6 +39,9 @@ from toco_jax.run.state import TrainState
 
 Arrays = dict[str, Array]
 
+# The loss terms that need no class maps.
+WITHOUT_MAPS = {"cls", "cls_aux", "cls_img", "sup"}
+
 
 def classification(net: Callable, seen: Arrays, *, with_view2: bool) -> Arrays:
     """Encodes the global views, and computes the classification losses of view 1.
@@ -59,6 +62,12 @@ def classification(net: Callable, seen: Arrays, *, with_view2: bool) -> Arrays:
     cls = losses.multilabel_soft_margin(out["cls_logits"], label)
     cls_aux = losses.multilabel_soft_margin(out["aux_cls_logits"], label)
     return tokens | out | {"cls": cls, "cls_aux": cls_aux}
+
+
+def image_classification(net: Callable, seen: Arrays) -> Arrays:
+    """The image head, which is no part of ToCo, classifies view 1; returns the term `cls_img`."""
+    logits = net("classify_image", normalize(seen["image"]))
+    return {"cls_img": losses.multilabel_soft_margin(logits, seen["cls_label"])}
 
 
 def class_maps(
@@ -231,7 +240,7 @@ def figure(
         The batch and all arrays that the boxes return.
     """
     seen = batch | classification(net, batch, with_view2="ctc" in terms)
-    if terms - {"cls", "cls_aux", "sup"}:
+    if terms - WITHOUT_MAPS:
         seen |= class_maps(cam_fn, seen, **numbers["class_maps"])
     return seen | from_maps(net, teacher, keys, seen, terms=terms, numbers=numbers)
 
@@ -253,6 +262,8 @@ def from_maps(
         seen |= class_contrast(net, teacher, seen, **numbers["class_contrast"])
     if terms & {"seg", "reg"}:
         seen = seen | segmentation(net, seen, **numbers["segmentation"])
+    if "cls_img" in terms:
+        seen = seen | image_classification(net, seen)
     if "sup" in terms:
         seen = seen | supervision(net, seen, **numbers["supervision"])
     return seen

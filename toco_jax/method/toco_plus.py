@@ -181,7 +181,7 @@ def make_loss_fn(config: ConfigDict, model: ToCo, phase: Phase, *, num_present: 
         head = functools.partial(call, model, {"proj_head": extra["proj_head"]}, "project")
         labels = numbers["segmentation"] | {"high_thre": extra["high_thre"]}
         seen = batch | toco.classification(net, batch, with_view2="ctc" in terms)
-        if terms - {"cls", "cls_aux", "sup"}:
+        if terms - toco.WITHOUT_MAPS:
             teacher_net = functools.partial(call, model, ema)
             settings = numbers["class_maps"]
             seen |= teacher_maps(teacher_net, frozen_cams(model, ema), seen, **settings)

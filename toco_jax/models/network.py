@@ -1,5 +1,6 @@
 """The ToCo network: one encoder, two classifiers, a decoder and a projection head."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,7 @@ from jaxtyping import Float, Float32, UInt8
 
 from toco_jax.models.backbones import Backbone
 from toco_jax.models.heads import AffinityHead, Classifier, LargeFOV, ProjectionHead
+from toco_jax.models.layers import Linear
 from toco_jax.models.vit import Padding, ViT
 from toco_jax.ops.parts import largest_divisor, map_parts
 from toco_jax.runtime.compute import Compute
@@ -45,6 +47,8 @@ class ToCo(nn.Module):
         decoder_dilation: dilation of the decoder's 3x3 convolutions.
         propagate_cams: spreads CAMs by the encoder's own attention, see `propagated`.
         affinity_head: has a head that makes affinities of patches from attention, as AFA does.
+        image_head: has a classifier of whole images, on an encoder of its own that is not trained.
+            Its scores are those of the image, and weigh the classes that the decoder finds.
         compute: how it is executed; without `remat` where attention is used.
     """
 
@@ -56,6 +60,7 @@ class ToCo(nn.Module):
     decoder_dilation: int = 5
     propagate_cams: bool = False
     affinity_head: bool = False
+    image_head: bool = False
     compute: Compute = Compute()
 
     def setup(self):
@@ -68,6 +73,10 @@ class ToCo(nn.Module):
         self.proj_head = ProjectionHead(compute=self.compute)
         if self.affinity_head:
             self.aff_head = AffinityHead()
+        if self.image_head:
+            float32 = dataclasses.replace(self.compute, dtype="float32")
+            self.img_encoder = ViT(self.backbone, self.grid, self.compute)
+            self.img_head = Linear(self.num_classes, float32)
 
     def encode(
         self,
@@ -167,6 +176,13 @@ class ToCo(nn.Module):
         """Computes affinities of patches in [0, 1] from the `log_attention` of `encode`."""
         return self.aff_head(log_attention)
 
+    def classify_image(
+        self, images: Float[Array, "b h w 3"], padding: Padding | None = None
+    ) -> Float32[Array, "b c"]:
+        """Computes the image head's logits of normalised images; only the head has a gradient."""
+        token = self.img_encoder(images, padding, num_mapped=0, blocks=())["cls_token"]
+        return self.img_head(jax.lax.stop_gradient(token).astype(jnp.float32))
+
     def project(self, cls_token: Float[Array, "*b d"]) -> Float32[Array, "*b 1024"]:
         """Projects class tokens by the student's head."""
         return self.proj_head(cls_token)
@@ -182,7 +198,8 @@ class ToCo(nn.Module):
 
         Returns:
             `cls_token`, `patch_tokens`, `aux_patch_tokens`, `cls_logits`, `aux_cls_logits`,
-            `seg_logits`, `cam`, `aux_cam`; shapes as in `encode`, `classify` and `decode`.
+            `seg_logits`, `cam`, `aux_cam`; shapes as in `encode`, `classify` and `decode`. With the
+            image head, `cls_logits` are its own, and `seg_logits` those of `weighed`.
         """
         grid = self.token_grid(images)
         tokens = self.encode(images, padding)
@@ -191,7 +208,24 @@ class ToCo(nn.Module):
             if self.affinity_head:
                 self.aff_head(tokens["log_attention"])
         out = self.classify(tokens, grid, padding)
-        return tokens | out | {"seg_logits": self.decode(tokens, grid, padding)}
+        out |= {"seg_logits": self.decode(tokens, grid, padding)}
+        if self.image_head:
+            logits = self.classify_image(images, padding)
+            out |= {"cls_logits": logits, "seg_logits": weighed(out["seg_logits"], logits)}
+        return tokens | out
+
+
+def weighed(
+    seg_logits: Float32[Array, "b h w l"], cls_logits: Float32[Array, "b c"]
+) -> Float32[Array, "b h w l"]:
+    """Multiplies the odds of each class, to background, by its probability in the whole image.
+
+    Args:
+        seg_logits: one channel per label, background first.
+        cls_logits: of the image's classes.
+    """
+    prior = jnp.pad(jax.nn.log_sigmoid(cls_logits), ((0, 0), (1, 0)))
+    return seg_logits + prior[:, None, None, :]
 
 
 def affinity_of(

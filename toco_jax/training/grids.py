@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from toco_jax.config.methods import TERMS
+from toco_jax.config.methods import ADDED, TERMS
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.runtime import json_text
 from toco_jax.runtime.errors import UserError, clipped, shown
@@ -39,8 +39,8 @@ class Variant:
 
 def _of_terms(*terms: str) -> tuple[str, ...]:
     """Returns the words that leave some terms as they are and switch the others of ToCo off."""
-    # `sup` is no part of ToCo, and stays what the configuration has it; so do other methods' terms.
-    off = [term for term in TERMS["toco"] if term not in (*terms, "sup")]
+    # `ADDED` are no part of ToCo, and stay what the configuration has them; so do terms of others.
+    off = [term for term in TERMS["toco"] if term not in (*terms, *ADDED)]
     return tuple(f"loss_weights.{term}=((0, 0.0),)" for term in off)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-FROZEN = ("encoder/pos_embed",)
+FROZEN = ("encoder/pos_embed", "img_encoder")
 
 
 def poly_warmup_factor(
@@ -42,17 +42,18 @@ def learning_rate_scales(
     """Returns each parameter's factor of the learning rate, a pytree like `params`.
 
     The factor is 1 for the encoder, `projection_lr_multiplier` for the projection head and
-    `head_lr_multiplier` for the classifiers and the decoder. It is 0 for the positional embedding,
-    which is neither trained nor decayed.
+    `head_lr_multiplier` for the classifiers and the decoder. It is 0 for the positional embedding
+    and the image head's encoder, which are neither trained nor decayed.
 
     In the encoder the factor falls from the last block, where it is `layer_lr_decay`, to its square
     in the block before, and so on down to the embedding of patches, as in BEiT's fine-tuning (Bao
     et al., ICLR 2022).
     """
-    depth = sum(name.startswith("blocks_") for name in params["encoder"])
+    flat = traverse_util.flatten_dict(params, sep="/")
+    depth = len({path.split("/")[1] for path in flat if path.startswith("encoder/blocks_")})
 
     def scale(path: str) -> float:
-        if path in FROZEN:
+        if path.startswith(FROZEN):
             return 0.0
         part, layer, *_ = (*path.split("/"), "")
         if part != "encoder":
@@ -62,7 +63,6 @@ def learning_rate_scales(
         block = int(layer.removeprefix("blocks_")) if layer.startswith("blocks_") else -1
         return layer_lr_decay ** (depth - block)
 
-    flat = traverse_util.flatten_dict(params, sep="/")
     return traverse_util.unflatten_dict({path: scale(path) for path in flat}, sep="/")
 
 

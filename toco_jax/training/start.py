@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -156,6 +157,12 @@ def start_state(
     loaded = weights["params"]
     model = make_model(config, grid=weights["grid"])
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
+    if "img_encoder" in params.keys() - loaded.keys():
+        encoder = loaded.get("encoder", params["encoder"])
+        loaded = loaded | {"img_encoder": jax.tree.map(np.array, encoder)}
+    for name in sorted(loaded.keys() - params.keys()):
+        say(f"left out: the weights' {name}, which this network has not")
+    loaded = {name: part for name, part in loaded.items() if name in params}
     if class_names and "classifier" in loaded:
         loaded, lines = class_rows.take(loaded, params, weights["class_names"], tuple(class_names))
         for line in lines:

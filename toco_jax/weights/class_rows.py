@@ -14,7 +14,7 @@ from toco_jax.runtime.errors import some_of
 from toco_jax.weights import load
 
 # Parts with one output per class, and the part that has one for the background before them.
-_CLASSIFIERS = ("classifier", "aux_classifier")
+_CLASSIFIERS = ("classifier", "aux_classifier", "img_head")
 _DECODER = ("decoder", "conv8")
 
 
@@ -87,7 +87,7 @@ def take(
         return out
 
     taken = dict(loaded)
-    for part in _CLASSIFIERS:
+    for part in taken.keys() & fresh.keys() & set(_CLASSIFIERS):
         taken[part] = jax.tree.map(lambda old, new: merged(old, new, 0), loaded[part], fresh[part])
     head, last = _DECODER
     conv = jax.tree.map(lambda old, new: merged(old, new, 1), loaded[head][last], fresh[head][last])

@@ -30,11 +30,17 @@ def _projection(ours: str, theirs: str, width: int) -> dict[str, Source]:
 
 
 def reference(
-    spec: Backbone, grid: int, num_classes: int, decoder_width: int = 512
+    spec: Backbone,
+    grid: int,
+    num_classes: int,
+    decoder_width: int = 512,
+    *,
+    image_head: bool = False,
 ) -> dict[str, Source]:
     """Layout of the whole network in published PyTorch checkpoints.
 
-    The paths of the teacher's head start with `teacher/`.
+    The paths of the teacher's head start with `teacher/`. The published network has no image head;
+    ours and its encoder are stored beside the rest.
     """
     width, hidden = spec.width, decoder_width
     out = timm_encoder(spec, grid, "encoder.")
@@ -47,6 +53,10 @@ def reference(
         ("conv8", (num_classes + 1, hidden, 1, 1)),
     ):
         out[f"decoder/{name}/kernel"] = Source((f"decoder.{name}.weight",), shape, CONV)
+    if image_head:
+        frozen = timm_encoder(spec, grid, "img_encoder.")
+        out |= {f"img_{path}": source for path, source in frozen.items()}
+        out |= linear("img_head", ["img_head"], width, num_classes)
     out |= _projection("proj_head/", "proj_head", width)
     return out | _projection(TEACHER, "proj_head_t", width)
 

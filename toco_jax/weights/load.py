@@ -215,7 +215,9 @@ def _from_run(path: pathlib.Path, *, backbone: str, num_classes: int, decoder_wi
     paths = published.paths_of(run.params, run.teacher_params)
     spec = backbone_from_name(backbone)
     grid = backbone_files.stored_grid(paths, "toco_jax", spec)
-    sources = layouts.own(layouts.reference(spec, grid, num_classes, decoder_width))
+    image_head = "img_head/kernel" in paths
+    layout = layouts.reference(spec, grid, num_classes, decoder_width, image_head=image_head)
+    sources = layouts.own(layout)
     needs = f"{backbone} with {num_classes} classes"
     params, teacher = published.nested(layouts.assemble(paths, sources, needs=needs))
     about = origin.of_run(path, run)

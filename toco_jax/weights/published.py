@@ -44,7 +44,8 @@ def params_from_reference(
     spec = backbone_from_name(backbone)
     checks.check_rotary(tensors, backbone, spec)
     grid = backbone_files.stored_grid(tensors, "toco", spec)
-    sources = layouts.reference(spec, grid, num_classes, decoder_width)
+    image_head = "img_head.weight" in tensors
+    sources = layouts.reference(spec, grid, num_classes, decoder_width, image_head=image_head)
     for name in GAINS:
         if name in tensors and not np.all(np.asarray(tensors[name]) == 1):
             raise WeightsError(
@@ -82,7 +83,9 @@ def params_to_reference(params: Mapping, teacher_params: Mapping, *, backbone: s
     grid = backbone_files.stored_grid(paths, "toco_jax", spec)
     num_classes = paths["classifier/kernel"].shape[-1]
     decoder_width = paths["decoder/conv6/kernel"].shape[-1]
-    out = layouts.disassemble(paths, layouts.reference(spec, grid, num_classes, decoder_width))
+    image_head = "img_head/kernel" in paths
+    sources = layouts.reference(spec, grid, num_classes, decoder_width, image_head=image_head)
+    out = layouts.disassemble(paths, sources)
     out |= {name: np.ones((layouts.PROJECTION[2], 1), np.float32) for name in GAINS}
     return out | {
         "encoder.head.weight": np.zeros((1000, spec.width), np.float32),
