@@ -13,7 +13,7 @@ import pytest
 from conftest import XLA_FLAGS
 from eight_devices import STEPS, make_batch
 
-from toco_jax.config.methods import TERMS
+from toco_jax.config.methods import ADDED, TERMS
 from toco_jax.method.phases import phase_at
 from toco_jax.run.network import make_model
 from toco_jax.runtime.sharding import make_mesh, shard_batch, split_over
@@ -43,7 +43,7 @@ def assert_equal_terms(ours, theirs, atol=1e-5):
 
 def test_steps_are_equal(found):
     assert len(found["terms_1"]) == len(found["terms_8"]) == STEPS
-    assert {*found["terms_1"][0]} == {*TERMS["toco"], "total", step.LEFT_OUT} - {"sup"}
+    assert {*found["terms_1"][0]} == {*TERMS["toco"], "total", step.LEFT_OUT} - {*ADDED}
     for one, eight in zip(found["terms_1"], found["terms_8"], strict=True):
         assert_equal_terms(eight, one)
 
