@@ -95,6 +95,19 @@ def test_the_rate_falls_from_the_last_block_to_the_embedding_of_patches():
     assert [encoder[name] for name in names] == [embedding, embedding, 0, 0.5**11, 0.5, 1]
 
 
+def test_nothing_is_kept_for_the_encoder_of_the_image_head():
+    params = {"head": jnp.ones(2), "img_encoder": {"w": jnp.ones(3)}}
+    scales = optim.learning_rate_scales(
+        params, head_lr_multiplier=1.0, projection_lr_multiplier=1.0
+    )
+    optimizer = optim.adamw(lambda _: 0.1, scales, weight_decay=0.5)
+    state = optimizer.init(params)
+    updates, state = optimizer.update(params, state, params, step=0)
+    assert state[1].mu.keys() == state[1].nu.keys() == {"head"}
+    np.testing.assert_allclose(updates["head"], -0.1 * (1 + 0.5), rtol=1e-4)
+    np.testing.assert_array_equal(updates["img_encoder"]["w"], np.zeros(3))
+
+
 def test_clipping_bounds_the_gradient():
     optimizer = optim.adamw(lambda _: 1.0, {"w": 1.0}, weight_decay=0.0, max_grad_norm=1.0)
     params = {"w": jnp.zeros(2)}

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-FROZEN = ("encoder/pos_embed", "img_encoder")
+# The part of the network that is frozen as a whole, for which AdamW keeps no moments.
+_FROZEN_PART = "img_encoder"
+FROZEN = ("encoder/pos_embed", _FROZEN_PART)
 
 
 def poly_warmup_factor(
@@ -92,13 +94,24 @@ def adamw(
         optax.add_decayed_weights(weight_decay),
     )
 
+    def init(params):
+        return direction.init(_without_frozen_part(params))
+
     # The rates are neither a fourth part of the chain nor an `optax.partition`, because the state
     # would have another structure and the checkpoints of older runs would not restore.
     def update(grads, state, params=None, *, step):
+        unchanged = jax.tree.map(jnp.zeros_like, grads)
+        grads, params, factors = map(_without_frozen_part, (grads, params, scales))
         # optax takes powers of a float to an integer, also for callers who have JAX refuse it.
         with jax.numpy_dtype_promotion("standard"):
             updates, state = direction.update(grads, state, params)
         rate = schedule(step)
-        return jax.tree.map(lambda u, scale: -rate * scale * u, updates, scales), state
+        updates = jax.tree.map(lambda u, factor: -rate * factor * u, updates, factors)
+        return unchanged | updates, state
 
-    return optax.GradientTransformationExtraArgs(direction.init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _without_frozen_part(tree: dict | None) -> dict | None:
+    """Returns a dictionary like the parameters without the part that is frozen as a whole."""
+    return tree and {name: part for name, part in tree.items() if name != _FROZEN_PART}
