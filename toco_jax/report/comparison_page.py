@@ -46,9 +46,10 @@ def write(folders: Sequence[pathlib.Path], path: pathlib.Path) -> pathlib.Path:
 def content(runs: Sequence[StoredRun]) -> dict[str, Any]:
     """Returns what the page shows."""
     groups = grouped(runs)
+    number = "1 configuration" if len(groups) == 1 else f"{len(groups)} configurations"
     return {
         "title": f"{len(runs)} runs",
-        "about": f"{len(groups)} configurations; runs that differ in their seed alone are together",
+        "about": f"{number}; runs that differ in their seed alone are together",
         "remarks": [remark for run in runs for remark in run.remarks],
         "sections": [
             blocks.section("Result", _result(groups), _differences(groups)),

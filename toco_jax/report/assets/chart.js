@@ -1,6 +1,6 @@
 // Curves over the training step: values under the pointer, series on and off, a logarithmic axis.
 
-const MARGIN = { left: 52, right: 12, top: 10, bottom: 26 };
+const MARGIN = { left: 52, right: 24, top: 10, bottom: 26 };
 
 function chart(block) {
   const hidden = new Set();
