@@ -10,7 +10,7 @@ import pytest
 from toco_jax.cli import commands
 from toco_jax.config import validate
 from toco_jax.config.maps import scored_maps
-from toco_jax.config.methods import TERMS
+from toco_jax.config.methods import TERMS, network_fields
 from toco_jax.models.backbones import backbone_from_name
 from toco_jax.run import records, workdir
 from toco_jax.run.config_files import load_config
@@ -275,6 +275,8 @@ def test_the_grid_of_methods_has_every_method_and_the_ceiling(start):
     assert [name for name, config in configs.items() if config.propagate_cams] == [
         "toco, propagated"
     ]
+    heads = [name for name, config in configs.items() if network_fields(config).get("image_head")]
+    assert heads == ["toco_plus", "toco, image head"]
     scored = {name: scored_maps(config) for name, config in configs.items()}
     assert scored["true masks"] == ("seg",) and scored["toco"] == ("seg", "cam", "aux_cam")
 

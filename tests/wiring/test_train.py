@@ -144,6 +144,14 @@ def test_a_file_of_an_encoder_leaves_the_heads_to_the_seed(tiny_config, tmp_path
         assert (kernels[0] != kernels[1]).any()
 
 
+def test_a_random_encoder_of_the_image_head_is_remarked(tiny_config, tmp_path, capsys):
+    save_file(timm_state(slow_step.start_weights()[0]), tmp_path / "encoder.safetensors")
+    for init in ("random", str(tmp_path / "encoder.safetensors")):
+        start.start_state(tiny_config(init=init, **{"loss_weights.cls_img": ((0, 1.0),)}))
+        is_remarked = "the encoder of the image head is random" in capsys.readouterr().out
+        assert is_remarked == (init == "random")
+
+
 def test_the_best_checkpoint_is_kept_beside_the_newest(tiny_config, tmp_path, monkeypatch):
     only = {f"loss_weights.{term}": ((0, float(term == "cls")),) for term in slow_step.WEIGHTS}
     config = tiny_config(**only, total_steps=6, eval_every=2, save_every=1)

@@ -23,7 +23,9 @@ LABEL_MAPS = {
 }
 # What the network of a method has beside that of ToCo, as fields of `models.network.ToCo`.
 _NETWORKS = {"afa": {"affinity_head": True}}
-# What `use_method` sets: loss weights from the first step of `seg` on, and values in place of 0.
+# What `use_method` sets: loss weights from the first step on, loss weights from the first step of
+# `seg` on, and values in place of 0.
+_ALWAYS = {"toco_plus": {"cls_img": 1.0}}
 _WEIGHTS = {
     "toco_plus": {"swap": 0.05, "cons": 0.05, "absent": 0.1},
     "afa": {"aff": 0.1, "reg": 0.01},
@@ -59,6 +61,8 @@ def use_method(config: ConfigDict, name: str) -> None:
     for term in LOSS_TERMS:
         if term not in TERMS[name]:
             config.loss_weights[term] = ((0, 0.0),)
+    for term, weight in _ALWAYS.get(name, {}).items():
+        config.loss_weights[term] = ((0, weight),)
     for term, weight in _WEIGHTS.get(name, {}).items():
         late = ((0, 0.0), (start, weight))
         config.loss_weights[term] = late if start else ((0, weight),)

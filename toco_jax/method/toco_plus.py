@@ -12,6 +12,8 @@ The boxes are those of `toco`. What differs:
   target from a second network and a stronger view).
 - `absent`: wherever a pixel's label is not known, it is still none of the classes that the image
   does not show. The student's segmentation learns that on all pixels.
+- `cls_img`: an image head, a linear classifier on the class token of a frozen copy of the encoder,
+  weighs the decoder's classes where the network is used (`network.weighed`).
 - The score that a pixel needs to become foreground falls by `config.high_thre_drop` from the first
   step of `seg` to the last step, along a cosine (DuPL).
 """

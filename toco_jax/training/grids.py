@@ -90,12 +90,13 @@ def _crops(config: ConfigDict) -> tuple[Variant, ...]:
 
 
 def _methods(config: ConfigDict) -> tuple[Variant, ...]:
-    """Every method, ToCo with propagated CAMs, and the same network trained on masks alone."""
+    """Every method, ToCo with an image head or propagated CAMs, and the network on masks alone."""
     methods = [Variant(name, (f"method={name}",)) for name in ("toco", "toco_plus", "afa")]
+    head = Variant("toco, image head", ("method=toco", "loss_weights.cls_img=((0, 1.0),)"))
     spread = Variant("toco, propagated", ("method=toco", "propagate_cams=True"))
     off = [f"loss_weights.{term}=((0, 0.0),)" for term in TERMS["toco"] if term != "sup"]
     ceiling = Variant("true masks", ("method=toco", *off, "loss_weights.sup=((0, 1.0),)"))
-    return (*methods, spread, ceiling)
+    return (*methods, head, spread, ceiling)
 
 
 BUILT_IN: dict[str, Callable[[ConfigDict], tuple[Variant, ...]]] = {

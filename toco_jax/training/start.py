@@ -158,6 +158,12 @@ def start_state(
     model = make_model(config, grid=weights["grid"])
     params = jax.jit(functools.partial(init_params, model))(jax.random.key(config.seed))
     if "img_encoder" in params.keys() - loaded.keys():
+        if "encoder" not in loaded:
+            say(
+                "remark: the encoder of the image head is random and not trained, so that the head "
+                "can learn little: set init to trained weights, or "
+                'loss_weights.cls_img="((0,0.0),)"'
+            )
         encoder = loaded.get("encoder", params["encoder"])
         loaded = loaded | {"img_encoder": jax.tree.map(np.array, encoder)}
     for name in sorted(loaded.keys() - params.keys()):
